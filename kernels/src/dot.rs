@@ -1,0 +1,347 @@
+//! Sixteen rows of a packed matrix times prepared tokens: the inner loops, one per way of coding a weight.
+//!
+//! A tile is 16 rows; a step is 4 inputs of those rows, 64 weights in one register; four steps make a macro-step, the
+//! unit in which codes are stored. With few tokens each step's levels go straight from the codes into the products;
+//! with many, a panel of levels is decoded once and multiplied with all of them. Integer sums are exact, and every
+//! token's float operations are the same ones in the same order whatever shares its batch.
+use crate::{
+    Format, Scheme,
+    activations::{Arranged, Group, Want},
+    isa::{Isa, Kernel},
+    levels,
+};
+use half::f16;
+
+/// Inputs whose levels are decoded at a time when many tokens share them: 16 rows x 512 = 8 KiB, a quarter of an L1 cache.
+const PANEL: usize = 512;
+
+/// Tiles `first_tile..` of a matrix times all tokens of `x`: `y` is (tiles, tokens) of 16 rows each, overwritten.
+pub struct Tiles<'a> {
+    /// How the matrix is stored.
+    pub format: Format,
+    /// The whole packed matrix.
+    pub bytes: &'a [u8],
+    pub rows: usize,
+    pub cols: usize,
+    pub first_tile: usize,
+    pub x: &'a Arranged,
+    pub y: &'a mut [[f32; 16]],
+}
+
+impl Kernel for Tiles<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        assert_eq!(self.x.want, Want::of(self.format));
+        assert_eq!(self.x.padded, self.cols.next_multiple_of(16));
+        match (self.format.scheme(), self.format.bits()) {
+            (Scheme::Trellis, 2) => self.packed::<I, Trellis<2>>(isa),
+            (Scheme::Trellis, 3) => self.packed::<I, Trellis<3>>(isa),
+            (Scheme::Trellis, 4) => self.packed::<I, Trellis<4>>(isa),
+            (Scheme::Trellis, 5) => self.packed::<I, Trellis<5>>(isa),
+            (Scheme::Trellis, 6) => self.packed::<I, Trellis<6>>(isa),
+            (Scheme::Trellis, _) => self.packed::<I, Trellis<8>>(isa),
+            (Scheme::Affine, 2) => self.packed::<I, Affine<2>>(isa),
+            (Scheme::Affine, 3) => self.packed::<I, Affine<3>>(isa),
+            (Scheme::Affine, 4) => self.packed::<I, Affine<4>>(isa),
+            (Scheme::Affine, _) => self.packed::<I, Affine<8>>(isa),
+            (Scheme::Bf16 | Scheme::F16 | Scheme::F32, _) => crate::dense::tiles(isa, self),
+        }
+    }
+}
+
+impl Tiles<'_> {
+    #[inline(always)]
+    fn packed<I: Isa, C: Codec>(self, isa: I) {
+        let tile_bytes = self.format.bytes(16, self.cols);
+        let mut panel = [[0u8; 64]; PANEL / 4];
+        for (i, y) in self.y.chunks_exact_mut(self.x.tokens).enumerate() {
+            let bytes = &self.bytes[(self.first_tile + i) * tile_bytes..][..tile_bytes];
+            let tile = Tile::new::<C>(self.format, bytes, self.x);
+            match self.x.groups.as_slice() {
+                [Group { width: 1, .. }] => tile.straight::<I, C, 1>(isa, y),
+                [Group { width: 2, .. }] => tile.straight::<I, C, 2>(isa, y),
+                [Group { width: 4, .. }] => tile.straight::<I, C, 4>(isa, y),
+                [Group { width: 8, .. }] if I::TOKENS == 8 => tile.straight::<I, C, 8>(isa, y),
+                groups => tile.by_panel::<I, C>(isa, groups, &mut panel, y),
+            }
+        }
+    }
+}
+
+/// One tile's parts.
+struct Tile<'a> {
+    row_scales: &'a [u8],
+    scales: &'a [u8],
+    codes: &'a [u8],
+    table: [u8; 32],
+    group: usize,
+    /// Inputs that share both a weight scale and an activation scale.
+    inner: usize,
+    x: &'a Arranged,
+}
+
+impl<'a> Tile<'a> {
+    #[inline(always)]
+    fn new<C: Codec>(format: Format, bytes: &'a [u8], x: &'a Arranged) -> Tile<'a> {
+        let (row_scales, rest) = bytes.split_at(if C::AFFINE { 0 } else { 64 });
+        let (scales, codes) = rest.split_at(x.padded.div_ceil(format.group()) * if C::AFFINE { 64 } else { 16 });
+        Tile { row_scales, scales, codes, table: levels::table(format), group: format.group(), inner: format.group().min(x.block), x }
+    }
+
+    /// Few tokens: levels go straight into the products.
+    #[inline(always)]
+    fn straight<I: Isa, C: Codec, const N: usize>(&self, isa: I, y: &mut [[f32; 16]]) {
+        let mut sums = [isa.splat(0.0); N];
+        let mut decoder = Decoder::new(isa, &self.table);
+        let mut codes = self.codes.chunks_exact(32 * C::BITS);
+        let mut x = self.x.codes.as_chunks::<N>().0.as_chunks::<4>().0.iter();
+        let mut start = 0;
+        while start < self.x.padded {
+            let end = (start + self.inner).min(self.x.padded);
+            let mut dots = [isa.splat_i(0); N];
+            for (codes, x) in codes.by_ref().zip(x.by_ref()).take((end - start) / 16) {
+                let levels = C::levels(isa, &mut decoder, codes);
+                for s in 0..4 {
+                    for t in 0..N {
+                        dots[t] = C::dot(isa, dots[t], levels[s], isa.splat_b4(x[s][t]));
+                    }
+                }
+            }
+            self.add::<I, C, N>(isa, &self.x.groups[0], start, end, &dots, &mut sums);
+            start = end;
+        }
+        self.finish::<I, C, N>(isa, &sums, y);
+    }
+
+    /// Many tokens: levels of `PANEL` inputs are decoded once and multiplied with all of them; partial sums wait in `y`.
+    #[inline(always)]
+    fn by_panel<I: Isa, C: Codec>(&self, isa: I, groups: &[Group], panel: &mut [[u8; 64]; PANEL / 4], y: &mut [[f32; 16]]) {
+        y.fill([0.0; 16]);
+        let mut decoder = Decoder::new(isa, &self.table);
+        for (p, codes) in self.codes.chunks(PANEL / 16 * 32 * C::BITS).enumerate() {
+            let start = p * PANEL;
+            let end = (start + PANEL).min(self.x.padded);
+            for (to, codes) in panel.as_chunks_mut::<4>().0.iter_mut().zip(codes.chunks_exact(32 * C::BITS)) {
+                let levels = C::levels(isa, &mut decoder, codes);
+                for (to, level) in to.iter_mut().zip(levels) {
+                    isa.store_b(level, to);
+                }
+            }
+            let last = end == self.x.padded;
+            for g in groups {
+                let y = &mut y[g.first..g.first + g.width];
+                match g.width {
+                    1 => self.panel_group::<I, C, 1>(isa, g, panel, start, end, last, y),
+                    2 => self.panel_group::<I, C, 2>(isa, g, panel, start, end, last, y),
+                    4 => self.panel_group::<I, C, 4>(isa, g, panel, start, end, last, y),
+                    _ => self.panel_group::<I, C, 8>(isa, g, panel, start, end, last, y),
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    #[allow(clippy::too_many_arguments)]
+    fn panel_group<I: Isa, C: Codec, const N: usize>(
+        &self, isa: I, g: &Group, panel: &[[u8; 64]; PANEL / 4], from: usize, to: usize, last: bool, y: &mut [[f32; 16]],
+    ) {
+        let mut sums = [isa.splat(0.0); N];
+        for (sum, y) in sums.iter_mut().zip(y.iter()) {
+            *sum = isa.load(y);
+        }
+        let x = &self.x.codes[g.codes..][..self.x.padded / 4 * N].as_chunks::<N>().0[from / 4..to / 4];
+        let mut start = from;
+        while start < to {
+            let end = (start + self.inner).min(to);
+            let (levels, x) = (&panel[(start - from) / 4..(end - from) / 4], &x[(start - from) / 4..(end - from) / 4]);
+            let mut dots = [isa.splat_i(0); N];
+            for (level, x) in levels.iter().zip(x) {
+                let level = isa.load_b(level);
+                for t in 0..N {
+                    dots[t] = C::dot(isa, dots[t], level, isa.splat_b4(x[t]));
+                }
+            }
+            self.add::<I, C, N>(isa, g, start, end, &dots, &mut sums);
+            start = end;
+        }
+        if last {
+            self.finish::<I, C, N>(isa, &sums, y);
+        } else {
+            for (sum, y) in sums.into_iter().zip(y) {
+                isa.store(sum, y);
+            }
+        }
+    }
+
+    /// Integer dots of inputs start..end, scaled, onto the float sums.
+    #[inline(always)]
+    fn add<I: Isa, C: Codec, const N: usize>(&self, isa: I, g: &Group, start: usize, end: usize, dots: &[I::I; N], sums: &mut [I::F; N]) {
+        let x_scales: &[f32; N] = self.x.scales[g.scales + start / self.x.block * N..].first_chunk().expect("a scale per block and token");
+        let running = &self.x.sums[g.sums..];
+        let before: &[i32; N] = running[start / 16 * N..].first_chunk().expect("a sum per 16 inputs and token");
+        let after: &[i32; N] = running[end / 16 * N..].first_chunk().expect("a sum per 16 inputs and token");
+        let k = start / self.group;
+        if C::AFFINE {
+            let halves: &[[u16; 16]; 2] = &halves(&self.scales[64 * k..64 * k + 64]);
+            let (scale, offset) = (isa.load_f16(&halves[0]), isa.load_f16(&halves[1]));
+            for t in 0..N {
+                let x_scale = isa.splat(x_scales[t]);
+                sums[t] = isa.fma(isa.to_f(dots[t]), isa.mul(scale, x_scale), sums[t]);
+                sums[t] = isa.fma(isa.mul(isa.splat((after[t] - before[t]) as f32), x_scale), offset, sums[t]);
+            }
+        } else {
+            let scales: &[u8; 16] = self.scales[16 * k..].first_chunk().expect("16 scales per group");
+            let scale = isa.load_i8(&scales.map(|s| s as i8));
+            for t in 0..N {
+                // Exact in f32: both are below 2^24 for blocks of up to 128 inputs.
+                let dot = isa.sub(isa.to_f(dots[t]), isa.splat(C::ZERO * (after[t] - before[t]) as f32));
+                sums[t] = isa.fma(dot, isa.mul(scale, isa.splat(x_scales[t])), sums[t]);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn finish<I: Isa, C: Codec, const N: usize>(&self, isa: I, sums: &[I::F; N], y: &mut [[f32; 16]]) {
+        let mut row_scales = [1.0; 16];
+        if !C::AFFINE {
+            for (to, from) in row_scales.iter_mut().zip(self.row_scales.as_chunks::<4>().0) {
+                *to = f32::from_le_bytes(*from);
+            }
+        }
+        let row_scales = isa.load(&row_scales);
+        for (y, sum) in y.iter_mut().zip(sums) {
+            isa.store(isa.mul(*sum, row_scales), y);
+        }
+    }
+}
+
+/// 64 bytes as two times 16 halves.
+#[inline(always)]
+fn halves(bytes: &[u8]) -> [[u16; 16]; 2] {
+    let mut out = [[0; 16]; 2];
+    for (to, from) in out.as_flattened_mut().iter_mut().zip(bytes.as_chunks::<2>().0) {
+        *to = f16::from_le_bytes(*from).to_bits();
+    }
+    out
+}
+
+/// What decoding remembers from step to step: the u bits of the last three, at bit 1.
+struct Decoder<I: Isa> {
+    table: I::Table,
+    h1: I::B,
+    h2: I::B,
+    h3: I::B,
+}
+
+impl<I: Isa> Decoder<I> {
+    #[inline(always)]
+    fn new(isa: I, table: &[u8; 32]) -> Decoder<I> {
+        let zero = isa.splat_b(0);
+        Decoder { table: isa.table(table), h1: zero, h2: zero, h3: zero }
+    }
+}
+
+/// A way of coding weights as unsigned levels.
+trait Codec {
+    const BITS: usize;
+    const AFFINE: bool;
+    /// The level that stands for zero (trellis only).
+    const ZERO: f32;
+    /// Levels of the four steps of a macro-step of `32 * BITS` bytes.
+    fn levels<I: Isa>(isa: I, decoder: &mut Decoder<I>, codes: &[u8]) -> [I::B; 4];
+    #[inline(always)]
+    fn dot<I: Isa>(isa: I, acc: I::I, levels: I::B, x: I::B) -> I::I {
+        if Self::BITS == 8 { isa.dot_u8(acc, levels, x) } else { isa.dot_u7(acc, levels, x) }
+    }
+}
+
+struct Affine<const BITS: usize>;
+
+impl<const BITS: usize> Codec for Affine<BITS> {
+    const BITS: usize = BITS;
+    const AFFINE: bool = true;
+    const ZERO: f32 = 0.0;
+    #[inline(always)]
+    fn levels<I: Isa>(isa: I, _: &mut Decoder<I>, bytes: &[u8]) -> [I::B; 4] {
+        codes::<I, BITS>(isa, bytes)
+    }
+}
+
+struct Trellis<const BITS: usize>;
+
+impl<const BITS: usize> Codec for Trellis<BITS> {
+    const BITS: usize = BITS;
+    const AFFINE: bool = false;
+    const ZERO: f32 = match BITS {
+        8 => 128.0,
+        6 => 63.5,
+        _ => 64.0,
+    };
+    #[inline(always)]
+    fn levels<I: Isa>(isa: I, d: &mut Decoder<I>, bytes: &[u8]) -> [I::B; 4] {
+        let mut out = codes::<I, BITS>(isa, bytes);
+        if BITS == 8 {
+            return out;
+        }
+        for v in &mut out {
+            let code = isa.shl_b::<1>(*v);
+            let index = isa.or_b(isa.xor3_b(code, d.h1, d.h3), isa.shr_b::<1>(d.h2));
+            (d.h3, d.h2, d.h1) = (d.h2, d.h1, isa.and_b(code, isa.splat_b(2)));
+            *v = match BITS {
+                2 | 3 => isa.look::<16>(d.table, index),
+                4 => isa.look::<32>(d.table, index),
+                5 => isa.or_b(isa.shl_b::<1>(index), isa.splat_b(1)),
+                _ => index,
+            };
+        }
+        out
+    }
+}
+
+/// Codes of the four steps of a macro-step: its planes of 8, 4, 2 or 1 bits put together, low bits first.
+#[inline(always)]
+fn codes<I: Isa, const BITS: usize>(isa: I, bytes: &[u8]) -> [I::B; 4] {
+    match BITS {
+        2 => plane2(isa, bytes),
+        3 => join::<I, 2>(isa, plane2(isa, bytes), plane1(isa, &bytes[64..])),
+        4 => plane4(isa, bytes),
+        5 => join::<I, 4>(isa, plane4(isa, bytes), plane1(isa, &bytes[128..])),
+        6 => join::<I, 4>(isa, plane4(isa, bytes), plane2(isa, &bytes[128..])),
+        _ => [whole(isa, bytes), whole(isa, &bytes[64..]), whole(isa, &bytes[128..]), whole(isa, &bytes[192..])],
+    }
+}
+
+#[inline(always)]
+fn join<I: Isa, const LOW: u32>(isa: I, low: [I::B; 4], high: [I::B; 4]) -> [I::B; 4] {
+    let one = |i: usize| isa.or_b(low[i], isa.shl_b::<LOW>(high[i]));
+    [one(0), one(1), one(2), one(3)]
+}
+
+#[inline(always)]
+fn whole<I: Isa>(isa: I, bytes: &[u8]) -> I::B {
+    isa.load_b(bytes.first_chunk().expect("64 bytes"))
+}
+
+#[inline(always)]
+fn plane4<I: Isa>(isa: I, bytes: &[u8]) -> [I::B; 4] {
+    let (a, b, mask) = (whole(isa, bytes), whole(isa, &bytes[64..]), isa.splat_b(15));
+    [isa.and_b(a, mask), isa.and_b(isa.shr_b::<4>(a), mask), isa.and_b(b, mask), isa.and_b(isa.shr_b::<4>(b), mask)]
+}
+
+#[inline(always)]
+fn plane2<I: Isa>(isa: I, bytes: &[u8]) -> [I::B; 4] {
+    fields(isa, whole(isa, bytes), 3)
+}
+
+#[inline(always)]
+fn plane1<I: Isa>(isa: I, bytes: &[u8]) -> [I::B; 4] {
+    fields(isa, isa.load_b_twice(bytes.first_chunk().expect("32 bytes")), 1)
+}
+
+/// The bits at 0, 2, 4 and 6 of every byte, as many as `mask` has.
+#[inline(always)]
+fn fields<I: Isa>(isa: I, v: I::B, mask: u8) -> [I::B; 4] {
+    let mask = isa.splat_b(mask);
+    [isa.and_b(v, mask), isa.and_b(isa.shr_b::<2>(v), mask), isa.and_b(isa.shr_b::<4>(v), mask), isa.and_b(isa.shr_b::<6>(v), mask)]
+}

@@ -1,0 +1,261 @@
+//! What a CPU can do, as a token: one algorithm, generic over [`Isa`], runs on every instruction set.
+//!
+//! Every instruction set shows the same virtual registers: 16 floats, 16 integers, 64 bytes. Lane order and the
+//! order of every float operation are therefore the same everywhere, and so are the results, bit for bit.
+//! A token exists only where its instructions do; `#[target_feature]` stands in this file alone, in the shims of
+//! [`dispatch`], and everything they call is `#[inline(always)]` so that it is compiled with the feature on.
+
+mod avx2;
+mod avx512;
+mod scalar;
+
+use std::sync::OnceLock;
+
+/// The operations kernels are written in. Floats follow x86: `min` and `max` give the second operand on a NaN,
+/// `fma` rounds once, `round` goes to the nearest even integer.
+pub trait Isa: Copy + Send + Sync {
+    /// 16 x f32.
+    type F: Copy;
+    /// 16 x i32.
+    type I: Copy;
+    /// 64 x u8.
+    type B: Copy;
+    /// A table of up to 32 bytes, ready for [`Isa::look`].
+    type Table: Copy;
+    /// How many tokens one register block of the matrix product serves (a power of two, at most 8).
+    const TOKENS: usize;
+
+    fn splat(self, v: f32) -> Self::F;
+    fn load(self, v: &[f32; 16]) -> Self::F;
+    fn store(self, v: Self::F, to: &mut [f32; 16]);
+    fn add(self, a: Self::F, b: Self::F) -> Self::F;
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F;
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F;
+    fn div(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a * b + c`, rounded once.
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    fn min(self, a: Self::F, b: Self::F) -> Self::F;
+    fn max(self, a: Self::F, b: Self::F) -> Self::F;
+    fn abs(self, a: Self::F) -> Self::F;
+    /// Bit i set where lane i of `a` is less than lane i of `b`.
+    fn lt(self, a: Self::F, b: Self::F) -> u16;
+    /// Lane i of `a` where bit i is set, else of `b`.
+    fn select(self, mask: u16, a: Self::F, b: Self::F) -> Self::F;
+    /// Lane i takes lane `i ^ N`; N is 1, 2, 4 or 8.
+    fn swap<const N: usize>(self, a: Self::F) -> Self::F;
+    fn load_i8(self, v: &[i8; 16]) -> Self::F;
+    fn load_f16(self, v: &[u16; 16]) -> Self::F;
+    fn load_bf16(self, v: &[u16; 16]) -> Self::F;
+
+    fn splat_i(self, v: i32) -> Self::I;
+    fn load_i(self, v: &[i32; 16]) -> Self::I;
+    fn store_i(self, v: Self::I, to: &mut [i32; 16]);
+    fn add_i(self, a: Self::I, b: Self::I) -> Self::I;
+    fn sub_i(self, a: Self::I, b: Self::I) -> Self::I;
+    fn and_i(self, a: Self::I, b: Self::I) -> Self::I;
+    fn shl_i<const N: u32>(self, a: Self::I) -> Self::I;
+    /// Arithmetic shift right.
+    fn shr_i<const N: u32>(self, a: Self::I) -> Self::I;
+    /// `table[lane & 127]` per lane.
+    fn lookup(self, table: &[u32; 128], at: Self::I) -> Self::I;
+    fn to_f(self, a: Self::I) -> Self::F;
+    /// To the nearest integer, ties to even.
+    fn round(self, a: Self::F) -> Self::I;
+    /// Toward zero.
+    fn trunc(self, a: Self::F) -> Self::I;
+    /// The bits as they are.
+    fn as_f(self, a: Self::I) -> Self::F;
+
+    fn load_b(self, v: &[u8; 64]) -> Self::B;
+    fn store_b(self, v: Self::B, to: &mut [u8; 64]);
+    /// The 32 bytes twice; the second time shifted right by one bit (bits cross bytes).
+    fn load_b_twice(self, v: &[u8; 32]) -> Self::B;
+    fn splat_b(self, v: u8) -> Self::B;
+    /// Four bytes, 16 times.
+    fn splat_b4(self, v: [i8; 4]) -> Self::B;
+    fn and_b(self, a: Self::B, b: Self::B) -> Self::B;
+    fn or_b(self, a: Self::B, b: Self::B) -> Self::B;
+    fn xor3_b(self, a: Self::B, b: Self::B, c: Self::B) -> Self::B;
+    /// Shift of 16-bit words: bits cross from byte to byte, callers mask.
+    fn shr_b<const N: u32>(self, a: Self::B) -> Self::B;
+    /// Shift of 16-bit words: bits cross from byte to byte, callers mask.
+    fn shl_b<const N: u32>(self, a: Self::B) -> Self::B;
+    fn table(self, v: &[u8; 32]) -> Self::Table;
+    /// `table[byte]` for bytes below N (16 or 32).
+    fn look<const N: usize>(self, table: Self::Table, at: Self::B) -> Self::B;
+    /// Adds to integer lane i the product of unsigned bytes 4i..4i+4 of `w`, all at most 127, with signed bytes of `x`.
+    fn dot_u7(self, acc: Self::I, w: Self::B, x: Self::B) -> Self::I;
+    /// The same for any unsigned bytes.
+    fn dot_u8(self, acc: Self::I, w: Self::B, x: Self::B) -> Self::I;
+
+    /// Sum of the lanes, by halving.
+    #[inline(always)]
+    fn sum(self, a: Self::F) -> f32 {
+        let a = self.add(a, self.swap::<8>(a));
+        let a = self.add(a, self.swap::<4>(a));
+        let a = self.add(a, self.swap::<2>(a));
+        let a = self.add(a, self.swap::<1>(a));
+        let mut out = [0.0; 16];
+        self.store(a, &mut out);
+        out[0]
+    }
+
+    /// Largest lane.
+    #[inline(always)]
+    fn largest(self, a: Self::F) -> f32 {
+        let a = self.max(a, self.swap::<8>(a));
+        let a = self.max(a, self.swap::<4>(a));
+        let a = self.max(a, self.swap::<2>(a));
+        let a = self.max(a, self.swap::<1>(a));
+        let mut out = [0.0; 16];
+        self.store(a, &mut out);
+        out[0]
+    }
+
+    /// e^x to 2 units in the last place; 0 below -87.3, e^88 above 88 (Cephes' expf: range reduction by ln 2 in two parts).
+    #[inline(always)]
+    fn exp(self, x: Self::F) -> Self::F {
+        let low = self.lt(x, self.splat(-87.3));
+        let x = self.max(self.min(x, self.splat(88.0)), self.splat(-87.3));
+        let n = self.round(self.mul(x, self.splat(std::f32::consts::LOG2_E)));
+        let nf = self.to_f(n);
+        let r = self.fma(nf, self.splat(-0.693_359_4), x);
+        let r = self.fma(nf, self.splat(2.121_944_4e-4), r);
+        let mut p = self.splat(1.987_569_1e-4);
+        for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
+            p = self.fma(p, r, self.splat(c));
+        }
+        let p = self.add(self.fma(p, self.mul(r, r), r), self.splat(1.0));
+        let scale = self.as_f(self.shl_i::<23>(self.add_i(n, self.splat_i(127))));
+        self.select(low, self.splat(0.0), self.mul(p, scale))
+    }
+}
+
+/// A computation that is generic over the instruction set.
+pub trait Kernel {
+    /// What it gives.
+    type Out;
+    /// Runs it; implementations are `#[inline(always)]`.
+    fn run<I: Isa>(self, isa: I) -> Self::Out;
+}
+
+/// An instruction set that kernels are compiled for, from slowest to fastest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// No instruction set needed.
+    Scalar,
+    /// AVX2, FMA and F16C.
+    Avx2,
+    /// AVX-512 F, BW, DQ, VL.
+    Avx512,
+    /// The same with VNNI.
+    Avx512Vnni,
+    /// The same with VNNI and VBMI.
+    Avx512Vbmi,
+}
+
+impl Level {
+    /// All of them.
+    pub const ALL: [Level; 5] = [Level::Scalar, Level::Avx2, Level::Avx512, Level::Avx512Vnni, Level::Avx512Vbmi];
+
+    /// Whether this machine has it.
+    pub fn available(self) -> bool {
+        match self {
+            Level::Scalar => true,
+            Level::Avx2 => avx2::Avx2::new().is_some(),
+            Level::Avx512 => avx512::Avx512::<false, false>::new().is_some(),
+            Level::Avx512Vnni => avx512::Avx512::<true, false>::new().is_some(),
+            Level::Avx512Vbmi => avx512::Avx512::<true, true>::new().is_some(),
+        }
+    }
+
+    /// Tokens that one register block of the matrix product serves: [`Isa::TOKENS`].
+    pub fn tokens(self) -> usize {
+        struct Tokens;
+        impl Kernel for Tokens {
+            type Out = usize;
+            #[inline(always)]
+            fn run<I: Isa>(self, _: I) -> usize {
+                I::TOKENS
+            }
+        }
+        dispatch(self, Tokens)
+    }
+
+    /// The fastest that this machine has.
+    pub fn best() -> Level {
+        Level::ALL.into_iter().rev().find(|l| l.available()).unwrap_or(Level::Scalar)
+    }
+
+    /// What `RAM_RUN_ISA` asks for (`scalar`, `avx2` or `avx512`), else the fastest.
+    ///
+    /// # Errors
+    /// A sentence where the variable names none of them, or one that this machine lacks.
+    pub fn from_env() -> Result<Level, String> {
+        let Some(asked) = std::env::var_os("RAM_RUN_ISA") else { return Ok(Level::best()) };
+        let level = match asked.to_str() {
+            Some("scalar") => Level::Scalar,
+            Some("avx2") => Level::Avx2,
+            Some("avx512") => Level::best().max(Level::Avx512),
+            _ => return Err(format!("RAM_RUN_ISA={} is not scalar, avx2 or avx512", asked.display())),
+        };
+        if level.available() { Ok(level) } else { Err(format!("RAM_RUN_ISA={}: this machine's processor does not have it", asked.display())) }
+    }
+
+    /// The level that all operations of this process use: [`Level::from_env`], the fastest where that fails.
+    pub fn active() -> Level {
+        static ACTIVE: OnceLock<Level> = OnceLock::new();
+        *ACTIVE.get_or_init(|| Level::from_env().unwrap_or_else(|_| Level::best()))
+    }
+}
+
+/// Runs a kernel with the instructions of `level`.
+///
+/// # Panics
+/// If the machine does not have that level.
+pub fn dispatch<K: Kernel>(level: Level, kernel: K) -> K::Out {
+    match level {
+        Level::Scalar => kernel.run(scalar::Scalar),
+        // SAFETY (all four): the token's constructor has just found the shim's features on this machine.
+        Level::Avx2 => {
+            let isa = avx2::Avx2::new().expect("AVX2, FMA and F16C");
+            // SAFETY: see above.
+            unsafe { with_avx2(kernel, isa) }
+        }
+        Level::Avx512 => {
+            let isa = avx512::Avx512::<false, false>::new().expect("AVX-512");
+            // SAFETY: see above.
+            unsafe { with_avx512(kernel, isa) }
+        }
+        Level::Avx512Vnni => {
+            let isa = avx512::Avx512::<true, false>::new().expect("AVX-512 VNNI");
+            // SAFETY: see above.
+            unsafe { with_avx512_vnni(kernel, isa) }
+        }
+        Level::Avx512Vbmi => {
+            let isa = avx512::Avx512::<true, true>::new().expect("AVX-512 VNNI and VBMI");
+            // SAFETY: see above.
+            unsafe { with_avx512_vbmi(kernel, isa) }
+        }
+    }
+}
+
+#[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt")]
+unsafe fn with_avx2<K: Kernel>(kernel: K, isa: avx2::Avx2) -> K::Out {
+    kernel.run(isa)
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt")]
+unsafe fn with_avx512<K: Kernel>(kernel: K, isa: avx512::Avx512<false, false>) -> K::Out {
+    kernel.run(isa)
+}
+
+#[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt")]
+unsafe fn with_avx512_vnni<K: Kernel>(kernel: K, isa: avx512::Avx512<true, false>) -> K::Out {
+    kernel.run(isa)
+}
+
+#[target_feature(enable = "avx512vbmi,avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt")]
+unsafe fn with_avx512_vbmi<K: Kernel>(kernel: K, isa: avx512::Avx512<true, true>) -> K::Out {
+    kernel.run(isa)
+}

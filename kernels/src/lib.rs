@@ -1,0 +1,28 @@
+//! Formats, quantizers and dequantizing matrix products: bytes in, numbers out; no files, no layer names.
+
+mod activations;
+mod affine;
+mod arena;
+mod attention;
+mod dense;
+mod dot;
+mod embed;
+mod experts;
+mod format;
+pub mod isa;
+mod levels;
+mod linear;
+mod pack;
+mod quantize;
+mod rotate;
+mod trellis;
+#[cfg(test)]
+mod tests;
+
+pub use arena::{ALIGN, Arena, Matrix};
+pub use attention::{Attention, KvElement, attention, attention_at};
+pub use embed::embed;
+pub use experts::{Experts, experts, experts_at};
+pub use format::{Format, FormatError, Scheme};
+pub use linear::{linear, linear_at};
+pub use quantize::{dequantize_row, quantize, quantize_at, relative_error};

@@ -1,0 +1,81 @@
+//! Matrices times tokens, in parallel over tiles of 16 rows.
+use crate::{
+    Matrix,
+    activations::{Arranged, Rows, Want},
+    dot::Tiles,
+    isa::{Level, dispatch},
+};
+use rayon::prelude::*;
+
+/// Tiles per task: enough work (16 x 4 rows) to be worth handing out, few enough to balance.
+pub(crate) const TILES: usize = 4;
+
+/// `out[m][t, r] = sum over c of matrices[m][r, c] * x[t, c]`: all matrices, which share `cols`, in one parallel region.
+/// `x` is (tokens, cols), `out[m]` is (tokens, `matrices[m].rows()`).
+///
+/// # Panics
+/// If the shapes do not fit together.
+pub fn linear(x: &[f32], matrices: &[&Matrix], out: &mut [&mut [f32]]) {
+    linear_at(Level::active(), x, matrices, out);
+}
+
+/// [`linear`] with a given instruction set.
+pub fn linear_at(level: Level, x: &[f32], matrices: &[&Matrix], out: &mut [&mut [f32]]) {
+    assert_eq!(matrices.len(), out.len());
+    let Some(first) = matrices.first() else { return };
+    let cols = first.cols();
+    let tokens = x.len() / cols;
+    assert_eq!(x.len(), tokens * cols);
+    for (m, out) in matrices.iter().zip(out.iter()) {
+        assert_eq!((m.cols(), out.len()), (cols, tokens * m.rows()));
+    }
+    if tokens == 0 {
+        return;
+    }
+    let all: Vec<u32> = (0..tokens as u32).collect();
+    let inputs = Inputs::new(level, x, cols, matrices.iter().map(|m| Want::of(m.format())), &[&all]);
+    let mut tiles: Vec<Vec<[f32; 16]>> = matrices.iter().map(|m| vec![[0.0; 16]; m.rows().div_ceil(16) * tokens]).collect();
+    let mut tasks = Vec::new();
+    for (m, y) in matrices.iter().zip(&mut tiles) {
+        let x = inputs.of(m, 0);
+        tasks.extend(y.chunks_mut(TILES * tokens).enumerate().map(|(i, y)| tiles_of(m, i * TILES, x, y)));
+    }
+    tasks.into_par_iter().for_each(|task| dispatch(level, task));
+    for (y, out) in tiles.iter().zip(out) {
+        let rows = out.len() / tokens;
+        out.par_chunks_exact_mut(rows).enumerate().with_min_len(32).for_each(|(t, out)| {
+            for (out, y) in out.chunks_mut(16).zip(y.iter().skip(t).step_by(tokens)) {
+                out.copy_from_slice(&y[..out.len()]);
+            }
+        });
+    }
+}
+
+/// Tiles from `first_tile` of `m` times `x`, as many as `y` has room for.
+pub(crate) fn tiles_of<'a>(m: &'a Matrix, first_tile: usize, x: &'a Arranged, y: &'a mut [[f32; 16]]) -> Tiles<'a> {
+    Tiles { format: m.format(), bytes: m.bytes(), rows: m.rows(), cols: m.cols(), first_tile, x, y }
+}
+
+/// Inputs in every form that some matrix wants, for sets of tokens.
+pub(crate) struct Inputs {
+    /// By form, then by set.
+    forms: [Vec<Arranged>; 3],
+}
+
+impl Inputs {
+    pub(crate) fn new(level: Level, x: &[f32], cols: usize, wants: impl Iterator<Item = Want>, sets: &[&[u32]]) -> Inputs {
+        let mut forms = [Vec::new(), Vec::new(), Vec::new()];
+        for want in wants {
+            let form = &mut forms[want as usize];
+            if form.is_empty() {
+                let rows = Rows::new(level, want, x, cols);
+                *form = sets.par_iter().map(|tokens| rows.arrange(level, tokens)).collect();
+            }
+        }
+        Inputs { forms }
+    }
+
+    pub(crate) fn of(&self, m: &Matrix, set: usize) -> &Arranged {
+        &self.forms[Want::of(m.format()) as usize][set]
+    }
+}

@@ -1,0 +1,188 @@
+//! Rows in, packed bytes out, and a row back.
+use crate::{
+    Format, Scheme, affine,
+    isa::{Isa, Kernel, Level, dispatch},
+    levels, pack, rotate, trellis,
+};
+use half::{bf16, f16};
+
+/// Packs row-major (n, cols) weights, all finite, into the `format.bytes(n, cols)` bytes of `out`; sequential.
+///
+/// # Panics
+/// If `out` has another size.
+pub fn quantize(format: Format, rows: &[f32], cols: usize, out: &mut [u8]) {
+    quantize_at(Level::active(), format, rows, cols, out);
+}
+
+/// [`quantize`] with a given instruction set: the bytes are the same.
+pub fn quantize_at(level: Level, format: Format, rows: &[f32], cols: usize, out: &mut [u8]) {
+    assert_eq!(out.len(), format.bytes(rows.len() / cols, cols), "{format} takes another number of bytes");
+    match format.scheme() {
+        Scheme::F32 => out.as_chunks_mut().0.iter_mut().zip(rows).for_each(|(to, w)| *to = w.to_le_bytes()),
+        Scheme::F16 => out.as_chunks_mut().0.iter_mut().zip(rows).for_each(|(to, w)| *to = f16::from_f32(*w).to_le_bytes()),
+        Scheme::Bf16 => out.as_chunks_mut().0.iter_mut().zip(rows).for_each(|(to, w)| *to = bf16::from_f32(*w).to_le_bytes()),
+        Scheme::Affine => {
+            let tile_bytes = format.bytes(16, cols);
+            rows.chunks(16 * cols).zip(out.chunks_exact_mut(tile_bytes)).for_each(|(rows, out)| affine_tile(format, rows, cols, out));
+        }
+        Scheme::Trellis => dispatch(level, Trellis { format, rows, cols, out }),
+    }
+}
+
+fn affine_tile(format: Format, rows: &[f32], cols: usize, out: &mut [u8]) {
+    let padded = cols.next_multiple_of(16);
+    let (heads, packed) = out.split_at_mut(padded.div_ceil(format.group()) * 64);
+    let mut codes = vec![[0u8; 16]; padded];
+    let mut line = vec![0u8; format.group()];
+    heads.fill(0);
+    for (r, row) in rows.chunks_exact(cols).enumerate() {
+        for (g, group) in row.chunks(format.group()).enumerate() {
+            let (scale, offset) = affine::encode(group, format.bits(), &mut line);
+            heads[64 * g + 2 * r..][..2].copy_from_slice(&scale.to_le_bytes());
+            heads[64 * g + 32 + 2 * r..][..2].copy_from_slice(&offset.to_le_bytes());
+            for (j, &code) in line[..group.len()].iter().enumerate() {
+                codes[g * format.group() + j][r] = code;
+            }
+        }
+    }
+    pack_all(format.bits(), &codes, packed);
+}
+
+fn pack_all(bits: usize, codes: &[[u8; 16]], out: &mut [u8]) {
+    for (codes, out) in codes.as_chunks::<16>().0.iter().zip(out.chunks_exact_mut(32 * bits)) {
+        pack::pack(bits, codes, out);
+    }
+}
+
+/// Tiles of a trellis format.
+struct Trellis<'a> {
+    format: Format,
+    rows: &'a [f32],
+    cols: usize,
+    out: &'a mut [u8],
+}
+
+impl Kernel for Trellis<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let padded = self.cols.next_multiple_of(16);
+        let mut x = vec![[0.0f32; 16]; padded];
+        let mut coding = trellis::Coding::default();
+        for (rows, out) in self.rows.chunks(16 * self.cols).zip(self.out.chunks_exact_mut(self.format.bytes(16, self.cols))) {
+            transpose_rotated(isa, rows, self.cols, &mut x);
+            if self.format.bits() == 8 {
+                trellis::round(isa, self.format, &x, &mut coding);
+            } else {
+                trellis::encode(isa, self.format, &x, &mut coding);
+            }
+            let (heads, packed) = out.split_at_mut(64 + 16 * coding.scales.len());
+            heads.as_chunks_mut::<4>().0.iter_mut().zip(coding.row_scales).for_each(|(to, s)| *to = s.to_le_bytes());
+            heads[64..].iter_mut().zip(coding.scales.as_flattened()).for_each(|(to, &s)| *to = s as u8);
+            pack_all(self.format.bits(), &coding.codes, packed);
+        }
+    }
+}
+
+/// Up to 16 rows, rotated, as (padded inputs) of 16 rows; zeros where there is no row or input.
+#[inline(always)]
+fn transpose_rotated<I: Isa>(isa: I, rows: &[f32], cols: usize, x: &mut [[f32; 16]]) {
+    let block = rotate::block(x.len());
+    if rows.len() < 16 * cols {
+        x.fill([0.0; 16]);
+    }
+    let mut values = [[0.0f32; 16]; 8];
+    for (r, row) in rows.chunks_exact(cols).enumerate() {
+        for (b, x) in x.chunks_exact_mut(block).enumerate() {
+            let from = &row[(b * block).min(cols)..((b + 1) * block).min(cols)];
+            let v = &mut values[..block / 16];
+            v.as_flattened_mut().fill(0.0);
+            v.as_flattened_mut()[..from.len()].copy_from_slice(from);
+            rotate::rotate_block(isa, b * block, v);
+            x.iter_mut().zip(v.as_flattened()).for_each(|(x, v)| x[r] = *v);
+        }
+    }
+}
+
+/// ||W - Q(W)||^2 / ||W||^2 of row-major (n, cols) weights; 0 where all of them are 0.
+pub fn relative_error(format: Format, rows: &[f32], cols: usize) -> f64 {
+    let n = rows.len() / cols;
+    let mut packed = vec![0; format.bytes(n, cols)];
+    quantize(format, rows, cols, &mut packed);
+    let mut back = vec![0.0; cols];
+    let (mut error, mut norm) = (0.0, 0.0);
+    for (r, row) in rows.chunks_exact(cols).enumerate() {
+        dequantize_row(format, n, cols, &packed, r, &mut back);
+        for (&w, &q) in row.iter().zip(&back) {
+            error += f64::from(w - q).powi(2);
+            norm += f64::from(w).powi(2);
+        }
+    }
+    if norm > 0.0 { error / norm } else { 0.0 }
+}
+
+/// One row of a packed (rows, cols) matrix, rotated back.
+///
+/// # Panics
+/// If there is no such row or `out` does not hold `cols`.
+pub fn dequantize_row(format: Format, rows: usize, cols: usize, bytes: &[u8], row: usize, out: &mut [f32]) {
+    assert!(row < rows && out.len() == cols, "row {row} of {rows}");
+    match format.scheme() {
+        Scheme::F32 => out.iter_mut().zip(bytes.as_chunks().0.iter().skip(row * cols)).for_each(|(to, b)| *to = f32::from_le_bytes(*b)),
+        Scheme::F16 => out.iter_mut().zip(bytes.as_chunks().0.iter().skip(row * cols)).for_each(|(to, b)| *to = f16::from_le_bytes(*b).to_f32()),
+        Scheme::Bf16 => out.iter_mut().zip(bytes.as_chunks().0.iter().skip(row * cols)).for_each(|(to, b)| *to = bf16::from_le_bytes(*b).to_f32()),
+        Scheme::Affine | Scheme::Trellis => packed_row(format, cols, &bytes[row / 16 * format.bytes(16, cols)..][..format.bytes(16, cols)], row % 16, out),
+    }
+}
+
+fn packed_row(format: Format, cols: usize, tile: &[u8], row: usize, out: &mut [f32]) {
+    let (padded, bits, group) = (cols.next_multiple_of(16), format.bits(), format.group());
+    let affine = format.scheme() == Scheme::Affine;
+    let (head, rest) = tile.split_at(if affine { 0 } else { 64 });
+    let (scales, codes) = rest.split_at(padded.div_ceil(group) * if affine { 64 } else { 16 });
+    let code = |j: usize| pack::code(bits, &codes[j / 16 * 32 * bits..][..32 * bits], j % 16, row);
+    if affine {
+        let half = |at: usize| f16::from_le_bytes([scales[at], scales[at + 1]]).to_f32();
+        for (j, to) in out.iter_mut().enumerate() {
+            let at = 64 * (j / group) + 2 * row;
+            *to = half(at) * f32::from(code(j)) + half(at + 32);
+        }
+        return;
+    }
+    let row_scale = f32::from_le_bytes([head[4 * row], head[4 * row + 1], head[4 * row + 2], head[4 * row + 3]]);
+    let mut values = [0.0f32; 128];
+    if bits < 8 {
+        levels::values(format, &mut values[..2 << bits]);
+    }
+    let mut history = [[0usize; 3]; 4];
+    let mut w = vec![[0.0f32; 16]; padded / 16];
+    for (j, w) in w.as_flattened_mut().iter_mut().enumerate() {
+        let code = usize::from(code(j));
+        let level = if bits == 8 {
+            code as f32 - 128.0
+        } else {
+            let h = &mut history[j % 4];
+            let index = 4 * (code >> 1) + 2 * ((code & 1) ^ h[0] ^ h[2]) + h[1];
+            *h = [code & 1, h[0], h[1]];
+            values[index]
+        };
+        *w = row_scale * f32::from(scales[16 * (j / group) + row] as i8) * level;
+    }
+    dispatch(Level::active(), Back { w: &mut w });
+    out.copy_from_slice(&w.as_flattened()[..cols]);
+}
+
+struct Back<'a> {
+    w: &'a mut [[f32; 16]],
+}
+
+impl Kernel for Back<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let block = rotate::block(self.w.len() * 16);
+        for (b, w) in self.w.chunks_exact_mut(block / 16).enumerate() {
+            rotate::rotate_block_back(isa, b * block, w);
+        }
+    }
+}

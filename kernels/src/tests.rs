@@ -1,0 +1,299 @@
+//! Every format on every instruction set of this machine, against oracles so plain that they are obviously right.
+use crate::{
+    Arena, Attention, Experts, Format, KvElement, Matrix, Scheme, attention_at, dequantize_row, embed, experts_at, isa::Level, linear_at, quantize, quantize_at,
+    relative_error, rotate,
+};
+use std::sync::Arc;
+
+/// Gaussian numbers from a fixed seed (sums of 12 uniforms).
+fn gaussian(n: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut uniform = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1u64 << 24) as f32
+    };
+    // Box and Muller: tails matter to quantizers.
+    (0..n).map(|_| ((-2.0 * (1.0 - uniform()).ln()).sqrt() * (std::f32::consts::TAU * uniform()).cos()).clamp(-8.0, 8.0)).collect()
+}
+
+fn levels() -> Vec<Level> {
+    let (have, lack): (Vec<Level>, Vec<Level>) = Level::ALL.into_iter().partition(|l| l.available());
+    if !lack.is_empty() {
+        eprintln!("NOT RUN on this machine, its processor lacks them: {lack:?}");
+    }
+    have
+}
+
+fn formats() -> Vec<Format> {
+    let mut all = vec![Format::BF16, Format::F16, Format::F32];
+    for bits in 0..=16 {
+        for group in [16, 32, 64, 128] {
+            all.extend(Format::trellis(bits, group));
+            all.extend(Format::affine(bits, group));
+        }
+    }
+    assert_eq!(all.len(), 3 + 24 + 12);
+    all
+}
+
+fn matrix(format: Format, rows: &[f32], cols: usize) -> Matrix {
+    let n = rows.len() / cols;
+    let mut arena = Arena::new(format.bytes(n, cols)).expect("memory");
+    let len = format.bytes(n, cols);
+    quantize(format, rows, cols, &mut arena.bytes_mut()[..len]);
+    Matrix::new(Arc::new(arena), 0, format, n, cols)
+}
+
+/// The matrix as f64, by the plain decoder.
+fn plain(m: &Matrix) -> Vec<f64> {
+    let mut out = Vec::new();
+    let mut row = vec![0.0; m.cols()];
+    for r in 0..m.rows() {
+        dequantize_row(m.format(), m.rows(), m.cols(), m.bytes(), r, &mut row);
+        out.extend(row.iter().map(|&v| f64::from(v)));
+    }
+    out
+}
+
+/// out[t, r] = sum of w[r, c] x[t, c], and the sum of the magnitudes.
+fn product(w: &[f64], x: &[f32], cols: usize) -> Vec<(f64, f64)> {
+    let dot = |row: &[f64], x: &[f32]| row.iter().zip(x).map(|(w, x)| w * f64::from(*x)).fold((0.0, 0.0), |(s, a), p| (s + p, a + p.abs()));
+    x.chunks_exact(cols).flat_map(|x| w.chunks_exact(cols).map(move |row| dot(row, x))).collect()
+}
+
+/// Error of a product that is due to 8-bit activations, relative to sum |w x| / sqrt(cols): its standard deviation is
+/// 0.011 (steps of 3 sigma / 127), and six and a half of them hold for the 200,000 products compared.
+fn tolerance(format: Format) -> f64 {
+    if format.is_dense() { 1e-6 } else { 0.07 }
+}
+
+#[test]
+fn products_match_the_oracle_on_every_instruction_set() {
+    for format in formats() {
+        for (rows, cols) in [(1, 16), (5, 1), (16, 100), (17, 130), (40, 192), (33, 1100)] {
+            let w = gaussian(rows * cols, 1 + cols as u64);
+            let m = matrix(format, &w, cols);
+            let exact = plain(&m);
+            for tokens in [1, 2, 7, 33] {
+                let x = gaussian(tokens * cols, 99 + tokens as u64);
+                let want = product(&exact, &x, cols);
+                let mut first: Option<Vec<f32>> = None;
+                for level in levels() {
+                    let mut y = vec![f32::NAN; tokens * rows];
+                    linear_at(level, &x, &[&m], &mut [&mut y]);
+                    for (i, ((sum, size), y)) in want.iter().zip(&y).enumerate() {
+                        let scale = size / (cols as f64).sqrt() + 1e-9;
+                        let off = (sum - f64::from(*y)).abs() / scale;
+                        assert!(off < tolerance(format), "{format} {level:?} {rows}x{cols} tokens {tokens} at {i}: {y} is not {sum} ({off})");
+                    }
+                    let first = first.get_or_insert_with(|| y.clone());
+                    assert!(first.iter().zip(&y).all(|(a, b)| a.to_bits() == b.to_bits()), "{format} {level:?} differs from scalar in {rows}x{cols}, {tokens} tokens");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_token_does_not_depend_on_its_batch() {
+    let cols = 192;
+    for format in formats() {
+        let m = matrix(format, &gaussian(48 * cols, 5), cols);
+        let x = gaussian(512 * cols, 6);
+        let mut all = vec![f32::NAN; 512 * 48];
+        linear_at(Level::best(), &x, &[&m], &mut [&mut all]);
+        for t in [0, 7, 508, 511] {
+            let mut one = vec![f32::NAN; 48];
+            linear_at(Level::best(), &x[t * cols..][..cols], &[&m], &mut [&mut one]);
+            assert_eq!(one, all[t * 48..][..48], "{format} token {t}");
+        }
+    }
+}
+
+#[test]
+fn packed_bytes_are_the_same_on_every_instruction_set() {
+    for format in formats().into_iter().filter(|f| f.scheme() == Scheme::Trellis) {
+        for (rows, cols) in [(3, 40), (16, 256), (20, 130)] {
+            let mut w = gaussian(rows * cols, 8);
+            w[3] = 30.0;
+            w[..cols.min(2)].fill(0.0);
+            let want = {
+                let mut out = vec![0; format.bytes(rows, cols)];
+                quantize_at(Level::Scalar, format, &w, cols, &mut out);
+                out
+            };
+            for level in levels() {
+                let mut out = vec![0; format.bytes(rows, cols)];
+                quantize_at(level, format, &w, cols, &mut out);
+                assert!(out == want, "{format} {level:?} {rows}x{cols}");
+            }
+        }
+    }
+}
+
+#[test]
+fn zeros_stay_zeros_and_rows_keep_to_themselves() {
+    for format in formats() {
+        let mut w = gaussian(16 * 128, 4);
+        w[128..256].fill(0.0);
+        let m = matrix(format, &w, 128);
+        assert!(plain(&m)[128..256].iter().all(|v| v.abs() < 1e-6), "{format}");
+        assert!(relative_error(format, &w, 128) < 0.2, "{format}");
+    }
+}
+
+/// The encoder against the published table of the format (a Python reference implementation on Gaussian rows).
+#[test]
+fn squared_errors_reach_the_reference() {
+    let w = gaussian(64 * 1024, 3);
+    let reference = [
+        ("t2g128", 0.085), ("t2g16", 0.064), ("t3g128", 0.0220), ("t3g16", 0.0151), ("t4g128", 0.0053), ("t4g32", 0.0043), ("t4g16", 0.0036),
+        ("t5g128", 0.0020), ("a2g32", 0.153), ("a3g64", 0.0367), ("a4g128", 0.0100), ("a4g64", 0.0080),
+    ];
+    let mut far = Vec::new();
+    for (name, want) in reference {
+        let format: Format = name.parse().expect("a format");
+        let error = relative_error(format, &w, 1024);
+        eprintln!("{name:<7} {:.3} bits  {error:.5}  reference {want}", format.bytes(64, 1024) as f64 * 8.0 / 65536.0);
+        if error > 1.03 * want {
+            far.push(format!("{name}: {error:.5} against {want}"));
+        }
+    }
+    assert!(far.is_empty(), "{far:?}");
+}
+
+#[test]
+fn errors_fall_with_bits_and_with_smaller_groups() {
+    let w = gaussian(32 * 512, 21);
+    for group in [16, 32, 64, 128] {
+        let errors: Vec<f64> = [2, 3, 4, 5, 6, 8].into_iter().filter_map(|b| Format::trellis(b, group)).map(|f| relative_error(f, &w, 512)).collect();
+        assert!(errors.windows(2).all(|e| e[1] < 0.5 * e[0]), "g{group}: {errors:?}");
+    }
+    for bits in [2, 3, 4, 5, 6, 8] {
+        let errors: Vec<f64> = [16, 32, 64, 128].into_iter().filter_map(|g| Format::trellis(bits, g)).map(|f| relative_error(f, &w, 512)).collect();
+        assert!(errors.windows(2).all(|e| e[0] < e[1]), "{bits} bits: {errors:?}");
+    }
+}
+
+#[test]
+fn affine_keeps_its_rounding_rule() {
+    // lo = -1, hi = 2: counting starts at 2 with steps of -1, k = -2, so 0 is a level and every whole number is exact.
+    let row: Vec<f32> = (0..32).map(|i| [2.0, 1.0, 0.0, -1.0][i % 4]).collect();
+    assert_eq!(relative_error(Format::affine(2, 32).expect("a format"), &row, 32), 0.0);
+    let m = matrix(Format::affine(4, 32).expect("a format"), &[0.0; 32], 32);
+    assert!(plain(&m).iter().all(|&v| v == 0.0));
+}
+
+#[test]
+fn rotation_is_orthonormal() {
+    assert_eq!([16, 48, 64, 96, 128, 192, 256, 4096, 1408].map(rotate::block), [16, 16, 64, 32, 128, 64, 128, 128, 128]);
+    let (a, b) = (gaussian(96, 1), gaussian(96, 2));
+    let exact: f64 = a.iter().zip(&b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+    let mut y = [f32::NAN];
+    linear_at(Level::best(), &a, &[&matrix(Format::trellis(8, 16).expect("a format"), &b, 96)], &mut [&mut y]);
+    assert!((exact - f64::from(y[0])).abs() < 0.3, "{exact} {y:?}");
+}
+
+#[test]
+fn rows_are_looked_up() {
+    for format in formats() {
+        let m = matrix(format, &gaussian(20 * 48, 7), 48);
+        let mut out = vec![f32::NAN; 3 * 48];
+        embed(&m, &[19, 0, 7], &mut out);
+        let exact = plain(&m);
+        for (out, row) in out.chunks_exact(48).zip([19, 0, 7]) {
+            assert!(out.iter().zip(&exact[row * 48..]).all(|(a, b)| f64::from(*a) == *b), "{format}");
+        }
+    }
+}
+
+#[test]
+fn experts_match_the_oracle() {
+    let (hidden, inter, count, tokens, per_token) = (48, 80, 5, 9, 2);
+    let kinds = ["f32", "bf16", "t4g32", "t8g16", "a8g32"].map(|f| f.parse::<Format>().expect("a format"));
+    for format in kinds {
+        let make = |rows: usize, cols: usize, seed: u64| -> Vec<Matrix> {
+            (0..count).map(|e| matrix(format, &gaussian(rows * cols, seed + e as u64).iter().map(|w| w / 6.0).collect::<Vec<_>>(), cols)).collect()
+        };
+        let e = Experts { gate: make(inter, hidden, 10), up: make(inter, hidden, 20), down: make(hidden, inter, 30) };
+        let x = gaussian(tokens * hidden, 40);
+        // Expert 4 is never routed to; token 3 goes to expert 0 twice over.
+        let routes: Vec<(u32, f32)> = (0..tokens * per_token).map(|i| ((i * 7 % 4) as u32, 0.25 + 0.1 * i as f32)).collect();
+        let mut want = vec![0.0f64; tokens * hidden];
+        for (i, &(expert, weight)) in routes.iter().enumerate() {
+            let (t, k) = (i / per_token, expert as usize);
+            let x = &x[t * hidden..][..hidden];
+            let (g, u) = (product(&plain(&e.gate[k]), x, hidden), product(&plain(&e.up[k]), x, hidden));
+            let h: Vec<f32> = g.iter().zip(&u).map(|((g, _), (u, _))| (g / (1.0 + (-g).exp()) * u) as f32).collect();
+            for (w, (d, _)) in want[t * hidden..].iter_mut().zip(product(&plain(&e.down[k]), &h, inter)) {
+                *w += f64::from(weight) * d;
+            }
+        }
+        let size = (want.iter().map(|v| v * v).sum::<f64>() / want.len() as f64).sqrt();
+        let mut first: Option<Vec<f32>> = None;
+        for level in levels() {
+            let mut out = vec![0.0; tokens * hidden];
+            experts_at(level, &x, &e, &routes, per_token, &mut out);
+            let limit = if format.is_dense() { 1e-5 } else { 0.06 };
+            for (a, b) in want.iter().zip(&out) {
+                assert!((a - f64::from(*b)).abs() < limit * size, "{format} {level:?}: {b} is not {a}");
+            }
+            assert_eq!(*first.get_or_insert_with(|| out.clone()), out, "{format} {level:?}");
+            let mut one = vec![0.0; hidden];
+            experts_at(level, &x[2 * hidden..3 * hidden], &e, &routes[4..6], per_token, &mut one);
+            assert_eq!(one, out[2 * hidden..3 * hidden], "{format} {level:?}");
+        }
+    }
+}
+
+#[test]
+fn attention_matches_the_oracle() {
+    for (heads, kv_heads, d) in [(4, 2, 24), (3, 3, 16), (8, 1, 64)] {
+        let tokens = 150;
+        let (q, k, v) = (gaussian(tokens * heads * d, 1), gaussian(tokens * kv_heads * d, 2), gaussian(tokens * kv_heads * d, 3));
+        let mut want = Vec::new();
+        for t in 0..tokens {
+            for h in 0..heads {
+                let kv = |x: &[f32], s: usize, i: usize| f64::from(x[(s * kv_heads + h * kv_heads / heads) * d + i]);
+                let score = |s: usize| (0..d).map(|i| f64::from(q[(t * heads + h) * d + i]) * kv(&k, s, i)).sum::<f64>() / (d as f64).sqrt();
+                let weights: Vec<f64> = (0..=t).map(|s| score(s).exp()).collect();
+                let total: f64 = weights.iter().sum();
+                want.extend((0..d).map(|i| weights.iter().enumerate().map(|(s, w)| w * kv(&v, s, i)).sum::<f64>() / total));
+            }
+        }
+        for (element, limit) in [(KvElement::F32, 2e-6), (KvElement::F16, 4e-3)] {
+            let mut first: Option<Vec<f32>> = None;
+            for level in levels() {
+                for pieces in [vec![tokens], vec![1; tokens], vec![64, 3, 50, 33]] {
+                    let mut cache = Attention::new(kv_heads, d, tokens, element);
+                    let mut out = vec![f32::NAN; q.len()];
+                    let mut at = 0;
+                    for n in pieces {
+                        let r = |heads: usize| at * heads * d..(at + n) * heads * d;
+                        attention_at(level, &mut cache, &q[r(heads)], &k[r(kv_heads)], &v[r(kv_heads)], heads, &mut out[r(heads)]);
+                        at += n;
+                    }
+                    for (a, b) in want.iter().zip(&out) {
+                        assert!((a - f64::from(*b)).abs() < limit, "{element:?} {level:?}: {b} is not {a}");
+                    }
+                    let first = first.get_or_insert_with(|| out.clone());
+                    assert!(*first == out, "{element:?} {level:?}: pieces or instruction sets differ");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn formats_are_named_and_sized() {
+    for format in formats() {
+        assert_eq!(format.to_string().parse(), Ok(format));
+    }
+    for bad in ["", "t", "t4", "t7g64", "t4g48", "a5g64", "a4g16", "t04g64", "bf17", "é4g64"] {
+        assert!(bad.parse::<Format>().is_err(), "{bad}");
+    }
+    let t4g64: Format = "t4g64".parse().expect("a format");
+    assert_eq!(t4g64.bytes(16, 128), 16 * (4 + 2) + 16 * 128 / 2);
+}

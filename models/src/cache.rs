@@ -1,0 +1,56 @@
+//! Keys and values of every layer, for the tokens of one sequence so far.
+use crate::{Config, KvElement};
+use ram_kernels::Attention;
+
+/// The keys and values of one sequence.
+#[derive(Debug)]
+pub struct KvCache {
+    pub(crate) layers: Vec<Attention>,
+    len: usize,
+    capacity: usize,
+}
+
+impl KvCache {
+    /// Room for `capacity` tokens.
+    pub fn new(config: &Config, capacity: usize, element: KvElement) -> KvCache {
+        let layer = || Attention::new(config.num_key_value_heads, config.head_dim, capacity, element);
+        KvCache { layers: (0..config.num_hidden_layers).map(|_| layer()).collect(), len: 0, capacity }
+    }
+
+    /// Bytes that [`KvCache::new`] takes.
+    pub fn bytes(config: &Config, capacity: usize, element: KvElement) -> usize {
+        config.num_hidden_layers * Attention::bytes(config.num_key_value_heads, config.head_dim, capacity, element)
+    }
+
+    /// Tokens in it.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it holds no token.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Tokens it has room for.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Forgets all but the first `len` tokens.
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+        for layer in &mut self.layers {
+            layer.truncate(len);
+        }
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.truncate(0);
+    }
+
+    pub(crate) fn advance(&mut self, tokens: usize) {
+        self.len += tokens;
+    }
+}

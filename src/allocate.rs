@@ -1,0 +1,156 @@
+//! The allocator: rate-distortion curves and a number of bytes in, one point per item out. Nothing else is seen.
+//!
+//! Minimises the sum of losses under the bytes: the lower convex hull of every item, all hull steps by gain per byte
+//! while they fit (Shoham and Gersho 1988), then single moves that use what is left.
+
+/// One way to store an item.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Choice {
+    /// Exact bytes.
+    pub bytes: u64,
+    /// What it costs in the objective's unit.
+    pub loss: f64,
+}
+
+/// Indices of the chosen points, one per item; deterministic, ties go to the earlier item.
+///
+/// # Errors
+/// The smallest number of bytes that would do, where `budget` does not.
+///
+/// # Panics
+/// If an item has no choice or a loss is not a number.
+pub fn allocate(items: &[Vec<Choice>], budget: u64) -> Result<Vec<usize>, u64> {
+    let hulls: Vec<Vec<usize>> = items.iter().map(|choices| hull(choices)).collect();
+    let mut at: Vec<usize> = hulls.iter().map(|h| h[0]).collect();
+    let mut bytes: u64 = items.iter().zip(&at).map(|(choices, &i)| choices[i].bytes).sum();
+    if bytes > budget {
+        return Err(bytes);
+    }
+    let mut steps: Vec<Step> = Vec::new();
+    for (item, hull) in hulls.iter().enumerate() {
+        steps.extend(hull.windows(2).enumerate().map(|(rank, w)| {
+            let (from, to) = (items[item][w[0]], items[item][w[1]]);
+            Step { gain: (from.loss - to.loss) / (to.bytes - from.bytes) as f64, item, rank, to: w[1], bytes: to.bytes - from.bytes }
+        }));
+    }
+    steps.sort_by(|a, b| b.gain.total_cmp(&a.gain).then(a.item.cmp(&b.item)).then(a.rank.cmp(&b.rank)));
+    let mut stopped = vec![false; items.len()];
+    for s in &steps {
+        if stopped[s.item] {
+            continue;
+        }
+        if bytes + s.bytes > budget {
+            stopped[s.item] = true;
+            continue;
+        }
+        bytes += s.bytes;
+        at[s.item] = s.to;
+    }
+    while let Some((item, to)) = best_move(items, &at, budget - bytes) {
+        bytes = bytes - items[item][at[item]].bytes + items[item][to].bytes;
+        at[item] = to;
+    }
+    Ok(at)
+}
+
+/// The fewest bytes that any allocation takes.
+pub fn smallest(items: &[Vec<Choice>]) -> u64 {
+    items.iter().map(|choices| choices.iter().map(|c| c.bytes).min().unwrap_or(0)).sum()
+}
+
+struct Step {
+    gain: f64,
+    item: usize,
+    rank: usize,
+    to: usize,
+    bytes: u64,
+}
+
+/// Points on the lower convex hull, from fewest bytes to least loss; gains per byte fall along it.
+fn hull(choices: &[Choice]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..choices.len()).collect();
+    order.sort_by(|&a, &b| choices[a].bytes.cmp(&choices[b].bytes).then(choices[a].loss.total_cmp(&choices[b].loss)).then(a.cmp(&b)));
+    let mut hull: Vec<usize> = Vec::new();
+    for i in order {
+        let c = choices[i];
+        if hull.last().is_some_and(|&last| c.loss >= choices[last].loss || c.bytes == choices[last].bytes) {
+            continue;
+        }
+        while let [.., a, b] = hull[..] {
+            let slope = |p: Choice, q: Choice| (p.loss - q.loss) / (q.bytes - p.bytes) as f64;
+            if slope(choices[a], choices[b]) > slope(choices[b], c) {
+                break;
+            }
+            hull.pop();
+        }
+        hull.push(i);
+    }
+    hull
+}
+
+/// The single change within `spare` bytes that gains most loss, if any gains.
+fn best_move(items: &[Vec<Choice>], at: &[usize], spare: u64) -> Option<(usize, usize)> {
+    let mut best: Option<(f64, usize, usize)> = None;
+    for (item, choices) in items.iter().enumerate() {
+        let now = choices[at[item]];
+        for (to, c) in choices.iter().enumerate() {
+            let gain = now.loss - c.loss;
+            if c.bytes <= now.bytes + spare && gain > 0.0 && best.is_none_or(|(most, ..)| gain > most) {
+                best = Some((gain, item, to));
+            }
+        }
+    }
+    best.map(|(_, item, to)| (item, to))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Curves like those of real matrices: loss u * 4^-bits, sizes all over.
+    fn curves(n: usize) -> Vec<Vec<Choice>> {
+        let mut state = 7u64;
+        let mut random = || {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 33) as f64 / (1u64 << 31) as f64
+        };
+        (0..n)
+            .map(|_| {
+                let (size, u) = ((1000.0 * random()) as u64 + 1, random() * random());
+                (2..=8).map(|b| Choice { bytes: size * b, loss: u * 0.25f64.powi(b as i32) * (0.9 + 0.2 * random()) }).collect()
+            })
+            .collect()
+    }
+
+    fn loss(items: &[Vec<Choice>], at: &[usize]) -> f64 {
+        items.iter().zip(at).map(|(c, &i)| c[i].loss).sum()
+    }
+
+    #[test]
+    fn within_one_step_of_every_allocation() {
+        let items = curves(6);
+        for budget in (smallest(&items)..30_000).step_by(997) {
+            let at = allocate(&items, budget).expect("the smallest fits");
+            assert!(items.iter().zip(&at).map(|(c, &i)| c[i].bytes).sum::<u64>() <= budget);
+            let mut best = f64::INFINITY;
+            for code in 0..7usize.pow(6) {
+                let pick: Vec<usize> = (0..6).map(|i| code / 7usize.pow(i) % 7).collect();
+                if items.iter().zip(&pick).map(|(c, &i)| c[i].bytes).sum::<u64>() <= budget {
+                    best = best.min(loss(&items, &pick));
+                }
+            }
+            let step = items.iter().map(|c| c[0].loss - c[1].loss).fold(0.0, f64::max);
+            assert!(loss(&items, &at) <= best + step, "{budget}: {} against {best}", loss(&items, &at));
+        }
+    }
+
+    #[test]
+    fn more_bytes_never_hurt_and_too_few_are_refused() {
+        let items = curves(200);
+        let least = smallest(&items);
+        assert_eq!(allocate(&items, least - 1), Err(least));
+        let losses: Vec<f64> = (0..50).map(|i| loss(&items, &allocate(&items, least + i * 9001).expect("fits"))).collect();
+        assert!(losses.windows(2).all(|w| w[1] <= w[0] * 1.001), "{losses:?}");
+        assert_eq!(loss(&items, &allocate(&items, u64::MAX).expect("fits")), items.iter().map(|c| c.iter().map(|c| c.loss).fold(f64::INFINITY, f64::min)).sum());
+    }
+}

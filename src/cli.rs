@@ -1,0 +1,59 @@
+//! Parses, calls the library, prints: results to stdout, everything else to stderr.
+mod args;
+mod chat;
+mod compare;
+mod eval;
+mod generate;
+mod open;
+mod plan;
+mod progress;
+
+use args::{Args, Command};
+use clap::Parser;
+use ram_run::Error;
+use std::{io::Write, process::ExitCode};
+
+/// Runs the command; errors are one line on stderr and an exit code: 1 failed, 2 usage, 3 does not fit the budget,
+/// 4 model or file invalid, 5 network.
+pub fn run() -> ExitCode {
+    if let Some(sentence) = args::split_size(std::env::args()) {
+        return fail(&Error::Usage(sentence));
+    }
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(e) => {
+            let _ = e.print();
+            return if e.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
+        }
+    };
+    match command(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(e) => fail(&e),
+    }
+}
+
+fn command(args: &Args) -> Result<(), Error> {
+    ram_run::isa().map_err(Error::Usage)?;
+    if let Some(threads) = args.threads {
+        rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global().map_err(|e| Error::Usage(format!("--threads: {e}")))?;
+    }
+    match &args.command {
+        Command::Plan(a) => plan::run(args, a),
+        Command::Generate(a) => generate::run(args, a),
+        Command::Chat(a) => chat::run(args, a),
+        Command::EvalPpl(a) => eval::run(args, a),
+        Command::Compare(a) => compare::run(args, a),
+    }
+}
+
+fn fail(e: &Error) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "ram-run: {e}");
+    ExitCode::from(e.exit_code())
+}
+
+/// Writes a line of results.
+fn print(text: &str) -> Result<(), Error> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|source| Error::Io { path: "stdout".into(), source })
+}

@@ -1,0 +1,227 @@
+//! What can be typed.
+use clap::{Args as Group, Parser, Subcommand, ValueEnum};
+use ram_run::{Error, Format, KvElement, Limit, Method, Pin, Request, Sampling, size};
+use std::{num::NonZeroUsize, path::PathBuf};
+
+/// Run a Mixture-of-Experts language model in the memory you have.
+#[derive(Parser)]
+#[command(version, about, max_term_width = 100)]
+pub struct Args {
+    /// Folder of a checkpoint: config.json, *.safetensors, tokenizer.json [default: the bundled model]
+    #[arg(long, short, global = true, value_name = "FOLDER")]
+    pub model: Option<PathBuf>,
+    /// Memory of the whole process: weights, KV cache, scratch and everything else (24GB, 24GiB, 64MB)
+    #[arg(long, short, global = true, value_name = "SIZE", value_parser = size::parse, conflicts_with = "weights")]
+    pub budget: Option<u64>,
+    /// Bytes of the weights alone, for comparisons at equal bytes
+    #[arg(long, global = true, value_name = "SIZE", value_parser = size::parse)]
+    pub weights: Option<u64>,
+    /// Fix tensors to a format, for example 'lm_head=t8g64'; may be given again
+    #[arg(long, global = true, value_name = "REGEX=FORMAT")]
+    pub pin: Vec<String>,
+    /// One format for all matrices but routers (t4g64, a4g64, bf16)
+    #[arg(long, global = true, value_name = "FORMAT", value_parser = |s: &str| s.parse::<Format>(), conflicts_with_all = ["dense", "objective"])]
+    pub uniform: Option<Format>,
+    /// Every tensor as the checkpoint has it, float32 activations and KV cache
+    #[arg(long, global = true, conflicts_with = "objective")]
+    pub dense: bool,
+    /// What formats are chosen for
+    #[arg(long, global = true, value_enum)]
+    pub objective: Option<Objective>,
+    /// Tokens that the KV cache holds [default: the model's own maximum, at most 4096]
+    #[arg(long, global = true, value_name = "TOKENS")]
+    pub ctx: Option<usize>,
+    /// What the KV cache holds [default: f16; f32 with --dense]
+    #[arg(long, global = true, value_enum)]
+    pub kv: Option<Kv>,
+    /// Threads [default: one per core]
+    #[arg(long, global = true)]
+    pub threads: Option<NonZeroUsize>,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Print what every tensor gets, and where the memory goes, before any weight is quantized
+    Plan(PlanArgs),
+    /// Continue a text (given, or on stdin)
+    Generate(GenerateArgs),
+    /// Talk with the model through its own chat template
+    Chat(ChatArgs),
+    /// Perplexity of a text
+    EvalPpl(EvalArgs),
+    /// Perplexity and KL divergence at equal bytes: this plan, RAM's method, uniform affine, dense
+    Compare(CompareArgs),
+}
+
+#[derive(Group)]
+pub struct PlanArgs {
+    /// Every tensor by name, as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Group)]
+pub struct GenerateArgs {
+    /// The text to continue [default: stdin]
+    pub prompt: Option<String>,
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+    /// One JSON object at the end instead of streamed text
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Group)]
+pub struct ChatArgs {
+    /// A system message, where the model's template takes one
+    #[arg(long)]
+    pub system: Option<String>,
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+}
+
+#[derive(Group)]
+pub struct SamplingArgs {
+    /// Temperature; 0 always takes the likeliest token
+    #[arg(long, default_value_t = 0.8)]
+    pub temp: f32,
+    /// Only the K likeliest tokens; 0 for all
+    #[arg(long, default_value_t = 40)]
+    pub top_k: usize,
+    /// Only the likeliest tokens that together have this probability
+    #[arg(long, default_value_t = 0.95)]
+    pub top_p: f32,
+    /// Only tokens at least this fraction as likely as the likeliest
+    #[arg(long, default_value_t = 0.05)]
+    pub min_p: f32,
+    /// Divide the logits of the last 64 tokens by this
+    #[arg(long, default_value_t = 1.0)]
+    pub repeat_penalty: f32,
+    /// Seed of the sampler: same seed, same text
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Tokens at most
+    #[arg(long, default_value_t = 256)]
+    pub max_tokens: usize,
+}
+
+#[derive(Group)]
+pub struct EvalArgs {
+    /// The data set that --text holds
+    #[arg(value_parser = ["wikitext2"], default_value = "wikitext2")]
+    pub dataset: String,
+    /// The text: for wikitext2 the raw test split, wiki.test.raw
+    #[arg(long, value_name = "FILE")]
+    pub text: PathBuf,
+    #[command(flatten)]
+    pub windows: WindowArgs,
+    /// Also the mean KL divergence from a dense run, and how often both have the same likeliest token
+    #[arg(long)]
+    pub kl: bool,
+    /// The report as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Group)]
+pub struct WindowArgs {
+    /// How the text is cut and what is scored [default: hf-2048]
+    #[arg(long, value_enum, conflicts_with_all = ["window", "stride"])]
+    pub protocol: Option<ProtocolName>,
+    /// Tokens per window
+    #[arg(long, value_name = "N")]
+    pub window: Option<usize>,
+    /// Tokens from one window's start to the next [default: the window]
+    #[arg(long, value_name = "N", requires = "window")]
+    pub stride: Option<usize>,
+    /// Windows at most
+    #[arg(long, value_name = "N")]
+    pub max_windows: Option<usize>,
+}
+
+#[derive(Group)]
+pub struct CompareArgs {
+    /// The text: for wikitext2 the raw test split, wiki.test.raw
+    #[arg(long, value_name = "FILE")]
+    pub text: PathBuf,
+    #[command(flatten)]
+    pub windows: WindowArgs,
+    /// Uniform affine formats whose bytes every other method gets
+    #[arg(long, value_name = "FORMAT", value_delimiter = ',', default_value = "a3g64,a4g64", value_parser = |s: &str| s.parse::<Format>())]
+    pub at: Vec<Format>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum ProtocolName {
+    #[value(name = "hf-2048")]
+    Hf2048,
+    #[value(name = "llamacpp-512")]
+    Llamacpp512,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Objective {
+    /// Least expected KL divergence over trellis formats (the default)
+    Kl,
+    /// The published RAM method
+    Ram,
+    /// The published RAM method with every expert's tensor an item
+    RamExperts,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Kv {
+    F16,
+    F32,
+}
+
+impl Args {
+    /// The plan asked for.
+    pub fn request(&self) -> Result<Request, Error> {
+        let method = match (self.uniform, self.dense, self.objective) {
+            (Some(format), ..) => Method::Uniform(format),
+            (_, true, _) => Method::Dense,
+            (.., Some(Objective::Ram)) => Method::Ram,
+            (.., Some(Objective::RamExperts)) => Method::RamExperts,
+            _ => Method::Kl,
+        };
+        let limit = match (self.budget, self.weights) {
+            (Some(b), _) => Limit::Process(b),
+            (_, Some(w)) => Limit::Weights(w),
+            _ => Limit::None,
+        };
+        let pins = self.pin.iter().map(|p| p.parse::<Pin>()).collect::<Result<_, _>>()?;
+        let kv = self.kv.map(|kv| match kv {
+            Kv::F16 => KvElement::F16,
+            Kv::F32 => KvElement::F32,
+        });
+        Ok(Request { limit, method, pins, context: self.ctx, kv })
+    }
+}
+
+impl SamplingArgs {
+    /// What the sampler does.
+    pub fn sampling(&self) -> Sampling {
+        Sampling {
+            temperature: self.temp,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            repeat_penalty: self.repeat_penalty,
+            repeat_last_n: 64,
+            seed: self.seed,
+        }
+    }
+}
+
+/// `--budget 24 GB` is read by every parser as 24 bytes and a command GB: say what to write instead.
+pub fn split_size(words: impl Iterator<Item = String>) -> Option<String> {
+    let words: Vec<String> = words.collect();
+    let flag = words.windows(3).find(|w| {
+        let unit = w[2].to_ascii_lowercase();
+        ["--budget", "-b", "--weights"].contains(&w[0].as_str()) && w[1].parse::<f64>().is_ok() && ["b", "kb", "mb", "gb", "tb", "kib", "mib", "gib", "tib", "g", "m"].contains(&unit.as_str())
+    });
+    flag.map(|w| format!("{} {} {}: write the size as one word, {} {}{}", w[0], w[1], w[2], w[0], w[1], w[2]))
+}

@@ -1,0 +1,87 @@
+//! `ram-run eval-ppl`: the perplexity of a text, with its protocol and its error.
+use super::{
+    args::{Args, EvalArgs, ProtocolName, WindowArgs},
+    open, print,
+    progress::Progress,
+};
+use ram_run::{Error, Method, Model, Protocol, Report, Request, Tokenizer, peak_rss, size};
+use sha2::{Digest, Sha256};
+use std::path::Path;
+
+/// Evaluates and prints the report.
+pub fn run(args: &Args, a: &EvalArgs) -> Result<(), Error> {
+    let (text, hash) = read(&a.text)?;
+    let checkpoint = open::checkpoint(args)?;
+    let protocol = protocol(&a.windows, &open::tokenizer(&checkpoint)?);
+    let mut request = args.request()?;
+    request.context = Some(args.ctx.unwrap_or(protocol.window).max(protocol.window));
+    let plan = open::plan(&checkpoint, &request)?;
+    let reference = if a.kl {
+        let dense = Request { method: Method::Dense, context: request.context, ..Request::default() };
+        let dense = open::plan(&checkpoint, &dense)?;
+        let both = plan.memory.total + dense.memory.total - dense.memory.other;
+        if let Some(have) = plan.memory.budget.filter(|&b| both > b) {
+            return Err(Error::Budget { need: both, have, weights_only: false });
+        }
+        Some(open::model(&checkpoint, &dense)?)
+    } else {
+        None
+    };
+    let model = open::model(&checkpoint, &plan)?;
+    let report = score(&model, reference.as_ref(), &text, &protocol, a.windows.max_windows)?;
+    if a.json {
+        let mut json = serde_json::to_value(&report).map_err(|e| Error::Failed(e.to_string()))?;
+        let more = serde_json::json!({
+            "dataset": a.dataset, "text_sha256": hash, "bits_per_weight": plan.bits_per_weight, "weight_bytes": plan.weight_bytes,
+            "peak_rss": peak_rss(), "budget": plan.memory.budget, "plan": plan.fingerprint, "method": plan.method.to_string(),
+            "expected_kl": plan.expected_kl,
+        });
+        if let (Some(json), serde_json::Value::Object(more)) = (json.as_object_mut(), more) {
+            json.extend(more);
+        }
+        return print(&format!("{json:#}\n"));
+    }
+    print(&sentence(&report, &hash))?;
+    let budget = plan.memory.budget.map_or(String::new(), |b| format!(" of {}", size::show(b)));
+    let peak = peak_rss().map_or("unknown".into(), size::show);
+    print(&format!("{:.3} bits per weight, {} weight bytes, plan {}; peak memory {peak}{budget}\n", plan.bits_per_weight, plan.weight_bytes, plan.fingerprint))
+}
+
+/// Runs the protocol with progress on stderr.
+pub fn score(model: &Model, reference: Option<&Model>, text: &str, protocol: &Protocol, max_windows: Option<usize>) -> Result<Report, Error> {
+    let mut progress: Option<Progress> = None;
+    model.perplexity(text, protocol, max_windows, reference, &mut |r| {
+        let p = progress.get_or_insert_with(|| Progress::new("scoring", r.windows as u64));
+        p.show(1, &format!("window {} of {}, perplexity {:.3}", r.window, r.windows, r.perplexity));
+    })
+}
+
+/// The text and its sha256.
+pub fn read(path: &Path) -> Result<(String, String), Error> {
+    let bytes = std::fs::read(path).map_err(|source| Error::Io { path: path.into(), source })?;
+    let hash = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
+    let file = |reason: &str| Error::File { path: path.into(), reason: reason.into() };
+    let text = String::from_utf8(bytes).map_err(|_| file("is no UTF-8 text"))?;
+    if text.trim().is_empty() { Err(file("is empty: there is nothing to score")) } else { Ok((text, hash)) }
+}
+
+/// The protocol asked for; hf-2048 where none is.
+pub fn protocol(a: &WindowArgs, tokenizer: &Tokenizer) -> Protocol {
+    match (a.protocol, a.window) {
+        (Some(ProtocolName::Llamacpp512), _) => Protocol::llamacpp_512(tokenizer.bos),
+        (_, Some(window)) => Protocol::windows(window, a.stride.unwrap_or(window)),
+        _ => Protocol::hf_2048(),
+    }
+}
+
+fn sentence(r: &Report, hash: &str) -> String {
+    let p = &r.protocol;
+    let name = p.name.map_or(String::new(), |n| format!("{n}: "));
+    let bos = p.bos.map_or("no BOS".into(), |b| format!("BOS {b}"));
+    let mut out = format!("perplexity {:.4} +/- {:.4} (mean NLL {:.5} +/- {:.5})\n", r.perplexity, r.perplexity_error, r.mean_nll, r.standard_error);
+    out += &format!("windows: mean {:.4}, median {:.4}\n", r.mean_window, r.median_window);
+    if let (Some(kl), Some(error), Some(top1)) = (r.kl, r.kl_standard_error, r.top1_agreement) {
+        out += &format!("KL divergence from the dense run {kl:.6} +/- {error:.6} nats per token, same likeliest token {:.2} %\n", 100.0 * top1);
+    }
+    out + &format!("{name}window {}, stride {}, {bos}, {} windows, {} tokens scored, text sha256 {hash}\n", p.window, p.stride, r.windows, r.tokens_scored)
+}

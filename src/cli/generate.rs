@@ -1,0 +1,79 @@
+//! `ram-run generate`: continues a text, token by token.
+use super::{
+    args::{Args, GenerateArgs},
+    open, print,
+};
+use ram_run::{Error, Generator, Model, peak_rss, size};
+use std::io::{IsTerminal, Read};
+
+/// Generates and streams.
+pub fn run(args: &Args, a: &GenerateArgs) -> Result<(), Error> {
+    let prompt = match &a.prompt {
+        Some(prompt) => prompt.clone(),
+        None => stdin()?,
+    };
+    let checkpoint = open::checkpoint(args)?;
+    let plan = open::plan(&checkpoint, &args.request()?)?;
+    let tokens = open::tokenizer(&checkpoint)?.encode(&prompt, true)?;
+    // Before a weight is read: a prompt that does not fit is known now.
+    if tokens.len() > plan.context {
+        return Err(Error::Context { tokens: tokens.len(), capacity: plan.context });
+    }
+    let model = open::model(&checkpoint, &plan)?;
+    let mut cache = model.cache();
+    let mut generator = model.generate(&mut cache, tokens.clone(), a.sampling.sampling(), a.sampling.max_tokens)?;
+    if !a.json {
+        print(&prompt)?;
+    }
+    let text = stream(&model, &mut generator, &tokens, !a.json)?;
+    let stats = generator.stats.clone();
+    if a.json {
+        let new = &generator.tokens()[tokens.len()..];
+        let json = serde_json::json!({
+            "prompt": prompt, "text": text, "tokens": new, "prompt_tokens": stats.prompt_tokens,
+            "prefill_seconds": stats.prefill.as_secs_f64(), "decoded_tokens": stats.decoded, "decode_seconds": stats.decode.as_secs_f64(),
+            "bits_per_weight": plan.bits_per_weight, "weight_bytes": plan.weight_bytes, "peak_rss": peak_rss(), "budget": plan.memory.budget, "plan": plan.fingerprint,
+        });
+        return print(&format!("{json}\n"));
+    }
+    print("\n")?;
+    eprintln!("{}", summary(&model, &generator));
+    Ok(())
+}
+
+/// The text of the tokens that `generator` gives, printed as it comes where `show` says so.
+pub fn stream(model: &Model, generator: &mut Generator, context: &[u32], show: bool) -> Result<String, Error> {
+    let mut decoder = model.tokenizer.stream(context);
+    let mut text = String::new();
+    let mut add = |piece: String| -> Result<(), Error> {
+        text.push_str(&piece);
+        if show { print(&piece) } else { Ok(()) }
+    };
+    for token in generator {
+        add(decoder.push(token?)?)?;
+    }
+    add(decoder.finish()?)?;
+    Ok(text)
+}
+
+/// Speed, bits and memory in a line.
+pub fn summary(model: &Model, generator: &Generator) -> String {
+    let s = &generator.stats;
+    let rate = |n: usize, t: std::time::Duration| if t.is_zero() { 0.0 } else { n as f64 / t.as_secs_f64() };
+    let peak = peak_rss().map_or("unknown".into(), size::show);
+    let budget = model.plan.memory.budget.map_or(String::new(), |b| format!(" of {}", size::show(b)));
+    format!(
+        "prompt {} tokens, {:.1} tokens/s; generated {}, {:.1} tokens/s; {:.2} bits per weight; peak memory {peak}{budget}",
+        s.prompt_tokens, rate(s.prompt_tokens, s.prefill), s.decoded + 1, rate(s.decoded, s.decode), model.plan.bits_per_weight,
+    )
+}
+
+fn stdin() -> Result<String, Error> {
+    let mut stdin = std::io::stdin();
+    if stdin.is_terminal() {
+        eprintln!("Reading the text to continue from the terminal; end it with Ctrl-D.");
+    }
+    let mut bytes = Vec::new();
+    stdin.read_to_end(&mut bytes).map_err(|source| Error::Io { path: "stdin".into(), source })?;
+    String::from_utf8(bytes).map_err(|e| Error::Text(format!("stdin is no UTF-8 text (byte {})", e.utf8_error().valid_up_to())))
+}

@@ -1,0 +1,98 @@
+//! Generation as an iterator of tokens.
+use crate::{Error, Sampler};
+use ram_models::{KvCache, Transformer};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+/// What was done and how long it took.
+#[derive(Clone, Debug, Default)]
+pub struct Stats {
+    /// Tokens of the prompt that were computed.
+    pub prompt_tokens: usize,
+    /// Time for them.
+    pub prefill: Duration,
+    /// Tokens generated after the first.
+    pub decoded: usize,
+    /// Time for them.
+    pub decode: Duration,
+}
+
+/// Tokens that follow a prompt, as they are computed; ends at an end token, at `max_tokens` or where the context is full.
+pub struct Generator<'a> {
+    transformer: &'a Transformer,
+    cache: &'a mut KvCache,
+    sampler: Sampler,
+    eos: &'a BTreeSet<u32>,
+    tokens: Vec<u32>,
+    left: usize,
+    chunk: usize,
+    finished: bool,
+    /// What was done so far.
+    pub stats: Stats,
+}
+
+impl<'a> Generator<'a> {
+    /// `tokens` is the whole text so far; those that the cache already holds are not computed again. `chunk` tokens of
+    /// a prompt are computed at a time.
+    ///
+    /// # Errors
+    /// [`Error::Context`] for a prompt that does not fit, [`Error::Text`] for an empty one.
+    pub fn new(
+        transformer: &'a Transformer, cache: &'a mut KvCache, sampler: Sampler, eos: &'a BTreeSet<u32>, tokens: Vec<u32>, max_tokens: usize, chunk: usize,
+    ) -> Result<Generator<'a>, Error> {
+        if tokens.is_empty() {
+            return Err(Error::Text("the prompt is empty: give at least one word".into()));
+        }
+        if tokens.len() > cache.capacity() {
+            return Err(Error::Context { tokens: tokens.len(), capacity: cache.capacity() });
+        }
+        // The last token is always computed: its logits are what comes next.
+        cache.truncate(tokens.len() - 1);
+        Ok(Generator { transformer, cache, sampler, eos, tokens, left: max_tokens, chunk: chunk.max(1), finished: false, stats: Stats::default() })
+    }
+
+    /// Prompt and generated tokens.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    fn step(&mut self) -> Result<u32, Error> {
+        let start = Instant::now();
+        let first = self.stats.prompt_tokens == 0;
+        let from = self.cache.len();
+        let mut last = None;
+        for piece in self.tokens[from..].chunks(self.chunk) {
+            last = Some((self.transformer.forward(piece, self.cache)?, piece.len()));
+        }
+        let (hidden, n) = last.ok_or_else(|| Error::Failed("no token was left to compute".into()))?;
+        let logits = self.transformer.logits(&hidden.narrow(0, n - 1, 1)?)?.flatten_all()?.to_vec1::<f32>()?;
+        let token = self.sampler.sample(&logits, &self.tokens)?;
+        if first {
+            self.stats.prompt_tokens = self.tokens.len() - from;
+            self.stats.prefill = start.elapsed();
+        } else {
+            self.stats.decoded += 1;
+            self.stats.decode += start.elapsed();
+        }
+        self.tokens.push(token);
+        Ok(token)
+    }
+}
+
+impl Iterator for Generator<'_> {
+    type Item = Result<u32, Error>;
+    fn next(&mut self) -> Option<Result<u32, Error>> {
+        if self.finished || self.left == 0 || self.tokens.len() > self.cache.capacity() {
+            return None;
+        }
+        self.left -= 1;
+        let token = self.step();
+        self.finished = token.as_ref().map_or(true, |t| self.eos.contains(t));
+        match token {
+            Ok(t) if self.eos.contains(&t) => None,
+            token => Some(token),
+        }
+    }
+}

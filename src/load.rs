@@ -1,0 +1,178 @@
+//! The quantizing loader: weights are read once, in pieces, quantized by the thread that read them, straight into place.
+use crate::{Checkpoint, Error, Plan};
+use half::{bf16, f16};
+use ram_kernels::{Arena, Format, Matrix, quantize};
+use ram_models::{Config, TensorSpec, Transformer, Weights};
+use rayon::prelude::*;
+use safetensors::Dtype;
+use std::{collections::HashMap, sync::Arc};
+
+/// Rows per piece: one tile for wide matrices, more for narrow ones so that a read is worth its call.
+fn piece_rows(cols: usize) -> usize {
+    (65536 / cols.max(1)).next_multiple_of(16).clamp(16, 256)
+}
+
+/// Bytes of buffers that one thread needs to load the widest matrix of `specs`: what is read (at most 4 bytes a
+/// weight), its f32 form, and the encoder's transposed tile and decisions.
+pub fn buffer_bytes(specs: &[TensorSpec]) -> u64 {
+    let widest = specs.iter().filter(|s| s.kind.is_matrix()).map(|s| (piece_rows(s.shape[1]) * 8 + 16 * 16) * s.shape[1]).max();
+    widest.unwrap_or(0) as u64
+}
+
+/// A checkpoint's weights in memory, as its plan says.
+pub struct Loaded {
+    matrices: HashMap<String, Matrix>,
+    vectors: HashMap<String, Vec<f32>>,
+}
+
+/// Reads and quantizes every tensor of the plan. `done` is told the number of weights that each piece had, from the
+/// threads that do the work.
+///
+/// # Errors
+/// Where the checkpoint cannot be read, or a weight is not finite (the tensor is named).
+pub fn load(checkpoint: &Checkpoint, plan: &Plan, done: &(dyn Fn(usize) + Sync)) -> Result<Loaded, Error> {
+    let matrices: Vec<&crate::plan::Entry> = plan.entries.iter().filter(|e| e.spec.kind.is_matrix()).collect();
+    let mut starts = Vec::with_capacity(matrices.len());
+    let mut len = 0;
+    for e in &matrices {
+        starts.push(len);
+        len += (e.bytes as usize).next_multiple_of(ram_kernels::ALIGN);
+    }
+    let mut arena = Arena::new(len).map_err(|source| Error::Io { path: checkpoint.folder().into(), source })?;
+    let mut pieces = Vec::new();
+    let mut rest = &mut arena.bytes_mut()[..len];
+    for e in &matrices {
+        let (mut own, after) = rest.split_at_mut((e.bytes as usize).next_multiple_of(ram_kernels::ALIGN));
+        rest = after;
+        let (rows, cols) = (e.spec.shape[0], e.spec.shape[1]);
+        let step = piece_rows(cols);
+        for first in (0..rows).step_by(step) {
+            let n = step.min(rows - first);
+            let (out, after) = own.split_at_mut(e.format.bytes(n, cols));
+            own = after;
+            pieces.push(Piece { name: &e.spec.name, format: e.format, first, rows: n, cols, out });
+        }
+    }
+    let quantized = pieces.into_par_iter().try_for_each_init(Buffers::default, |buffers, piece| {
+        let weights = piece.rows * piece.cols;
+        piece.quantize(checkpoint, buffers)?;
+        done(weights);
+        Ok::<(), Error>(())
+    });
+    quantized?;
+    let arena = Arc::new(arena);
+    let place = |(e, at): (&&crate::plan::Entry, usize)| {
+        (e.spec.name.clone(), Matrix::new(arena.clone(), at, e.format, e.spec.shape[0], e.spec.shape[1]))
+    };
+    let matrices = matrices.iter().zip(starts).map(place).collect();
+    let mut vectors = HashMap::new();
+    for e in plan.entries.iter().filter(|e| !e.spec.kind.is_matrix()) {
+        vectors.insert(e.spec.name.clone(), read_vector(checkpoint, &e.spec.name)?);
+    }
+    Ok(Loaded { matrices, vectors })
+}
+
+impl Loaded {
+    /// The model made of these weights.
+    ///
+    /// # Errors
+    /// Where the plan was made for another configuration.
+    pub fn transformer(&self, config: Config) -> Result<Transformer, Error> {
+        Transformer::new(config, self)
+    }
+}
+
+impl Weights for Loaded {
+    type Error = Error;
+    fn matrix(&self, spec: &TensorSpec) -> Result<Matrix, Error> {
+        self.matrices.get(&spec.name).cloned().ok_or_else(|| Error::MissingTensor(spec.name.clone()))
+    }
+    fn vector(&self, spec: &TensorSpec) -> Result<Vec<f32>, Error> {
+        self.vectors.get(&spec.name).cloned().ok_or_else(|| Error::MissingTensor(spec.name.clone()))
+    }
+}
+
+#[derive(Default)]
+struct Buffers {
+    bytes: Vec<u8>,
+    floats: Vec<f32>,
+}
+
+/// Consecutive rows of one matrix, on their way into their place.
+struct Piece<'a> {
+    name: &'a str,
+    format: Format,
+    first: usize,
+    rows: usize,
+    cols: usize,
+    out: &'a mut [u8],
+}
+
+impl Piece<'_> {
+    fn quantize(self, checkpoint: &Checkpoint, b: &mut Buffers) -> Result<(), Error> {
+        let dtype = checkpoint.info(self.name).dtype;
+        let row_bytes = self.cols * size(dtype);
+        b.bytes.resize(self.rows * row_bytes, 0);
+        checkpoint.read(self.name, (self.first * row_bytes) as u64, &mut b.bytes)?;
+        b.floats.resize(self.rows * self.cols, 0.0);
+        widen(self.name, dtype, &b.bytes, &mut b.floats)?;
+        if self.format == dense_format(checkpoint, self.name) {
+            self.out.copy_from_slice(&b.bytes);
+        } else {
+            quantize(self.format, &b.floats, self.cols, self.out);
+        }
+        Ok(())
+    }
+}
+
+/// The dense format that keeps a tensor as it is.
+pub fn dense_format(checkpoint: &Checkpoint, name: &str) -> Format {
+    match checkpoint.info(name).dtype {
+        Dtype::F16 => Format::F16,
+        Dtype::F32 => Format::F32,
+        _ => Format::BF16,
+    }
+}
+
+/// The given rows of a matrix, as (rows, cols) f32.
+///
+/// # Errors
+/// Where they cannot be read or hold a number that is not finite.
+pub fn read_rows(checkpoint: &Checkpoint, name: &str, cols: usize, rows: &[usize]) -> Result<Vec<f32>, Error> {
+    let dtype = checkpoint.info(name).dtype;
+    let mut bytes = vec![0; cols * size(dtype)];
+    let mut out = vec![0.0; rows.len() * cols];
+    for (&row, out) in rows.iter().zip(out.chunks_exact_mut(cols)) {
+        checkpoint.read(name, (row * bytes.len()) as u64, &mut bytes)?;
+        widen(name, dtype, &bytes, out)?;
+    }
+    Ok(out)
+}
+
+/// A norm's or a bias' weights.
+///
+/// # Errors
+/// Where they cannot be read or hold a number that is not finite.
+pub fn read_vector(checkpoint: &Checkpoint, name: &str) -> Result<Vec<f32>, Error> {
+    let len = checkpoint.info(name).shape.iter().product();
+    read_rows(checkpoint, name, len, &[0])
+}
+
+fn size(dtype: Dtype) -> usize {
+    if dtype == Dtype::F32 { 4 } else { 2 }
+}
+
+/// Stored numbers as f32; every one must be finite.
+fn widen(name: &str, dtype: Dtype, bytes: &[u8], out: &mut [f32]) -> Result<(), Error> {
+    match dtype {
+        Dtype::F32 => out.iter_mut().zip(bytes.as_chunks().0).for_each(|(to, b)| *to = f32::from_le_bytes(*b)),
+        Dtype::F16 => out.iter_mut().zip(bytes.as_chunks().0).for_each(|(to, b)| *to = f16::from_le_bytes(*b).to_f32()),
+        _ => out.iter_mut().zip(bytes.as_chunks().0).for_each(|(to, b)| *to = bf16::from_le_bytes(*b).to_f32()),
+    }
+    // A sum that is not finite marks a bad number without a branch per weight; finite weights cannot overflow it in f64.
+    if out.iter().map(|&v| f64::from(v)).sum::<f64>().is_finite() {
+        return Ok(());
+    }
+    let bad = out.iter().find(|v| !v.is_finite()).copied().unwrap_or(f32::NAN);
+    Err(Error::Tensor { name: name.to_string(), reason: format!("holds {bad}, so the checkpoint is damaged: fetch it again") })
+}

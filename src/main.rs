@@ -1,0 +1,6 @@
+//! The command line: words in, words out.
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::run()
+}

@@ -1,0 +1,8 @@
+//! What the process takes, as the system counts it.
+
+/// Peak resident bytes of this process (VmHWM), where the system tells.
+pub fn peak_rss() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
+    Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
+}

@@ -1,0 +1,60 @@
+//! A model that runs: weights, tokenizer and plan together.
+use crate::{
+    Checkpoint, Error, Plan, Sampler, Sampling, budget,
+    generate::Generator,
+    load,
+    perplexity::{Protocol, Report, Running, Scored, perplexity},
+    tokenizer::Tokenizer,
+};
+use ram_models::{KvCache, Transformer};
+
+/// Weights in memory as a plan says, with the tokenizer.
+pub struct Model {
+    /// What computes.
+    pub transformer: Transformer,
+    /// Text to tokens and back.
+    pub tokenizer: Tokenizer,
+    /// What every tensor got.
+    pub plan: Plan,
+}
+
+impl Model {
+    /// Reads and quantizes the weights; `done` is told how many weights each piece had.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the checkpoint's weights or its tokenizer.
+    pub fn load(checkpoint: &Checkpoint, plan: &Plan, done: &(dyn Fn(usize) + Sync)) -> Result<Model, Error> {
+        let config = checkpoint.config().clone();
+        let tokenizer = Tokenizer::open(checkpoint.folder(), config.vocab_size)?;
+        let transformer = load::load(checkpoint, plan, done)?.transformer(config)?;
+        Ok(Model { transformer, tokenizer, plan: plan.clone() })
+    }
+
+    /// An empty KV cache for the plan's context.
+    pub fn cache(&self) -> KvCache {
+        self.transformer.cache(self.plan.context, self.plan.kv)
+    }
+
+    /// Tokens that follow `tokens`; what the cache already holds of them is not computed again.
+    ///
+    /// # Errors
+    /// [`Error::Context`] for a prompt that does not fit; [`Error::Usage`] for a sampling out of range.
+    pub fn generate<'a>(&'a self, cache: &'a mut KvCache, tokens: Vec<u32>, sampling: Sampling, max_tokens: usize) -> Result<Generator<'a>, Error> {
+        Generator::new(&self.transformer, cache, Sampler::new(sampling)?, &self.tokenizer.eos, tokens, max_tokens, self.plan.chunk)
+    }
+
+    /// Perplexity of a text, tokenized once without special tokens; against `reference` also the KL divergence.
+    ///
+    /// # Errors
+    /// [`Error::Text`] for a text of less than one window.
+    pub fn perplexity(
+        &self, text: &str, protocol: &Protocol, max_windows: Option<usize>, reference: Option<&Model>, progress: &mut dyn FnMut(Running),
+    ) -> Result<Report, Error> {
+        let tokens = self.tokenizer.encode(text, false)?;
+        fn scored(m: &Model) -> Scored<'_> {
+            Scored { transformer: &m.transformer, kv: m.plan.kv }
+        }
+        let (own, other) = (scored(self), reference.map(scored));
+        perplexity(&own, other.as_ref(), &tokens, protocol, max_windows, self.plan.chunk, budget::LOGITS, progress)
+    }
+}

@@ -1,0 +1,343 @@
+//! A plan: what every tensor gets, before any weight is quantized. Pure: same checkpoint and request, same plan.
+use crate::{
+    Checkpoint, Error,
+    allocate::{Choice, allocate},
+    budget::{self, Limit, Memory},
+    load,
+    rd_curve::{self, Point},
+    sensitivity,
+};
+use ram_kernels::{Format, KvElement};
+use ram_models::{Kind, TensorSpec};
+use regex::Regex;
+use serde::{Serialize, Serializer};
+use sha2::{Digest, Sha256};
+use std::{collections::BTreeMap, fmt};
+
+/// How formats are chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// Trellis formats; least expected KL divergence, sum of u E^2.
+    Kl,
+    /// The published RAM method: affine formats, un-squared errors, fixed priors, one item per layer and projection.
+    Ram,
+    /// The same with every expert's tensor an item of its own.
+    RamExperts,
+    /// One format for all matrices but routers, which stay as they are.
+    Uniform(Format),
+    /// Everything as the checkpoint has it.
+    Dense,
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Method::Kl => f.write_str("kl"),
+            Method::Ram => f.write_str("ram"),
+            Method::RamExperts => f.write_str("ram-experts"),
+            Method::Uniform(format) => write!(f, "uniform {format}"),
+            Method::Dense => f.write_str("dense"),
+        }
+    }
+}
+
+/// Tensors fixed to a format: those whose name the pattern matches.
+#[derive(Clone, Debug)]
+pub struct Pin {
+    /// Searched in the tensor's name.
+    pub pattern: Regex,
+    /// What they get.
+    pub format: Format,
+}
+
+impl std::str::FromStr for Pin {
+    type Err = Error;
+    fn from_str(s: &str) -> Result<Pin, Error> {
+        let usage = |why: String| Error::Usage(format!("--pin {s}: {why}"));
+        let (pattern, format) = s.rsplit_once('=').ok_or_else(|| usage("write it as REGEX=FORMAT, for example 'lm_head=t8g64'".into()))?;
+        Ok(Pin { pattern: Regex::new(pattern).map_err(|e| usage(e.to_string()))?, format: format.parse().map_err(|e| usage(format!("{e}")))? })
+    }
+}
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// What to keep to.
+    pub limit: Limit,
+    /// How formats are chosen.
+    pub method: Method,
+    /// Tensors fixed beforehand.
+    pub pins: Vec<Pin>,
+    /// Tokens that the KV cache holds; `None` for the model's own maximum, at most 4,096.
+    pub context: Option<usize>,
+    /// What the KV cache holds; `None` for f16, or f32 where everything is dense.
+    pub kv: Option<KvElement>,
+}
+
+impl Default for Request {
+    fn default() -> Request {
+        Request { limit: Limit::None, method: Method::Kl, pins: Vec::new(), context: None, kv: None }
+    }
+}
+
+/// One tensor of a plan.
+#[derive(Clone, Debug, Serialize)]
+pub struct Entry {
+    /// Which tensor.
+    #[serde(flatten, serialize_with = "spec")]
+    pub spec: TensorSpec,
+    /// What it gets.
+    #[serde(serialize_with = "text")]
+    pub format: Format,
+    /// Exactly what it takes in memory.
+    pub bytes: u64,
+    /// Expected ||W - Q(W)||^2 / ||W||^2.
+    pub error: f64,
+    /// Nats of KL divergence per unit of `error`.
+    pub u: f64,
+}
+
+/// What every tensor gets, and what that comes to.
+#[derive(Clone, Debug, Serialize)]
+pub struct Plan {
+    /// sha256 over the checkpoint's fingerprint and every tensor's format, first 16 digits.
+    pub fingerprint: String,
+    /// The checkpoint's own fingerprint.
+    pub checkpoint: String,
+    /// How formats were chosen.
+    #[serde(serialize_with = "text")]
+    pub method: Method,
+    /// Numbers in the checkpoint.
+    pub parameters: u64,
+    /// Bytes of all tensors.
+    pub weight_bytes: u64,
+    /// 8 * weight_bytes / parameters.
+    pub bits_per_weight: f64,
+    /// Sum of u E^2 in nats per token.
+    pub expected_kl: f64,
+    /// Tokens that the KV cache holds.
+    pub context: usize,
+    /// Tokens per forward pass of a prompt.
+    pub chunk: usize,
+    /// What the KV cache holds.
+    #[serde(serialize_with = "kv")]
+    pub kv: KvElement,
+    /// Where the process' memory goes.
+    pub memory: Memory,
+    /// Every tensor, in the model's order.
+    pub entries: Vec<Entry>,
+}
+
+fn spec<S: Serializer>(spec: &TensorSpec, s: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Fields<'a> {
+        name: &'a str,
+        shape: &'a [usize],
+        kind: String,
+        layer: Option<usize>,
+        expert: Option<usize>,
+    }
+    Fields { name: &spec.name, shape: &spec.shape, kind: spec.kind.to_string(), layer: spec.layer, expert: spec.expert }.serialize(s)
+}
+
+fn text<T: fmt::Display, S: Serializer>(v: &T, s: S) -> Result<S::Ok, S::Error> {
+    s.collect_str(v)
+}
+
+fn kv<S: Serializer>(v: &KvElement, s: S) -> Result<S::Ok, S::Error> {
+    s.serialize_str(match v {
+        KvElement::F16 => "f16",
+        KvElement::F32 => "f32",
+    })
+}
+
+/// Makes the plan; `done` is told the number of weights of each matrix whose curve is known.
+///
+/// # Errors
+/// [`Error::Budget`] with the smallest limit that works; [`Error::Usage`] for a pin that matches nothing; the
+/// checkpoint's own errors.
+pub fn plan(checkpoint: &Checkpoint, request: &Request, done: &(dyn Fn(usize) + Sync)) -> Result<Plan, Error> {
+    let config = checkpoint.config();
+    let context = request.context.unwrap_or(config.max_position_embeddings.min(4096));
+    if context == 0 || context > config.max_position_embeddings {
+        return Err(Error::Usage(format!("--ctx {context}: the model was made for 1 to {} tokens", config.max_position_embeddings)));
+    }
+    let kv = request.kv.unwrap_or(if request.method == Method::Dense { KvElement::F32 } else { KvElement::F16 });
+    let chunk = budget::chunk(checkpoint, request.limit);
+    let memory = budget::fixed(checkpoint, context, kv, chunk, request.limit);
+    let specs = checkpoint.specs();
+    let matrices: Vec<&TensorSpec> = specs.iter().filter(|s| s.kind.is_matrix()).collect();
+    let pins = pinned(&matrices, &request.pins)?;
+    let vectors: u64 = specs.iter().filter(|s| !s.kind.is_matrix()).map(|s| 4 * s.shape.iter().product::<usize>() as u64).sum();
+    let available = match request.limit {
+        Limit::Process(b) => b.saturating_sub(memory.total),
+        Limit::Weights(b) => b,
+        Limit::None => u64::MAX,
+    };
+    let refuse = |least: u64| {
+        let have = if let Limit::Weights(b) | Limit::Process(b) = request.limit { b } else { 0 };
+        let weights_only = matches!(request.limit, Limit::Weights(_));
+        let need = if weights_only { least } else { memory.total + least };
+        Error::Budget { need, have, weights_only }
+    };
+    // Before a weight is read: exact bytes of the cheapest formats do not depend on the weights.
+    let menu = menu(request, checkpoint, &matrices, &pins);
+    let least = vectors + matrices.iter().zip(&menu).map(|(s, m)| m.iter().map(|f| f.bytes(s.shape[0], s.shape[1]) as u64).min().unwrap_or(0)).sum::<u64>();
+    if least > available {
+        return Err(refuse(least));
+    }
+    let head = sensitivity::head(checkpoint)?;
+    let tied = config.tie_word_embeddings;
+    let u = |s: &TensorSpec| sensitivity::of(s, head, config.num_hidden_layers, config.num_experts.max(1), tied);
+    let curves = rd_curve::curves(checkpoint, &matrices, &menu, done)?;
+    let items = items(request.method, &matrices, config.num_hidden_layers);
+    let choices: Vec<Vec<Choice>> = items.iter().map(|item| item.choices(request.method, &matrices, &curves, &u)).collect();
+    let at = allocate(&choices, available - vectors).map_err(|least| refuse(least + vectors))?;
+    let mut chosen: BTreeMap<usize, Point> = BTreeMap::new();
+    for (item, &at) in items.iter().zip(&at) {
+        let format = item.formats(request.method, &curves)[at];
+        for &m in &item.matrices {
+            chosen.extend(curves[m].iter().find(|p| p.format == format).map(|&p| (m, p)));
+        }
+    }
+    let mut matrix = 0;
+    let entries: Vec<Entry> = specs.iter().map(|spec| entry(spec, &chosen, &mut matrix, u(spec))).collect();
+    Ok(finish(checkpoint, request.method, entries, memory, context, chunk, kv))
+}
+
+fn entry(spec: &TensorSpec, chosen: &BTreeMap<usize, Point>, matrix: &mut usize, u: f64) -> Entry {
+    let numbers = spec.shape.iter().product::<usize>() as u64;
+    if !spec.kind.is_matrix() {
+        return Entry { spec: spec.clone(), format: Format::F32, bytes: 4 * numbers, error: 0.0, u };
+    }
+    let p = chosen[matrix];
+    *matrix += 1;
+    Entry { spec: spec.clone(), format: p.format, bytes: p.bytes, error: p.error, u }
+}
+
+fn finish(checkpoint: &Checkpoint, method: Method, entries: Vec<Entry>, memory: Memory, context: usize, chunk: usize, kv: KvElement) -> Plan {
+    let weight_bytes = entries.iter().map(|e| e.bytes).sum::<u64>();
+    let parameters = entries.iter().map(|e| e.spec.shape.iter().product::<usize>() as u64).sum::<u64>();
+    let mut hash = Sha256::new();
+    hash.update(checkpoint.fingerprint());
+    for e in &entries {
+        hash.update(format!("{}={}\n", e.spec.name, e.format));
+    }
+    let fingerprint = hash.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect();
+    Plan {
+        fingerprint,
+        checkpoint: checkpoint.fingerprint(),
+        method,
+        parameters,
+        weight_bytes,
+        bits_per_weight: 8.0 * weight_bytes as f64 / parameters as f64,
+        expected_kl: entries.iter().map(|e| e.u * e.error).sum(),
+        context,
+        chunk,
+        kv,
+        memory: memory.with_weights(weight_bytes),
+        entries,
+    }
+}
+
+/// The pinned format of every matrix that has one; later pins win.
+fn pinned(matrices: &[&TensorSpec], pins: &[Pin]) -> Result<BTreeMap<usize, Format>, Error> {
+    let mut fixed = BTreeMap::new();
+    for pin in pins {
+        let matched: Vec<usize> = (0..matrices.len()).filter(|&m| pin.pattern.is_match(&matrices[m].name)).collect();
+        if matched.is_empty() {
+            let example = matrices.first().map_or("", |s| &s.name);
+            return Err(Error::Usage(format!("--pin {}={}: no matrix has such a name (they look like {example})", pin.pattern, pin.format)));
+        }
+        fixed.extend(matched.into_iter().map(|m| (m, pin.format)));
+    }
+    Ok(fixed)
+}
+
+/// The formats that each matrix may get.
+fn menu(request: &Request, checkpoint: &Checkpoint, matrices: &[&TensorSpec], pins: &BTreeMap<usize, Format>) -> Vec<Vec<Format>> {
+    let each = matrices.iter().enumerate().map(|(m, spec)| {
+        if let Some(&format) = pins.get(&m) {
+            return vec![format];
+        }
+        let own = load::dense_format(checkpoint, &spec.name);
+        let mut menu = match request.method {
+            Method::Kl => rd_curve::trellis_menu(),
+            Method::Ram | Method::RamExperts => rd_curve::affine_menu(),
+            Method::Uniform(format) if !matches!(spec.kind, Kind::Router | Kind::SharedRouter) => return vec![format],
+            Method::Uniform(_) | Method::Dense => Vec::new(),
+        };
+        menu.push(own);
+        menu
+    });
+    each.collect()
+}
+
+/// Matrices that get one format together.
+struct Item {
+    matrices: Vec<usize>,
+    prior: f64,
+}
+
+fn items(method: Method, matrices: &[&TensorSpec], layers: usize) -> Vec<Item> {
+    let mut items: Vec<Item> = Vec::new();
+    let mut by_kind: BTreeMap<(Option<usize>, Kind), usize> = BTreeMap::new();
+    for (m, spec) in matrices.iter().enumerate() {
+        if method == Method::Ram && spec.expert.is_some() {
+            let at = *by_kind.entry((spec.layer, spec.kind)).or_insert_with(|| {
+                items.push(Item { matrices: Vec::new(), prior: ram_prior(spec, layers) });
+                items.len() - 1
+            });
+            items[at].matrices.push(m);
+        } else {
+            items.push(Item { matrices: vec![m], prior: ram_prior(spec, layers) });
+        }
+    }
+    items
+}
+
+/// RAM's fixed priors; the largest that applies.
+fn ram_prior(spec: &TensorSpec, layers: usize) -> f64 {
+    let kind = match spec.kind {
+        Kind::Embedding | Kind::Head => 10.0,
+        Kind::Router | Kind::SharedRouter => 8.0,
+        _ => 1.0f64,
+    };
+    let place = match spec.layer {
+        Some(0) => 3.0,
+        Some(l) if l + 1 == layers => 2.0,
+        _ => 1.0,
+    };
+    kind.max(place)
+}
+
+/// RAM refuses formats with less than 9 dB of signal over noise.
+const RAM_VETO: f64 = 0.125_892_541_179_416_73;
+
+impl Item {
+    /// Formats that all matrices of the item have on their curves, in order.
+    fn formats(&self, method: Method, curves: &[Vec<Point>]) -> Vec<Format> {
+        let first = &curves[self.matrices[0]];
+        let worst = |f: Format| self.matrices.iter().filter_map(|&m| curves[m].iter().find(|p| p.format == f)).map(|p| p.error).fold(0.0, f64::max);
+        let ram = matches!(method, Method::Ram | Method::RamExperts);
+        let everywhere = |f: Format| self.matrices.iter().all(|&m| curves[m].iter().any(|p| p.format == f));
+        let kept: Vec<Format> = first.iter().map(|p| p.format).filter(|&f| everywhere(f) && !(ram && first.len() > 1 && worst(f) > RAM_VETO)).collect();
+        kept
+    }
+
+    fn choices(&self, method: Method, matrices: &[&TensorSpec], curves: &[Vec<Point>], u: &dyn Fn(&TensorSpec) -> f64) -> Vec<Choice> {
+        let ram = matches!(method, Method::Ram | Method::RamExperts);
+        let each = self.formats(method, curves).into_iter().map(|format| {
+            let points = || self.matrices.iter().filter_map(|&m| curves[m].iter().find(|p| p.format == format).map(|p| (m, p)));
+            let bytes = points().map(|(_, p)| p.bytes).sum();
+            let loss = if ram {
+                self.prior * points().map(|(_, p)| p.error.sqrt()).fold(0.0, f64::max)
+            } else {
+                points().map(|(m, p)| u(matrices[m]) * p.error).sum()
+            };
+            Choice { bytes, loss }
+        });
+        each.collect()
+    }
+}
+

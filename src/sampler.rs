@@ -1,0 +1,145 @@
+//! The next token from the logits: penalty, top-k, top-p, min-p, temperature, in this order.
+use crate::Error;
+use rand_pcg::{Pcg64Mcg, rand_core::Rng};
+
+/// How tokens are chosen.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sampling {
+    /// Logits are divided by it; 0 takes the likeliest token, the first of equals.
+    pub temperature: f32,
+    /// Only so many of the likeliest; 0 for all.
+    pub top_k: usize,
+    /// Only the likeliest that together reach this probability.
+    pub top_p: f32,
+    /// Only those at least this fraction as likely as the likeliest.
+    pub min_p: f32,
+    /// Positive logits of recent tokens are divided by it, negative ones multiplied (Keskar et al., arXiv 1909.05858).
+    pub repeat_penalty: f32,
+    /// How many tokens back it looks.
+    pub repeat_last_n: usize,
+    /// Same seed, same choices.
+    pub seed: u64,
+}
+
+impl Default for Sampling {
+    fn default() -> Sampling {
+        Sampling { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, repeat_penalty: 1.0, repeat_last_n: 64, seed: 0 }
+    }
+}
+
+/// A [`Sampling`] at work.
+pub struct Sampler {
+    how: Sampling,
+    random: Pcg64Mcg,
+    candidates: Vec<(f32, u32)>,
+}
+
+impl Sampler {
+    /// Checks the ranges.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a number outside its range, by its flag.
+    pub fn new(how: Sampling) -> Result<Sampler, Error> {
+        let check = |flag: &str, value: f32, good: bool, range: &str| if good { Ok(()) } else { Err(Error::Usage(format!("{flag} {value}: must be {range}"))) };
+        check("--temp", how.temperature, how.temperature >= 0.0 && how.temperature.is_finite(), "0 or more")?;
+        check("--top-p", how.top_p, how.top_p > 0.0 && how.top_p <= 1.0, "above 0 and at most 1")?;
+        check("--min-p", how.min_p, (0.0..=1.0).contains(&how.min_p), "from 0 to 1")?;
+        check("--repeat-penalty", how.repeat_penalty, how.repeat_penalty > 0.0 && how.repeat_penalty.is_finite(), "above 0")?;
+        let random = Pcg64Mcg::new(u128::from(how.seed) << 64 | 0xa02_bdbf_7bb3_c0a7);
+        Ok(Sampler { how, random, candidates: Vec::new() })
+    }
+
+    /// The next token; `history` is everything before it.
+    ///
+    /// # Errors
+    /// Where no logit is a number.
+    pub fn sample(&mut self, logits: &[f32], history: &[u32]) -> Result<u32, Error> {
+        let c = &mut self.candidates;
+        c.clear();
+        c.extend(logits.iter().zip(0..).map(|(&l, i)| (l, i)));
+        if self.how.repeat_penalty != 1.0 {
+            let recent: std::collections::BTreeSet<u32> = history.iter().rev().take(self.how.repeat_last_n).copied().collect();
+            for token in recent {
+                if let Some((l, _)) = c.get_mut(token as usize) {
+                    *l = if *l > 0.0 { *l / self.how.repeat_penalty } else { *l * self.how.repeat_penalty };
+                }
+            }
+        }
+        c.retain(|(l, _)| !l.is_nan());
+        let order = |a: &(f32, u32), b: &(f32, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
+        if c.is_empty() {
+            return Err(Error::Failed("the model computed no number for any token: the checkpoint is damaged".into()));
+        }
+        if self.how.temperature == 0.0 {
+            return Ok(c.iter().min_by(|a, b| order(a, b)).map_or(0, |b| b.1));
+        }
+        if self.how.top_k > 0 && self.how.top_k < c.len() {
+            c.select_nth_unstable_by(self.how.top_k, order);
+            c.truncate(self.how.top_k);
+        }
+        c.sort_unstable_by(order);
+        let most = c[0].0;
+        let probability = |l: f32| f64::from(l - most).exp();
+        if self.how.top_p < 1.0 {
+            let total: f64 = c.iter().map(|(l, _)| probability(*l)).sum();
+            let mut sum = 0.0;
+            let keep = c.iter().position(|(l, _)| {
+                sum += probability(*l) / total;
+                sum >= f64::from(self.how.top_p)
+            });
+            c.truncate(keep.map_or(c.len(), |at| at + 1));
+        }
+        c.retain(|(l, _)| probability(*l) >= f64::from(self.how.min_p));
+        let weight = |l: f32| (f64::from(l - most) / f64::from(self.how.temperature)).exp();
+        let total: f64 = c.iter().map(|(l, _)| weight(*l)).sum();
+        let mut left = (self.random.next_u64() >> 11) as f64 / (1u64 << 53) as f64 * total;
+        for (l, token) in c.iter() {
+            left -= weight(*l);
+            if left < 0.0 {
+                return Ok(*token);
+            }
+        }
+        Ok(c[c.len() - 1].1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn draws(how: Sampling, logits: &[f32]) -> Vec<u32> {
+        let mut s = Sampler::new(how).expect("in range");
+        (0..2000).map(|_| s.sample(logits, &[2]).expect("numbers")).collect()
+    }
+
+    #[test]
+    fn frequencies_follow_probabilities() {
+        let logits = [1.0f32, 2.0, 3.0, 0.0];
+        let base = Sampling { temperature: 1.0, ..Sampling::default() };
+        let share = |how: Sampling, token: u32| draws(how, &logits).iter().filter(|t| **t == token).count() as f64 / 2000.0;
+        assert!((share(base.clone(), 2) - 0.644).abs() < 0.04);
+        assert_eq!(share(Sampling { temperature: 0.0, ..base.clone() }, 2), 1.0);
+        assert_eq!(share(Sampling { top_k: 1, ..base.clone() }, 2), 1.0);
+        assert_eq!(share(Sampling { top_p: 0.6, ..base.clone() }, 2), 1.0);
+        assert_eq!(share(Sampling { min_p: 0.3, ..base.clone() }, 0), 0.0);
+        assert_eq!(share(Sampling { repeat_penalty: 100.0, temperature: 0.0, ..base.clone() }, 1), 1.0);
+        assert_eq!(draws(base.clone(), &logits), draws(base.clone(), &logits));
+        assert_ne!(draws(base.clone(), &logits), draws(Sampling { seed: 1, ..base }, &logits));
+    }
+
+    #[test]
+    fn bad_numbers_are_refused() {
+        for how in [
+            Sampling { temperature: -1.0, ..Sampling::default() },
+            Sampling { temperature: f32::NAN, ..Sampling::default() },
+            Sampling { top_p: 0.0, ..Sampling::default() },
+            Sampling { min_p: 2.0, ..Sampling::default() },
+            Sampling { repeat_penalty: 0.0, ..Sampling::default() },
+        ] {
+            assert!(matches!(Sampler::new(how), Err(Error::Usage(_))));
+        }
+        let mut greedy = Sampler::new(Sampling::default()).expect("in range");
+        assert!(greedy.sample(&[f32::NAN; 3], &[]).is_err());
+        assert_eq!(greedy.sample(&[f32::NAN, 1.0, 1.0], &[]).expect("a number"), 1);
+    }
+}
