@@ -54,7 +54,8 @@ pub fn allocate(items: &[Vec<Choice>], budget: u64) -> Result<Vec<usize>, u64> {
 }
 
 /// The fewest bytes that any allocation takes.
-pub fn smallest(items: &[Vec<Choice>]) -> u64 {
+#[cfg(test)]
+fn smallest(items: &[Vec<Choice>]) -> u64 {
     items.iter().map(|choices| choices.iter().map(|c| c.bytes).min().unwrap_or(0)).sum()
 }
 
@@ -151,6 +152,7 @@ mod tests {
         assert_eq!(allocate(&items, least - 1), Err(least));
         let losses: Vec<f64> = (0..50).map(|i| loss(&items, &allocate(&items, least + i * 9001).expect("fits"))).collect();
         assert!(losses.windows(2).all(|w| w[1] <= w[0] * 1.001), "{losses:?}");
-        assert_eq!(loss(&items, &allocate(&items, u64::MAX).expect("fits")), items.iter().map(|c| c.iter().map(|c| c.loss).fold(f64::INFINITY, f64::min)).sum());
+        let free: f64 = items.iter().map(|c| c.iter().map(|c| c.loss).fold(f64::INFINITY, f64::min)).sum();
+        assert_eq!(loss(&items, &allocate(&items, u64::MAX).expect("fits")), free);
     }
 }

@@ -45,7 +45,9 @@ impl Checkpoint {
     pub fn open(folder: &Path) -> Result<Checkpoint, Error> {
         let path = folder.join("config.json");
         let text = fs::read_to_string(&path).map_err(|source| match source.kind() {
-            std::io::ErrorKind::NotFound => Error::File { path: folder.into(), reason: "has no config.json: --model takes the folder of a checkpoint".into() },
+            std::io::ErrorKind::NotFound => {
+                Error::File { path: folder.into(), reason: "has no config.json: --model takes the folder of a checkpoint".into() }
+            }
             _ => Error::Io { path: path.clone(), source },
         })?;
         let config = Config::from_json(&text).map_err(|source| Error::Config { path, source })?;
@@ -55,7 +57,9 @@ impl Checkpoint {
         for (name, listed) in shards(folder)? {
             let path = folder.join(&name);
             let file = File::open(&path).map_err(|source| match source.kind() {
-                std::io::ErrorKind::NotFound => Error::File { path: folder.into(), reason: format!("has no {name}, which its index names: fetch it") },
+                std::io::ErrorKind::NotFound => {
+                    Error::File { path: folder.into(), reason: format!("has no {name}, which its index names: fetch it") }
+                }
                 _ => Error::Io { path: path.clone(), source },
             })?;
             let held = header::read(&path, &file)?;
@@ -148,8 +152,11 @@ impl Checkpoint {
     }
 }
 
-/// Names of the weight files, and what an index says that each holds.
-fn shards(folder: &Path) -> Result<Vec<(String, Option<Vec<String>>)>, Error> {
+/// A weight file's name, and the tensors that an index says it holds.
+type Shard = (String, Option<Vec<String>>);
+
+/// The weight files of a folder.
+fn shards(folder: &Path) -> Result<Vec<Shard>, Error> {
     #[derive(Deserialize)]
     struct Index {
         weight_map: BTreeMap<String, String>,
@@ -162,7 +169,8 @@ fn shards(folder: &Path) -> Result<Vec<(String, Option<Vec<String>>)>, Error> {
         return Err(Error::File { path: folder.into(), reason: "has neither model.safetensors nor model.safetensors.index.json".into() });
     }
     let text = fs::read_to_string(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
-    let index: Index = serde_json::from_str(&text).map_err(|e| Error::File { path: path.clone(), reason: format!("is no index of tensors ({e})") })?;
+    let index: Index =
+        serde_json::from_str(&text).map_err(|e| Error::File { path: path.clone(), reason: format!("is no index of tensors ({e})") })?;
     let mut by_file: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (tensor, file) in index.weight_map {
         if file.contains(['/', '\\']) || file.starts_with('.') {

@@ -72,7 +72,12 @@ impl Error {
         match self {
             Error::Usage(_) | Error::Context { .. } | Error::Text(_) => 2,
             Error::Budget { .. } => 3,
-            Error::Config { .. } | Error::File { .. } | Error::MissingTensor(_) | Error::UnexpectedTensor(_) | Error::Tensor { .. } | Error::Template(_) => 4,
+            Error::Config { .. }
+            | Error::File { .. }
+            | Error::MissingTensor(_)
+            | Error::UnexpectedTensor(_)
+            | Error::Tensor { .. }
+            | Error::Template(_) => 4,
             Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => 4,
             Error::Io { .. } | Error::Candle(_) | Error::Failed(_) => 1,
         }

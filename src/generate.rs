@@ -40,7 +40,13 @@ impl<'a> Generator<'a> {
     /// # Errors
     /// [`Error::Context`] for a prompt that does not fit, [`Error::Text`] for an empty one.
     pub fn new(
-        transformer: &'a Transformer, cache: &'a mut KvCache, sampler: Sampler, eos: &'a BTreeSet<u32>, tokens: Vec<u32>, max_tokens: usize, chunk: usize,
+        transformer: &'a Transformer,
+        cache: &'a mut KvCache,
+        sampler: Sampler,
+        eos: &'a BTreeSet<u32>,
+        tokens: Vec<u32>,
+        max_tokens: usize,
+        chunk: usize,
     ) -> Result<Generator<'a>, Error> {
         if tokens.is_empty() {
             return Err(Error::Text("the prompt is empty: give at least one word".into()));

@@ -61,9 +61,8 @@ pub fn load(checkpoint: &Checkpoint, plan: &Plan, done: &(dyn Fn(usize) + Sync))
     });
     quantized?;
     let arena = Arc::new(arena);
-    let place = |(e, at): (&&crate::plan::Entry, usize)| {
-        (e.spec.name.clone(), Matrix::new(arena.clone(), at, e.format, e.spec.shape[0], e.spec.shape[1]))
-    };
+    let place =
+        |(e, at): (&&crate::plan::Entry, usize)| (e.spec.name.clone(), Matrix::new(arena.clone(), at, e.format, e.spec.shape[0], e.spec.shape[1]));
     let matrices = matrices.iter().zip(starts).map(place).collect();
     let mut vectors = HashMap::new();
     for e in plan.entries.iter().filter(|e| !e.spec.kind.is_matrix()) {

@@ -48,7 +48,12 @@ impl Model {
     /// # Errors
     /// [`Error::Text`] for a text of less than one window.
     pub fn perplexity(
-        &self, text: &str, protocol: &Protocol, max_windows: Option<usize>, reference: Option<&Model>, progress: &mut dyn FnMut(Running),
+        &self,
+        text: &str,
+        protocol: &Protocol,
+        max_windows: Option<usize>,
+        reference: Option<&Model>,
+        progress: &mut dyn FnMut(Running),
     ) -> Result<Report, Error> {
         let tokens = self.tokenizer.encode(text, false)?;
         fn scored(m: &Model) -> Scored<'_> {

@@ -102,7 +102,13 @@ pub struct Scored<'a> {
 /// [`Error::Text`] for a text of less than one window, [`Error::Usage`] for a protocol that cannot be.
 #[allow(clippy::too_many_arguments)]
 pub fn perplexity(
-    model: &Scored, reference: Option<&Scored>, tokens: &[u32], protocol: &Protocol, max_windows: Option<usize>, chunk: usize, logits_bytes: usize,
+    model: &Scored,
+    reference: Option<&Scored>,
+    tokens: &[u32],
+    protocol: &Protocol,
+    max_windows: Option<usize>,
+    chunk: usize,
+    logits_bytes: usize,
     progress: &mut dyn FnMut(Running),
 ) -> Result<Report, Error> {
     protocol.check()?;
@@ -227,4 +233,3 @@ fn score(logits: &[Vec<f32>], vocab: usize, i: usize, next: u32) -> Score {
     });
     Score { nll, kl: terms.sum(), agrees: top == reference_top }
 }
-

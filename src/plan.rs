@@ -182,7 +182,8 @@ pub fn plan(checkpoint: &Checkpoint, request: &Request, done: &(dyn Fn(usize) + 
     };
     // Before a weight is read: exact bytes of the cheapest formats do not depend on the weights.
     let menu = menu(request, checkpoint, &matrices, &pins);
-    let least = vectors + matrices.iter().zip(&menu).map(|(s, m)| m.iter().map(|f| f.bytes(s.shape[0], s.shape[1]) as u64).min().unwrap_or(0)).sum::<u64>();
+    let least =
+        vectors + matrices.iter().zip(&menu).map(|(s, m)| m.iter().map(|f| f.bytes(s.shape[0], s.shape[1]) as u64).min().unwrap_or(0)).sum::<u64>();
     if least > available {
         return Err(refuse(least));
     }
@@ -321,7 +322,8 @@ impl Item {
         let worst = |f: Format| self.matrices.iter().filter_map(|&m| curves[m].iter().find(|p| p.format == f)).map(|p| p.error).fold(0.0, f64::max);
         let ram = matches!(method, Method::Ram | Method::RamExperts);
         let everywhere = |f: Format| self.matrices.iter().all(|&m| curves[m].iter().any(|p| p.format == f));
-        let kept: Vec<Format> = first.iter().map(|p| p.format).filter(|&f| everywhere(f) && !(ram && first.len() > 1 && worst(f) > RAM_VETO)).collect();
+        let kept: Vec<Format> =
+            first.iter().map(|p| p.format).filter(|&f| everywhere(f) && !(ram && first.len() > 1 && worst(f) > RAM_VETO)).collect();
         kept
     }
 
@@ -340,4 +342,3 @@ impl Item {
         each.collect()
     }
 }
-

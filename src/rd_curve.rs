@@ -33,7 +33,12 @@ pub fn affine_menu() -> Vec<Format> {
 ///
 /// # Errors
 /// Where the checkpoint cannot be read, or a sampled weight is not finite.
-pub fn curves(checkpoint: &Checkpoint, specs: &[&TensorSpec], menus: &[Vec<Format>], done: &(dyn Fn(usize) + Sync)) -> Result<Vec<Vec<Point>>, Error> {
+pub fn curves(
+    checkpoint: &Checkpoint,
+    specs: &[&TensorSpec],
+    menus: &[Vec<Format>],
+    done: &(dyn Fn(usize) + Sync),
+) -> Result<Vec<Vec<Point>>, Error> {
     let each = specs.par_iter().zip(menus).map(|(spec, menu)| {
         let curve = curve(checkpoint, spec, menu);
         done(spec.shape.iter().product());

@@ -40,7 +40,9 @@ impl Sampler {
     /// # Errors
     /// [`Error::Usage`] for a number outside its range, by its flag.
     pub fn new(how: Sampling) -> Result<Sampler, Error> {
-        let check = |flag: &str, value: f32, good: bool, range: &str| if good { Ok(()) } else { Err(Error::Usage(format!("{flag} {value}: must be {range}"))) };
+        let check = |flag: &str, value: f32, good: bool, range: &str| {
+            if good { Ok(()) } else { Err(Error::Usage(format!("{flag} {value}: must be {range}"))) }
+        };
         check("--temp", how.temperature, how.temperature >= 0.0 && how.temperature.is_finite(), "0 or more")?;
         check("--top-p", how.top_p, how.top_p > 0.0 && how.top_p <= 1.0, "above 0 and at most 1")?;
         check("--min-p", how.min_p, (0.0..=1.0).contains(&how.min_p), "from 0 to 1")?;

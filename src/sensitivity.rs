@@ -23,7 +23,9 @@ pub fn head(checkpoint: &Checkpoint) -> Result<f64, Error> {
     let specs = checkpoint.specs();
     let kind = if config.tie_word_embeddings { Kind::Embedding } else { Kind::Head };
     let Some(head) = specs.iter().find(|s| s.kind == kind) else { return Err(Error::MissingTensor("lm_head.weight".into())) };
-    let Some(norm) = specs.iter().find(|s| s.kind == Kind::Norm && s.layer.is_none()) else { return Err(Error::MissingTensor("model.norm.weight".into())) };
+    let Some(norm) = specs.iter().find(|s| s.kind == Kind::Norm && s.layer.is_none()) else {
+        return Err(Error::MissingTensor("model.norm.weight".into()));
+    };
     let gamma = load::read_vector(checkpoint, &norm.name)?;
     let (rows, cols) = (head.shape[0], head.shape[1]);
     let sampled = ROWS.min(rows);

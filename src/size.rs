@@ -1,7 +1,15 @@
 //! Sizes as people write them: 24GB is 24e9 bytes, 24GiB is 24 * 2^30.
 
 const UNITS: [(&str, f64); 9] = [
-    ("KIB", 1024.0), ("MIB", 1048576.0), ("GIB", 1073741824.0), ("TIB", 1099511627776.0), ("KB", 1e3), ("MB", 1e6), ("GB", 1e9), ("TB", 1e12), ("B", 1.0),
+    ("KIB", 1024.0),
+    ("MIB", 1048576.0),
+    ("GIB", 1073741824.0),
+    ("TIB", 1099511627776.0),
+    ("KB", 1e3),
+    ("MB", 1e6),
+    ("GB", 1e9),
+    ("TB", 1e12),
+    ("B", 1.0),
 ];
 
 /// Bytes; a bare number is bytes.

@@ -33,10 +33,12 @@ impl Tokenizer {
         if !path.exists() {
             return Err(Error::File { path, reason: "is not there: fetch the checkpoint's tokenizer.json".into() });
         }
-        let inner = tokenizers::Tokenizer::from_file(&path).map_err(|e| Error::File { path: path.clone(), reason: format!("is no tokenizer ({e})") })?;
+        let inner =
+            tokenizers::Tokenizer::from_file(&path).map_err(|e| Error::File { path: path.clone(), reason: format!("is no tokenizer ({e})") })?;
         let largest = inner.get_vocab(true).into_iter().max_by_key(|(_, id)| *id);
         if let Some((token, id)) = largest.filter(|(_, id)| *id as usize >= vocab_size) {
-            let reason = format!("has token {token:?} with number {id}, and config.json's vocab_size is {vocab_size}: they belong to different models");
+            let reason =
+                format!("has token {token:?} with number {id}, and config.json's vocab_size is {vocab_size}: they belong to different models");
             return Err(Error::File { path, reason });
         }
         let config = json(&folder.join("tokenizer_config.json"))?;
@@ -46,9 +48,9 @@ impl Tokenizer {
             _ => String::new(),
         };
         let (bos_text, eos_text) = (text("bos_token"), text("eos_token"));
-        let adds = config["add_bos_token"].as_bool().unwrap_or_else(|| {
-            inner.encode("a", true).is_ok_and(|e| !bos_text.is_empty() && e.get_tokens().first() == Some(&bos_text))
-        });
+        let adds = config["add_bos_token"]
+            .as_bool()
+            .unwrap_or_else(|| inner.encode("a", true).is_ok_and(|e| !bos_text.is_empty() && e.get_tokens().first() == Some(&bos_text)));
         let bos = if adds { inner.token_to_id(&bos_text) } else { None };
         let mut eos: BTreeSet<u32> = inner.token_to_id(&eos_text).into_iter().collect();
         for file in ["generation_config.json", "config.json"] {

@@ -10,9 +10,10 @@ use rayon::prelude::*;
 const PLAIN_BLOCK: usize = 32;
 
 /// What a format wants its inputs to be.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub enum Want {
     /// f32 as they are.
+    #[default]
     Dense,
     /// i8 with a scale per 32.
     Plain,
@@ -61,7 +62,8 @@ impl Rows {
         rows.codes = vec![0; tokens * padded];
         rows.scales = vec![0.0; tokens * blocks];
         let each = x.par_chunks_exact(cols).zip(rows.codes.par_chunks_exact_mut(padded)).zip(rows.scales.par_chunks_exact_mut(blocks));
-        each.with_min_len(8).for_each(|((x, codes), scales)| dispatch(level, QuantizeRow { x, rotated: want == Want::Rotated, block, codes, scales }));
+        each.with_min_len(8)
+            .for_each(|((x, codes), scales)| dispatch(level, QuantizeRow { x, rotated: want == Want::Rotated, block, codes, scales }));
         rows
     }
 
@@ -135,12 +137,6 @@ pub struct Arranged {
     pub codes: Vec<[i8; 4]>,
     pub scales: Vec<f32>,
     pub sums: Vec<i32>,
-}
-
-impl Default for Want {
-    fn default() -> Want {
-        Want::Dense
-    }
 }
 
 struct QuantizeRow<'a> {

@@ -55,7 +55,12 @@ fn rows<I: Isa, const SIZE: usize>(isa: I, t: Tiles, widen: impl Fn(I, &[u8]) ->
 }
 
 #[inline(always)]
-fn block<I: Isa, const SIZE: usize>(isa: I, w: [&[u8]; BLOCK], x: [&[f32]; BLOCK], widen: impl Fn(I, &[u8]) -> I::F + Copy) -> [[I::F; BLOCK]; BLOCK] {
+fn block<I: Isa, const SIZE: usize>(
+    isa: I,
+    w: [&[u8]; BLOCK],
+    x: [&[f32]; BLOCK],
+    widen: impl Fn(I, &[u8]) -> I::F + Copy,
+) -> [[I::F; BLOCK]; BLOCK] {
     let mut sums = [[isa.splat(0.0); BLOCK]; BLOCK];
     let xs = [x[0].as_chunks::<16>().0, x[1].as_chunks::<16>().0];
     let full = w[0].len() / (16 * SIZE);

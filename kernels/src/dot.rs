@@ -144,7 +144,14 @@ impl<'a> Tile<'a> {
     #[inline(always)]
     #[allow(clippy::too_many_arguments)]
     fn panel_group<I: Isa, C: Codec, const N: usize>(
-        &self, isa: I, g: &Group, panel: &[[u8; 64]; PANEL / 4], from: usize, to: usize, last: bool, y: &mut [[f32; 16]],
+        &self,
+        isa: I,
+        g: &Group,
+        panel: &[[u8; 64]; PANEL / 4],
+        from: usize,
+        to: usize,
+        last: bool,
+        y: &mut [[f32; 16]],
     ) {
         let mut sums = [isa.splat(0.0); N];
         for (sum, y) in sums.iter_mut().zip(y.iter()) {

@@ -30,13 +30,27 @@ pub enum FormatError {
     /// The text names no format.
     Unknown(String),
     /// The bytes given are not what [`Format::bytes`] says.
-    Length { format: Format, rows: usize, cols: usize, need: usize, have: usize },
+    Length {
+        /// The format.
+        format: Format,
+        /// Outputs.
+        rows: usize,
+        /// Inputs.
+        cols: usize,
+        /// Bytes that it takes.
+        need: usize,
+        /// Bytes given.
+        have: usize,
+    },
 }
 
 impl fmt::Display for FormatError {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
-            Self::Unknown(s) => write!(f, "unknown format '{s}': use t2..t6 or t8 with g16, g32, g64 or g128 (t4g64), a2, a3, a4 or a8 with g32, g64 or g128 (a4g64), bf16, f16 or f32"),
+            Self::Unknown(s) => write!(
+                f,
+                "unknown format '{s}': use t2..t6 or t8 with g16, g32, g64 or g128 (t4g64), a2, a3, a4 or a8 with g32, g64 or g128 (a4g64), bf16, f16 or f32"
+            ),
             Self::Length { format, rows, cols, need, have } => write!(f, "a {rows} x {cols} matrix in {format} takes {need} bytes, not {have}"),
         }
     }
@@ -45,23 +59,41 @@ impl fmt::Display for FormatError {
 impl std::error::Error for FormatError {}
 
 impl Format {
+    /// 16-bit brain float.
     pub const BF16: Format = Format { scheme: Scheme::Bf16, bits: 16, group: 0 };
+    /// IEEE half.
     pub const F16: Format = Format { scheme: Scheme::F16, bits: 16, group: 0 };
+    /// IEEE single.
     pub const F32: Format = Format { scheme: Scheme::F32, bits: 32, group: 0 };
 
     /// A trellis format (8 bits: plain signed codes), or `None` where there is no such format.
     pub const fn trellis(bits: u8, group: u8) -> Option<Format> {
-        if (matches!(bits, 2..=6) || bits == 8) && matches!(group, 16 | 32 | 64 | 128) { Some(Format { scheme: Scheme::Trellis, bits, group }) } else { None }
+        if (matches!(bits, 2..=6) || bits == 8) && matches!(group, 16 | 32 | 64 | 128) {
+            Some(Format { scheme: Scheme::Trellis, bits, group })
+        } else {
+            None
+        }
     }
     /// An affine format, or `None` where there is no such format.
     pub const fn affine(bits: u8, group: u8) -> Option<Format> {
         if matches!(bits, 2 | 3 | 4 | 8) && matches!(group, 32 | 64 | 128) { Some(Format { scheme: Scheme::Affine, bits, group }) } else { None }
     }
-    pub const fn scheme(self) -> Scheme { self.scheme }
-    pub const fn bits(self) -> usize { self.bits as usize }
+    /// The family.
+    pub const fn scheme(self) -> Scheme {
+        self.scheme
+    }
+    /// Stored bits per weight, scales apart.
+    pub const fn bits(self) -> usize {
+        self.bits as usize
+    }
     /// Weights per scale along the input dimension; 0 for dense formats.
-    pub const fn group(self) -> usize { self.group as usize }
-    pub const fn is_dense(self) -> bool { matches!(self.scheme, Scheme::Bf16 | Scheme::F16 | Scheme::F32) }
+    pub const fn group(self) -> usize {
+        self.group as usize
+    }
+    /// Whether weights are plain numbers.
+    pub const fn is_dense(self) -> bool {
+        matches!(self.scheme, Scheme::Bf16 | Scheme::F16 | Scheme::F32)
+    }
 
     /// Bytes of a (rows, cols) matrix: the only place where this is computed.
     pub const fn bytes(self, rows: usize, cols: usize) -> usize {

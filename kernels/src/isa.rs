@@ -25,17 +25,27 @@ pub trait Isa: Copy + Send + Sync {
     /// How many tokens one register block of the matrix product serves (a power of two, at most 8).
     const TOKENS: usize;
 
+    /// All lanes `v`.
     fn splat(self, v: f32) -> Self::F;
+    /// 16 floats.
     fn load(self, v: &[f32; 16]) -> Self::F;
+    /// 16 floats.
     fn store(self, v: Self::F, to: &mut [f32; 16]);
+    /// `a + b`.
     fn add(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a - b`.
     fn sub(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a * b`.
     fn mul(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a / b`.
     fn div(self, a: Self::F, b: Self::F) -> Self::F;
     /// `a * b + c`, rounded once.
     fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// The smaller lane by lane.
     fn min(self, a: Self::F, b: Self::F) -> Self::F;
+    /// The larger lane by lane.
     fn max(self, a: Self::F, b: Self::F) -> Self::F;
+    /// Magnitudes.
     fn abs(self, a: Self::F) -> Self::F;
     /// Bit i set where lane i of `a` is less than lane i of `b`.
     fn lt(self, a: Self::F, b: Self::F) -> u16;
@@ -43,21 +53,32 @@ pub trait Isa: Copy + Send + Sync {
     fn select(self, mask: u16, a: Self::F, b: Self::F) -> Self::F;
     /// Lane i takes lane `i ^ N`; N is 1, 2, 4 or 8.
     fn swap<const N: usize>(self, a: Self::F) -> Self::F;
+    /// 16 signed bytes as floats.
     fn load_i8(self, v: &[i8; 16]) -> Self::F;
+    /// 16 halves as floats.
     fn load_f16(self, v: &[u16; 16]) -> Self::F;
+    /// 16 brain floats as floats.
     fn load_bf16(self, v: &[u16; 16]) -> Self::F;
 
+    /// All lanes `v`.
     fn splat_i(self, v: i32) -> Self::I;
+    /// 16 integers.
     fn load_i(self, v: &[i32; 16]) -> Self::I;
+    /// 16 integers.
     fn store_i(self, v: Self::I, to: &mut [i32; 16]);
+    /// `a + b`, wrapping.
     fn add_i(self, a: Self::I, b: Self::I) -> Self::I;
+    /// `a - b`, wrapping.
     fn sub_i(self, a: Self::I, b: Self::I) -> Self::I;
+    /// `a & b`.
     fn and_i(self, a: Self::I, b: Self::I) -> Self::I;
+    /// Shift left.
     fn shl_i<const N: u32>(self, a: Self::I) -> Self::I;
     /// Arithmetic shift right.
     fn shr_i<const N: u32>(self, a: Self::I) -> Self::I;
     /// `table[lane & 127]` per lane.
     fn lookup(self, table: &[u32; 128], at: Self::I) -> Self::I;
+    /// As floats.
     fn to_f(self, a: Self::I) -> Self::F;
     /// To the nearest integer, ties to even.
     fn round(self, a: Self::F) -> Self::I;
@@ -66,20 +87,27 @@ pub trait Isa: Copy + Send + Sync {
     /// The bits as they are.
     fn as_f(self, a: Self::I) -> Self::F;
 
+    /// 64 bytes.
     fn load_b(self, v: &[u8; 64]) -> Self::B;
+    /// 64 bytes.
     fn store_b(self, v: Self::B, to: &mut [u8; 64]);
     /// The 32 bytes twice; the second time shifted right by one bit (bits cross bytes).
     fn load_b_twice(self, v: &[u8; 32]) -> Self::B;
+    /// 64 times `v`.
     fn splat_b(self, v: u8) -> Self::B;
     /// Four bytes, 16 times.
     fn splat_b4(self, v: [i8; 4]) -> Self::B;
+    /// `a & b`.
     fn and_b(self, a: Self::B, b: Self::B) -> Self::B;
+    /// `a | b`.
     fn or_b(self, a: Self::B, b: Self::B) -> Self::B;
+    /// `a ^ b ^ c`.
     fn xor3_b(self, a: Self::B, b: Self::B, c: Self::B) -> Self::B;
     /// Shift of 16-bit words: bits cross from byte to byte, callers mask.
     fn shr_b<const N: u32>(self, a: Self::B) -> Self::B;
     /// Shift of 16-bit words: bits cross from byte to byte, callers mask.
     fn shl_b<const N: u32>(self, a: Self::B) -> Self::B;
+    /// Makes a table ready.
     fn table(self, v: &[u8; 32]) -> Self::Table;
     /// `table[byte]` for bytes below N (16 or 32).
     fn look<const N: usize>(self, table: Self::Table, at: Self::B) -> Self::B;

@@ -15,9 +15,9 @@ mod linear;
 mod pack;
 mod quantize;
 mod rotate;
-mod trellis;
 #[cfg(test)]
 mod tests;
+mod trellis;
 
 pub use arena::{ALIGN, Arena, Matrix};
 pub use attention::{Attention, KvElement, attention, attention_at};

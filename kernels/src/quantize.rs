@@ -131,7 +131,9 @@ pub fn dequantize_row(format: Format, rows: usize, cols: usize, bytes: &[u8], ro
         Scheme::F32 => out.iter_mut().zip(bytes.as_chunks().0.iter().skip(row * cols)).for_each(|(to, b)| *to = f32::from_le_bytes(*b)),
         Scheme::F16 => out.iter_mut().zip(bytes.as_chunks().0.iter().skip(row * cols)).for_each(|(to, b)| *to = f16::from_le_bytes(*b).to_f32()),
         Scheme::Bf16 => out.iter_mut().zip(bytes.as_chunks().0.iter().skip(row * cols)).for_each(|(to, b)| *to = bf16::from_le_bytes(*b).to_f32()),
-        Scheme::Affine | Scheme::Trellis => packed_row(format, cols, &bytes[row / 16 * format.bytes(16, cols)..][..format.bytes(16, cols)], row % 16, out),
+        Scheme::Affine | Scheme::Trellis => {
+            packed_row(format, cols, &bytes[row / 16 * format.bytes(16, cols)..][..format.bytes(16, cols)], row % 16, out)
+        }
     }
 }
 

@@ -184,7 +184,8 @@ impl Search {
         c.decisions.resize(x.len() / 4, [0; 8]);
         c.bins.resize(x.len() / 4, [0; 16]);
         for q in 0..4 {
-            let last = if format.bits() <= 4 { self.forward::<I, true>(isa, format, x, q, c) } else { self.forward::<I, false>(isa, format, x, q, c) };
+            let last =
+                if format.bits() <= 4 { self.forward::<I, true>(isa, format, x, q, c) } else { self.forward::<I, false>(isa, format, x, q, c) };
             if format.bits() <= 4 { self.back::<I, true>(isa, format, x, q, last, c) } else { self.back::<I, false>(isa, format, x, q, last, c) }
         }
     }

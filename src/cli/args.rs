@@ -221,7 +221,9 @@ pub fn split_size(words: impl Iterator<Item = String>) -> Option<String> {
     let words: Vec<String> = words.collect();
     let flag = words.windows(3).find(|w| {
         let unit = w[2].to_ascii_lowercase();
-        ["--budget", "-b", "--weights"].contains(&w[0].as_str()) && w[1].parse::<f64>().is_ok() && ["b", "kb", "mb", "gb", "tb", "kib", "mib", "gib", "tib", "g", "m"].contains(&unit.as_str())
+        ["--budget", "-b", "--weights"].contains(&w[0].as_str())
+            && w[1].parse::<f64>().is_ok()
+            && ["b", "kb", "mb", "gb", "tb", "kib", "mib", "gib", "tib", "g", "m"].contains(&unit.as_str())
     });
     flag.map(|w| format!("{} {} {}: write the size as one word, {} {}{}", w[0], w[1], w[2], w[0], w[1], w[2]))
 }

@@ -15,7 +15,11 @@ pub fn run(args: &Args, a: &CompareArgs) -> Result<(), Error> {
     let own = eval::score(&dense, None, &text, &protocol, a.windows.max_windows)?;
     print(&format!(
         "{}: window {}, stride {}, {} windows, {} tokens, text sha256 {hash}\n\n| method | weight bytes | bits per weight | KL | +/- | expected KL | same top-1 | perplexity |\n|---|---|---|---|---|---|---|---|\n",
-        checkpoint.folder().display(), protocol.window, protocol.stride, own.windows, own.tokens_scored,
+        checkpoint.folder().display(),
+        protocol.window,
+        protocol.stride,
+        own.windows,
+        own.tokens_scored,
     ))?;
     print(&format!("| dense | {} | {:.2} | | | | | {:.3} |\n", dense.plan.weight_bytes, dense.plan.bits_per_weight, own.perplexity))?;
     for &format in &a.at {
@@ -31,7 +35,12 @@ pub fn run(args: &Args, a: &CompareArgs) -> Result<(), Error> {
             let (kl, error, top) = (number(r.kl), number(r.kl_standard_error), number(r.top1_agreement));
             print(&format!(
                 "| {} | {} | {:.3} | {kl:.5} | {error:.5} | {:.5} | {:.2} % | {:.3} |\n",
-                plan.method, plan.weight_bytes, plan.bits_per_weight, plan.expected_kl, 100.0 * top, r.perplexity
+                plan.method,
+                plan.weight_bytes,
+                plan.bits_per_weight,
+                plan.expected_kl,
+                100.0 * top,
+                r.perplexity
             ))?;
         }
     }

@@ -44,7 +44,10 @@ pub fn run(args: &Args, a: &EvalArgs) -> Result<(), Error> {
     print(&sentence(&report, &hash))?;
     let budget = plan.memory.budget.map_or(String::new(), |b| format!(" of {}", size::show(b)));
     let peak = peak_rss().map_or("unknown".into(), size::show);
-    print(&format!("{:.3} bits per weight, {} weight bytes, plan {}; peak memory {peak}{budget}\n", plan.bits_per_weight, plan.weight_bytes, plan.fingerprint))
+    print(&format!(
+        "{:.3} bits per weight, {} weight bytes, plan {}; peak memory {peak}{budget}\n",
+        plan.bits_per_weight, plan.weight_bytes, plan.fingerprint
+    ))
 }
 
 /// Runs the protocol with progress on stderr.
@@ -83,5 +86,8 @@ fn sentence(r: &Report, hash: &str) -> String {
     if let (Some(kl), Some(error), Some(top1)) = (r.kl, r.kl_standard_error, r.top1_agreement) {
         out += &format!("KL divergence from the dense run {kl:.6} +/- {error:.6} nats per token, same likeliest token {:.2} %\n", 100.0 * top1);
     }
-    out + &format!("{name}window {}, stride {}, {bos}, {} windows, {} tokens scored, text sha256 {hash}\n", p.window, p.stride, r.windows, r.tokens_scored)
+    out + &format!(
+        "{name}window {}, stride {}, {bos}, {} windows, {} tokens scored, text sha256 {hash}\n",
+        p.window, p.stride, r.windows, r.tokens_scored
+    )
 }

@@ -64,7 +64,11 @@ pub fn summary(model: &Model, generator: &Generator) -> String {
     let budget = model.plan.memory.budget.map_or(String::new(), |b| format!(" of {}", size::show(b)));
     format!(
         "prompt {} tokens, {:.1} tokens/s; generated {}, {:.1} tokens/s; {:.2} bits per weight; peak memory {peak}{budget}",
-        s.prompt_tokens, rate(s.prompt_tokens, s.prefill), s.decoded + 1, rate(s.decoded, s.decode), model.plan.bits_per_weight,
+        s.prompt_tokens,
+        rate(s.prompt_tokens, s.prefill),
+        s.decoded + 1,
+        rate(s.decoded, s.decode),
+        model.plan.bits_per_weight,
     )
 }
 

@@ -1,0 +1,197 @@
+//! The command as a person runs it.
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+/// The program with arguments, from the repository's root.
+pub fn ram_run(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_ram-run")).args(args).current_dir(env!("CARGO_MANIFEST_DIR")).output().expect("the program starts")
+}
+
+/// Its stdout as text; panics with its stderr where it failed.
+pub fn stdout(args: &[&str]) -> String {
+    let out = ram_run(args);
+    assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8(out.stdout).expect("UTF-8")
+}
+
+fn json(args: &[&str]) -> serde_json::Value {
+    serde_json::from_str(&stdout(args)).expect("JSON")
+}
+
+/// Checks exit code and that stderr is one line that holds every word.
+pub fn refused(args: &[&str], code: i32, words: &[&str]) {
+    let out = ram_run(args);
+    let text = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(code), "{args:?}: {text}");
+    for word in words {
+        assert!(text.contains(word), "{args:?} does not say '{word}': {text}");
+    }
+    assert!(out.stdout.is_empty() && !text.contains("panicked"), "{args:?}: {text}");
+}
+
+/// A text of its own: nothing of a data set is kept in the repository.
+fn text() -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("text.txt");
+    let words = ["the river", "a town in the north", "was built in 1850", "by the army", "and its people", ", who lived there ,"];
+    let text: String = (0..900).map(|i: usize| format!("{} ", words[i * i % 31 % 6])).collect();
+    std::fs::write(&path, text).expect("a file");
+    (folder, path)
+}
+
+#[test]
+fn plans_keep_to_their_bytes_and_do_not_depend_on_threads() {
+    let one = stdout(&["--weights", "6MB", "--threads", "1", "plan", "--json"]);
+    for threads in ["2", "7"] {
+        assert_eq!(one, stdout(&["--weights", "6MB", "--threads", threads, "plan", "--json"]));
+    }
+    let plan: serde_json::Value = serde_json::from_str(&one).expect("JSON");
+    let bytes = plan["weight_bytes"].as_u64().expect("a number");
+    assert!((5_990_000..=6_000_000).contains(&bytes), "{bytes}");
+    let sum: u64 = plan["entries"].as_array().expect("a list").iter().map(|e| e["bytes"].as_u64().expect("a number")).sum();
+    assert_eq!(sum, bytes);
+    let budget = json(&["--budget", "64MB", "plan", "--json"]);
+    assert!(budget["memory"]["total"].as_u64() <= Some(64_000_000), "{}", budget["memory"]);
+    for objective in ["kl", "ram", "ram-experts"] {
+        let plan = json(&["--weights", "6MB", "--objective", objective, "plan", "--json"]);
+        assert!(plan["weight_bytes"].as_u64() <= Some(6_000_000) && plan["method"] == objective);
+    }
+    let pinned = json(&["--weights", "6MB", "--pin", "lm_head=t5g64", "--pin", "layers\\.0\\.=t6g16", "plan", "--json"]);
+    let formats = |p: &serde_json::Value, part: &str| -> Vec<String> {
+        let entries = p["entries"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .filter(|e| e["name"].as_str().is_some_and(|n| n.contains(part) && n.ends_with("proj.weight")));
+        entries.map(|e| e["format"].as_str().unwrap_or_default().to_string()).collect()
+    };
+    assert!(formats(&pinned, "layers.0.").iter().all(|f| f == "t6g16"));
+    let table = stdout(&["--weights", "6MB", "plan"]);
+    for word in ["head", "gate", "bits per weight", "KV cache", "plan "] {
+        assert!(table.contains(word), "{word}: {table}");
+    }
+}
+
+#[test]
+fn peak_memory_stays_under_the_budget() {
+    let (_folder, path) = text();
+    let eval = ["--budget", "64MB", "eval-ppl", "wikitext2", "--text", path.to_str().expect("UTF-8"), "--window", "512", "--json"];
+    for args in [&eval[..], &["--budget", "64MB", "--ctx", "1024", "generate", "The river", "--max-tokens", "40", "--json"]] {
+        let report = json(args);
+        let (peak, budget) = (report["peak_rss"].as_u64().expect("a number"), report["budget"].as_u64().expect("a number"));
+        assert!(peak < budget, "{args:?}: {peak} of {budget}");
+    }
+}
+
+#[test]
+fn texts_are_generated_alike_every_time() {
+    let greedy = |threads: &str| stdout(&["--weights", "7MB", "--threads", threads, "generate", "The town of", "--temp", "0", "--max-tokens", "24"]);
+    assert_eq!(greedy("1"), greedy("3"));
+    assert!(greedy("2").starts_with("The town of"));
+    let sampled = |seed: &str| stdout(&["--weights", "7MB", "generate", "The town of", "--seed", seed, "--max-tokens", "24"]);
+    assert_eq!(sampled("5"), sampled("5"));
+    assert_ne!(sampled("5"), sampled("6"));
+}
+
+#[test]
+fn every_instruction_set_gives_the_same_text() {
+    let run = |isa: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ram-run"));
+        command.env("RAM_RUN_ISA", isa).args(["--weights", "7MB", "generate", "The town of", "--temp", "0", "--max-tokens", "8"]);
+        command.output().expect("the program starts")
+    };
+    let scalar = run("scalar");
+    assert!(scalar.status.success());
+    for isa in ["avx2", "avx512"] {
+        let out = run(isa);
+        if out.status.code() == Some(2) {
+            eprintln!("NOT RUN: this machine's processor lacks {isa}");
+        } else {
+            assert_eq!(out.stdout, scalar.stdout, "{isa}");
+        }
+    }
+    assert_eq!(run("mmx").status.code(), Some(2));
+}
+
+#[test]
+fn chat_keeps_a_conversation() {
+    use std::io::Write;
+    let mut child = Command::new(env!("CARGO_BIN_EXE_ram-run"))
+        .args(["--weights", "7MB", "chat", "--temp", "0", "--max-tokens", "12"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    child.stdin.take().expect("a pipe").write_all("What is Nauru ?\nAnd London ?\n/exit\nnever read\n".as_bytes()).expect("written");
+    let out = child.wait_with_output().expect("it ends");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    assert!(out.stdout.iter().filter(|b| **b == b'\n').count() >= 2, "{}", String::from_utf8_lossy(&out.stdout));
+}
+
+#[test]
+fn perplexity_reports_have_their_keys() {
+    let (_folder, path) = text();
+    let report = json(&[
+        "--weights",
+        "6MB",
+        "eval-ppl",
+        "wikitext2",
+        "--text",
+        path.to_str().expect("UTF-8"),
+        "--window",
+        "128",
+        "--max-windows",
+        "4",
+        "--kl",
+        "--json",
+    ]);
+    for key in [
+        "perplexity",
+        "mean_nll",
+        "standard_error",
+        "median_window",
+        "windows",
+        "tokens_scored",
+        "kl",
+        "top1_agreement",
+        "bits_per_weight",
+        "weight_bytes",
+        "peak_rss",
+        "budget",
+        "plan",
+    ] {
+        assert!(report.get(key).is_some(), "{key}");
+    }
+    assert_eq!((report["windows"].as_u64(), report["tokens_scored"].as_u64()), (Some(4), Some(4 * 127)));
+    let kl = report["kl"].as_f64().expect("a number");
+    assert!(kl > 0.0 && kl < 0.1, "{kl}");
+}
+
+/// At equal bytes, at most half of the KL divergence of the best of RAM's method and uniform affine, on every trained checkpoint.
+#[test]
+fn quality_floor() {
+    let Some(shared) = crate::parity::shared() else { return };
+    let text = shared.join("data/wikitext-2-raw/wiki.test.raw");
+    for model in ["tiny-mixtral", "tiny-qwen2-moe", "tiny-qwen3-moe"] {
+        let folder = shared.join("models").join(model);
+        let table = compare(&folder, &text);
+        for rows in table.chunks_exact(4) {
+            let kl = |at: usize| rows[at].1;
+            let best = kl(0).min(kl(1)).min(kl(2));
+            assert!(kl(3) <= 0.5 * best, "{model}: {rows:?}");
+        }
+        assert_eq!(table.len(), 8);
+    }
+}
+
+/// Method and KL divergence of each row of the comparison.
+fn compare(folder: &Path, text: &Path) -> Vec<(String, f64)> {
+    let (folder, text) = (folder.to_str().expect("UTF-8"), text.to_str().expect("UTF-8"));
+    let out = stdout(&["--model", folder, "compare", "--text", text, "--window", "256", "--max-windows", "24"]);
+    eprintln!("{out}");
+    let rows = out.lines().filter(|l| l.starts_with("| ") && !l.starts_with("| method") && !l.starts_with("| dense"));
+    rows.map(|l| l.split('|').map(str::trim).collect::<Vec<_>>()).map(|c| (c[1].to_string(), c[4].parse().expect("a number"))).collect()
+}

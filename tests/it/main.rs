@@ -1,0 +1,5 @@
+//! The one integration binary: every file beside this is a part of it.
+mod bad_input;
+mod cli;
+mod parity;
+mod tidy;
