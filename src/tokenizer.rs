@@ -84,19 +84,32 @@ impl Tokenizer {
 
     /// A decoder that gives text as tokens come, continuing after `context`.
     pub fn stream<'a>(&'a self, context: &[u32]) -> Decoder<'a> {
-        let tokens: Vec<u32> = context.iter().rev().take(CONTEXT).rev().copied().collect();
-        let shown = self.decode(&tokens).map_or(0, |s| s.len());
-        Decoder { tokenizer: self, tokens, shown }
+        // The decoder must see what the first token joins on to, from the start of a character.
+        let mut from = context.len().saturating_sub(CONTEXT);
+        while from > 0 && self.decode(&context[from..]).is_ok_and(|text| text.is_empty() || text.starts_with(INCOMPLETE)) {
+            from = from.saturating_sub(CONTEXT);
+        }
+        let tokens = context[from..].to_vec();
+        let shown = self.decode(&tokens).map_or(0, |text| text.len());
+        Decoder { tokenizer: self, context: tokens.len(), tokens, shown }
     }
 }
 
-/// Tokens that a decoder keeps to know how the next one joins on (spaces, pieces of characters).
-const CONTEXT: usize = 6;
+/// Tokens of the text before that a decoder starts with.
+const CONTEXT: usize = 8;
+/// What stands for bytes that are no character, or none yet.
+const INCOMPLETE: char = char::REPLACEMENT_CHARACTER;
+/// Tokens that may be waited for: a character has four bytes, so what is no character after these never becomes one.
+const WAIT: usize = 8;
 
 /// Text as tokens come: whole characters only, spaces as in the whole text.
 pub struct Decoder<'a> {
     tokenizer: &'a Tokenizer,
+    /// Tokens whose text is shown, as far as the next ones join on to them, and those that wait for more.
     tokens: Vec<u32>,
+    /// Of them, those shown.
+    context: usize,
+    /// Bytes of their text that are shown.
     shown: usize,
 }
 
@@ -108,29 +121,33 @@ impl Decoder<'_> {
     pub fn push(&mut self, token: u32) -> Result<String, Error> {
         self.tokens.push(token);
         let text = self.tokenizer.decode(&self.tokens)?;
-        if text.ends_with('\u{fffd}') && self.tokens.len() < 4 * CONTEXT {
+        let waiting = text.ends_with(INCOMPLETE);
+        let whole = if !waiting {
+            text.len()
+        } else if self.tokens.len() - self.context > WAIT {
+            // Bytes that are no text; the last of them may still become some.
+            text.len() - INCOMPLETE.len_utf8()
+        } else {
             return Ok(String::new());
+        };
+        let new = text.get(self.shown..whole).unwrap_or_default().to_string();
+        self.shown = self.shown.max(whole);
+        if !waiting && !new.is_empty() {
+            // These tokens end with a character: what follows joins on to them alone.
+            self.tokens.drain(..self.context);
+            self.context = self.tokens.len();
+            self.shown = self.tokenizer.decode(&self.tokens)?.len();
         }
-        self.show(text)
+        Ok(new)
     }
 
     /// What is held back at the end: incomplete characters as replacement characters.
     ///
     /// # Errors
     /// Where the tokenizer refuses the tokens.
-    pub fn finish(mut self) -> Result<String, Error> {
+    pub fn finish(self) -> Result<String, Error> {
         let text = self.tokenizer.decode(&self.tokens)?;
-        self.show(text)
-    }
-
-    fn show(&mut self, text: String) -> Result<String, Error> {
-        let new = text.get(self.shown..).unwrap_or_default().to_string();
-        self.shown = text.len();
-        if self.tokens.len() >= 4 * CONTEXT {
-            self.tokens.drain(..self.tokens.len() - CONTEXT);
-            self.shown = self.tokenizer.decode(&self.tokens)?.len();
-        }
-        Ok(new)
+        Ok(text.get(self.shown..).unwrap_or_default().to_string())
     }
 }
 
@@ -159,4 +176,85 @@ fn template(folder: &Path, value: &Value) -> Result<Option<String>, Error> {
         Value::Array(list) => named(list),
         _ => None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Byte-level BPE, as Qwen has it.
+    fn byte_level() -> Tokenizer {
+        Tokenizer::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny-qwen3-moe"), usize::MAX).expect("opens")
+    }
+
+    /// BPE of a few letters with single bytes to fall back on, as Llama and Mixtral have it.
+    fn byte_fallback() -> Tokenizer {
+        let bytes = (0..256).map(|b| format!("<0x{b:02X}>"));
+        let letters = ["\u{2581}", "\u{2581}\u{2581}", "a", "o", "n", "t", "\u{2581}a", "日"].map(String::from);
+        let vocab: serde_json::Map<String, Value> = bytes.chain(letters).enumerate().map(|(id, token)| (token, id.into())).collect();
+        let merges = ["\u{2581} \u{2581}", "\u{2581} a"];
+        let json = serde_json::json!({
+            "version": "1.0", "added_tokens": [], "pre_tokenizer": null, "post_processor": null,
+            "normalizer": {"type": "Sequence", "normalizers": [
+                {"type": "Prepend", "prepend": "\u{2581}"}, {"type": "Replace", "pattern": {"String": " "}, "content": "\u{2581}"}]},
+            "decoder": {"type": "Sequence", "decoders": [
+                {"type": "Replace", "pattern": {"String": "\u{2581}"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"},
+                {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
+            "model": {"type": "BPE", "vocab": vocab, "merges": merges, "byte_fallback": true, "fuse_unk": false, "ignore_merges": false},
+        });
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::write(folder.path().join("tokenizer.json"), json.to_string()).expect("written");
+        Tokenizer::open(folder.path(), usize::MAX).expect("opens")
+    }
+
+    /// What a reader sees who is shown the tokens after the first `context` ones; a character is never cut.
+    fn streamed(t: &Tokenizer, tokens: &[u32], context: usize) -> String {
+        let mut decoder = t.stream(&tokens[..context]);
+        let mut seen: String = tokens[context..].iter().map(|&token| decoder.push(token).expect("decodes")).collect();
+        seen.push_str(&decoder.finish().expect("decodes"));
+        seen
+    }
+
+    #[test]
+    fn tokens_as_they_come_give_the_text_of_all() {
+        let long = "日本語のテキスト、絵文字👩‍👩‍👧‍👦も。".repeat(8);
+        let texts =
+            ["", " ", "  two  spaces ", "plain words, and more.", "naïve café — “quoted”\n\n\ttab", "😀😀🏳️‍🌈😀", "a\u{fffd}\u{fffd}b\u{fffd}", &long];
+        for (kind, t) in [("level", byte_level()), ("fallback", byte_fallback())] {
+            for text in texts {
+                let tokens = t.encode(text, false).expect("encodes");
+                assert_eq!(streamed(&t, &tokens, 0), text, "{kind}");
+                assert_eq!(t.decode(&tokens).expect("decodes"), text, "{kind}");
+                // From wherever a whole text may end, so that the rest begins with a character.
+                for (at, _) in text.char_indices() {
+                    let head = t.encode(&text[..at], false).expect("encodes");
+                    let tail = t.encode(&text[at..], false).expect("encodes");
+                    let whole = t.decode(&[head.clone(), tail.clone()].concat()).expect("decodes");
+                    let shown = t.decode(&head).expect("decodes");
+                    assert_eq!(format!("{shown}{}", streamed(&t, &[head.clone(), tail].concat(), head.len())), whole, "{kind} at {at}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_lose_nothing_around_them() {
+        let t = byte_level();
+        let mut state = 1u32;
+        for _ in 0..200 {
+            let tokens: Vec<u32> = (0..40)
+                .map(|_| {
+                    state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    // The first 256 entries are the single bytes.
+                    if state >> 30 == 0 { (state >> 8) % 4000 } else { (state >> 8) % 256 }
+                })
+                .collect();
+            assert_eq!(streamed(&t, &tokens, 0), t.decode(&tokens).expect("decodes"));
+        }
+        // A byte that is none, then a character of four: the bytes fall back one by one, and all are shown.
+        let t = byte_fallback();
+        let face = t.encode("😀", false).expect("encodes");
+        let tokens: Vec<u32> = std::iter::repeat_n(face[face.len() - 1], 30).chain(t.encode("and on", false).expect("encodes")).collect();
+        assert_eq!(streamed(&t, &tokens, 0), t.decode(&tokens).expect("decodes"));
+    }
 }
