@@ -5,8 +5,15 @@ use std::{
 };
 
 /// The program with arguments, from the repository's root.
+pub fn command(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ram-run"));
+    command.args(args).current_dir(env!("CARGO_MANIFEST_DIR"));
+    command
+}
+
+/// What it says and how it ends.
 pub fn ram_run(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_ram-run")).args(args).current_dir(env!("CARGO_MANIFEST_DIR")).output().expect("the program starts")
+    command(args).output().expect("the program starts")
 }
 
 /// Its stdout as text; panics with its stderr where it failed.
