@@ -74,7 +74,7 @@ struct Tile<'a> {
     row_scales: &'a [u8],
     scales: &'a [u8],
     codes: &'a [u8],
-    table: [u8; 32],
+    table: [u8; 64],
     group: usize,
     /// Inputs that share both a weight scale and an activation scale.
     inner: usize,
@@ -243,7 +243,7 @@ struct Decoder<I: Isa> {
 
 impl<I: Isa> Decoder<I> {
     #[inline(always)]
-    fn new(isa: I, table: &[u8; 32]) -> Decoder<I> {
+    fn new(isa: I, table: &[u8; 64]) -> Decoder<I> {
         let zero = isa.splat_b(0);
         Decoder { table: isa.table(table), h1: zero, h2: zero, h3: zero }
     }
@@ -280,11 +280,7 @@ struct Trellis<const BITS: usize>;
 impl<const BITS: usize> Codec for Trellis<BITS> {
     const BITS: usize = BITS;
     const AFFINE: bool = false;
-    const ZERO: f32 = match BITS {
-        8 => 128.0,
-        6 => 63.5,
-        _ => 64.0,
-    };
+    const ZERO: f32 = if BITS == 8 { 128.0 } else { 64.0 };
     #[inline(always)]
     fn levels<I: Isa>(isa: I, d: &mut Decoder<I>, bytes: &[u8]) -> [I::B; 4] {
         let mut out = codes::<I, BITS>(isa, bytes);
@@ -298,7 +294,7 @@ impl<const BITS: usize> Codec for Trellis<BITS> {
             *v = match BITS {
                 2 | 3 => isa.look::<16>(d.table, index),
                 4 => isa.look::<32>(d.table, index),
-                5 => isa.or_b(isa.shl_b::<1>(index), isa.splat_b(1)),
+                5 => isa.look::<64>(d.table, index),
                 _ => index,
             };
         }

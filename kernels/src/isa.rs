@@ -20,7 +20,7 @@ pub trait Isa: Copy + Send + Sync {
     type I: Copy;
     /// 64 x u8.
     type B: Copy;
-    /// A table of up to 32 bytes, ready for [`Isa::look`].
+    /// A table of up to 64 bytes, ready for [`Isa::look`].
     type Table: Copy;
     /// How many tokens one register block of the matrix product serves (a power of two, at most 8).
     const TOKENS: usize;
@@ -108,8 +108,8 @@ pub trait Isa: Copy + Send + Sync {
     /// Shift of 16-bit words: bits cross from byte to byte, callers mask.
     fn shl_b<const N: u32>(self, a: Self::B) -> Self::B;
     /// Makes a table ready.
-    fn table(self, v: &[u8; 32]) -> Self::Table;
-    /// `table[byte]` for bytes below N (16 or 32).
+    fn table(self, v: &[u8; 64]) -> Self::Table;
+    /// `table[byte]` for bytes below N (16, 32 or 64).
     fn look<const N: usize>(self, table: Self::Table, at: Self::B) -> Self::B;
     /// Adds to integer lane i the product of unsigned bytes 4i..4i+4 of `w`, all at most 127, with signed bytes of `x`.
     fn dot_u7(self, acc: Self::I, w: Self::B, x: Self::B) -> Self::I;

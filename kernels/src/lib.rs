@@ -17,6 +17,7 @@ mod quantize;
 mod rotate;
 #[cfg(test)]
 mod tests;
+pub mod training;
 mod trellis;
 
 pub use arena::{ALIGN, Arena, Matrix};

@@ -69,12 +69,13 @@ impl Kernel for Trellis<'_> {
         let padded = self.cols.next_multiple_of(16);
         let mut x = vec![[0.0f32; 16]; padded];
         let mut coding = trellis::Coding::default();
+        let levels = levels::of(self.format);
+        let search = if levels.is_empty() { None } else { Some(trellis::Search::new(levels)) };
         for (rows, out) in self.rows.chunks(16 * self.cols).zip(self.out.chunks_exact_mut(self.format.bytes(16, self.cols))) {
             transpose_rotated(isa, rows, self.cols, &mut x);
-            if self.format.bits() == 8 {
-                trellis::round(isa, self.format, &x, &mut coding);
-            } else {
-                trellis::encode(isa, self.format, &x, &mut coding);
+            match &search {
+                Some(search) => trellis::encode(isa, self.format, search, &x, &mut coding),
+                None => trellis::round(isa, self.format, &x, &mut coding),
             }
             let (heads, packed) = out.split_at_mut(64 + 16 * coding.scales.len());
             heads.as_chunks_mut::<4>().0.iter_mut().zip(coding.row_scales).for_each(|(to, s)| *to = s.to_le_bytes());
@@ -86,7 +87,7 @@ impl Kernel for Trellis<'_> {
 
 /// Up to 16 rows, rotated, as (padded inputs) of 16 rows; zeros where there is no row or input.
 #[inline(always)]
-fn transpose_rotated<I: Isa>(isa: I, rows: &[f32], cols: usize, x: &mut [[f32; 16]]) {
+pub(crate) fn transpose_rotated<I: Isa>(isa: I, rows: &[f32], cols: usize, x: &mut [[f32; 16]]) {
     let block = rotate::block(x.len());
     if rows.len() < 16 * cols {
         x.fill([0.0; 16]);
@@ -152,10 +153,7 @@ fn packed_row(format: Format, cols: usize, tile: &[u8], row: usize, out: &mut [f
         return;
     }
     let row_scale = f32::from_le_bytes([head[4 * row], head[4 * row + 1], head[4 * row + 2], head[4 * row + 3]]);
-    let mut values = [0.0f32; 128];
-    if bits < 8 {
-        levels::values(format, &mut values[..2 << bits]);
-    }
+    let levels = levels::of(format);
     let mut history = [[0usize; 3]; 4];
     let mut w = vec![[0.0f32; 16]; padded / 16];
     for (j, w) in w.as_flattened_mut().iter_mut().enumerate() {
@@ -166,7 +164,7 @@ fn packed_row(format: Format, cols: usize, tile: &[u8], row: usize, out: &mut [f
             let h = &mut history[j % 4];
             let index = 4 * (code >> 1) + 2 * ((code & 1) ^ h[0] ^ h[2]) + h[1];
             *h = [code & 1, h[0], h[1]];
-            values[index]
+            f32::from(levels[index])
         };
         *w = row_scale * f32::from(scales[16 * (j / group) + row] as i8) * level;
     }

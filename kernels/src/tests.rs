@@ -147,34 +147,34 @@ fn zeros_stay_zeros_and_rows_keep_to_themselves() {
     }
 }
 
-/// The encoder against the published table of the format (a Python reference implementation on Gaussian rows).
+/// The encoder against the errors that the tables were trained to; behind them, what the format was designed with.
 #[test]
 fn squared_errors_reach_the_reference() {
     let w = gaussian(64 * 1024, 3);
-    let reference = [
-        ("t2g16", 0.064),
-        ("t2g128", 0.085),
-        ("t3g16", 0.0151),
-        ("t3g128", 0.0220),
-        ("t4g16", 0.00352),
-        ("t4g32", 0.00448),
-        ("t4g64", 0.00526),
-        ("t4g128", 0.00586),
-        ("t5g16", 0.00115),
-        ("t5g128", 0.00209),
-        ("t6g64", 0.00045),
-        ("a2g32", 0.153),
-        ("a3g64", 0.0367),
-        ("a4g128", 0.0100),
-        ("a4g64", 0.0080),
+    let reference: [(&str, f64, f64); 15] = [
+        ("t2g16", 0.0627, 0.064),
+        ("t2g128", 0.0840, 0.085),
+        ("t3g16", 0.0147, 0.0151),
+        ("t3g128", 0.0213, 0.0220),
+        ("t4g16", 0.00343, 0.0036),
+        ("t4g32", 0.00430, 0.0043),
+        ("t4g64", 0.00486, 0.00526),
+        ("t4g128", 0.00529, 0.0053),
+        ("t5g16", 0.00085, 0.00115),
+        ("t5g128", 0.00136, 0.0020),
+        ("t6g64", 0.00043, 0.00045),
+        ("a2g32", 0.153, 0.153),
+        ("a3g64", 0.0367, 0.0367),
+        ("a4g128", 0.0100, 0.0100),
+        ("a4g64", 0.0080, 0.0080),
     ];
     let mut far = Vec::new();
-    for (name, want) in reference {
+    for (name, trained, designed) in reference {
         let format: Format = name.parse().expect("a format");
         let error = relative_error(format, &w, 1024);
-        eprintln!("{name:<7} {:.3} bits  {error:.5}  reference {want}", format.bytes(64, 1024) as f64 * 8.0 / 65536.0);
-        if error > 1.03 * want {
-            far.push(format!("{name}: {error:.5} against {want}"));
+        eprintln!("{name:<7} {:.3} bits  {error:.5}  trained {trained}, designed {designed}", format.bytes(64, 1024) as f64 * 8.0 / 65536.0);
+        if error > 1.03 * trained.min(designed) {
+            far.push(format!("{name}: {error:.5} against {trained} and {designed}"));
         }
     }
     assert!(far.is_empty(), "{far:?}");

@@ -4,7 +4,7 @@
 //! which quarter ("subset") of the level table may be used, so the cheapest coding is a shortest path through eight
 //! states (Viterbi; trellis-coded quantization, Marcellin and Fischer 1990). Scales start with the group's largest
 //! magnitude on the most negative level and are refitted by least squares between two searches.
-use crate::{Format, isa::Isa, levels};
+use crate::{Format, isa::Isa};
 
 /// Buffers that one thread needs, and the result: codes and scales of a tile.
 #[derive(Default)]
@@ -19,53 +19,45 @@ pub struct Coding {
     wanted: Vec<[f32; 16]>,
     products: Vec<[f32; 16]>,
     squares: Vec<[f32; 16]>,
-    kept: Vec<[f32; 16]>,
-    best: Vec<[f32; 16]>,
     decisions: Vec<[u16; 8]>,
     bins: Vec<[u8; 16]>,
 }
 
-/// Starting scales that are tried, as parts of the one that puts the largest magnitude on the outermost level.
-fn starts(format: Format) -> &'static [f32] {
-    match (format.bits(), format.group()) {
-        // Few levels on many weights: where to clip matters most (12 % less error at 2 bits and groups of 128).
-        (2, 32..) => &[0.8, 0.9, 1.0, 1.1],
-        (3..=6, 32..) => &[0.82, 1.0],
-        _ => &[1.0],
-    }
-}
+/// Searches: with the starting scales, then with refitted ones. A third lowers the error by less than 1 %.
+const SEARCHES: usize = 2;
 
 /// Codes a tile of rotated weights, `x` being (padded inputs) of 16 rows, as a trellis format of 2 to 6 bits.
 #[inline(always)]
-pub fn encode<I: Isa>(isa: I, format: Format, x: &[[f32; 16]], c: &mut Coding) {
+pub fn encode<I: Isa>(isa: I, format: Format, search: &Search, x: &[[f32; 16]], c: &mut Coding) {
     let groups = x.len().div_ceil(format.group());
     c.codes.resize(x.len(), [0; 16]);
     c.scales.resize(groups, [0; 16]);
     for v in [&mut c.wanted, &mut c.products, &mut c.squares] {
         v.resize(groups, [0.0; 16]);
     }
-    for v in [&mut c.best, &mut c.kept] {
-        v.resize(groups, [0.0; 16]);
-    }
-    let search = Search::new(format);
-    c.best.fill([-1.0; 16]);
-    for start in starts(format) {
-        outermost(isa, format, x, start / 64.0, &mut c.wanted);
+    outermost(isa, format, x, 1.0 / 64.0, &mut c.wanted);
+    for s in 0..SEARCHES {
+        if s > 0 {
+            refit(isa, c);
+        }
         eight_bits(isa, c);
         search.run(isa, format, x, c);
-        keep_best(isa, c);
-    }
-    for _ in 0..REFITS {
-        std::mem::swap(&mut c.wanted, &mut c.kept);
-        eight_bits(isa, c);
-        search.run(isa, format, x, c);
-        c.best.fill([-1.0; 16]);
-        keep_best(isa, c);
     }
 }
 
-/// Searches with refitted scales after the first ones: a second lowers the error by less than 1 %.
-const REFITS: usize = 1;
+/// Squared error of the last coding, and squared norm, of a tile that [`encode`] coded.
+pub fn squared_error(format: Format, x: &[[f32; 16]], c: &Coding) -> (f64, f64) {
+    let (mut error, mut norm) = (0.0, 0.0);
+    for (g, x) in x.chunks(format.group()).enumerate() {
+        for r in 0..16 {
+            let energy: f64 = x.iter().map(|x| f64::from(x[r]).powi(2)).sum();
+            let scale = f64::from(c.row_scales[r]) * f64::from(c.scales[g][r]);
+            error += energy + scale * (scale * f64::from(c.squares[g][r]) - 2.0 * f64::from(c.products[g][r]));
+            norm += energy;
+        }
+    }
+    (error, norm)
+}
 
 /// 8 bits: rounding to signed codes with the same scales, no trellis.
 #[inline(always)]
@@ -119,17 +111,11 @@ fn eight_bits<I: Isa>(isa: I, c: &mut Coding) {
     }
 }
 
-/// Per group: the least-squares scale of the last search's levels, (x * level) / level^2, where it explains more of
-/// the group's energy than the best so far.
+/// Per group: the least-squares scale of the last search's levels, (x * level) / level^2.
 #[inline(always)]
-fn keep_best<I: Isa>(isa: I, c: &mut Coding) {
-    for (((kept, best), p), s) in c.kept.iter_mut().zip(&mut c.best).zip(&c.products).zip(&c.squares) {
-        let (p, s) = (isa.load(p), isa.max(isa.load(s), isa.splat(1e-30)));
-        let scale = isa.div(p, s);
-        let explained = isa.mul(p, scale);
-        let better = isa.lt(isa.load(best), explained);
-        isa.store(isa.select(better, explained, isa.load(best)), best);
-        isa.store(isa.select(better, scale, isa.load(kept)), kept);
+fn refit<I: Isa>(isa: I, c: &mut Coding) {
+    for ((wanted, p), s) in c.wanted.iter_mut().zip(&c.products).zip(&c.squares) {
+        isa.store(isa.div(isa.load(p), isa.max(isa.load(s), isa.splat(1e-30))), wanted);
     }
 }
 
@@ -139,39 +125,30 @@ const fn subset(state: usize, u: usize) -> usize {
 }
 
 /// A format's levels, ready to be searched.
-struct Search {
-    /// Levels by index; 0 stands for 0.
-    values: [f32; 128],
-    /// Distance of neighbouring levels where they are uniform.
-    step: f32,
+pub struct Search {
+    /// Levels by index.
+    values: [i8; 128],
     /// Per bin of width 1 from -64: the nearest level of each subset, as four signed bytes.
     nearest: [u32; 128],
     /// Per bin: the index of that level divided by four, as four bytes.
     quarter: [[u8; 4]; 128],
-    count: usize,
 }
 
 impl Search {
-    fn new(format: Format) -> Search {
-        let count = 2 << format.bits();
-        let mut s = Search { values: [0.0; 128], step: 128.0 / count as f32, nearest: [0; 128], quarter: [[0; 4]; 128], count };
-        levels::values(format, &mut s.values[..count]);
-        if format.bits() <= 4 {
-            for bin in 0..128 {
-                let centre = bin as f32 - 63.5;
-                let mut bytes = [0u8; 4];
-                for (c, byte) in bytes.iter_mut().enumerate() {
-                    let mut best = c;
-                    for i in (c..count).step_by(4) {
-                        if (s.values[i] - centre).abs() < (s.values[best] - centre).abs() {
-                            best = i;
-                        }
-                    }
-                    *byte = s.values[best] as i8 as u8;
-                    s.quarter[bin][c] = (best / 4) as u8;
-                }
-                s.nearest[bin] = u32::from_le_bytes(bytes);
+    /// `levels` are `2 << bits` numbers from -64 to 63, rising.
+    pub fn new(levels: &[i8]) -> Search {
+        let mut s = Search { values: [0; 128], nearest: [0; 128], quarter: [[0; 4]; 128] };
+        s.values[..levels.len()].copy_from_slice(levels);
+        for bin in 0..128 {
+            let centre = bin as f32 - 63.5;
+            let mut bytes = [0u8; 4];
+            for (c, byte) in bytes.iter_mut().enumerate() {
+                let distance = |i: usize| (f32::from(levels[i]) - centre).abs();
+                let best = (c..levels.len()).step_by(4).min_by(|&a, &b| distance(a).total_cmp(&distance(b))).unwrap_or(c);
+                *byte = levels[best] as u8;
+                s.quarter[bin][c] = (best / 4) as u8;
             }
+            s.nearest[bin] = u32::from_le_bytes(bytes);
         }
         s
     }
@@ -184,19 +161,17 @@ impl Search {
         c.decisions.resize(x.len() / 4, [0; 8]);
         c.bins.resize(x.len() / 4, [0; 16]);
         for q in 0..4 {
-            let last =
-                if format.bits() <= 4 { self.forward::<I, true>(isa, format, x, q, c) } else { self.forward::<I, false>(isa, format, x, q, c) };
-            if format.bits() <= 4 { self.back::<I, true>(isa, format, x, q, last, c) } else { self.back::<I, false>(isa, format, x, q, last, c) }
+            let last = self.forward(isa, format, x, q, c);
+            self.back(isa, format, x, q, last, c);
         }
     }
 
     /// Costs of the eight states along sequence q; the bit planes of each row's cheapest last state.
     #[inline(always)]
-    fn forward<I: Isa, const TABLE: bool>(&self, isa: I, format: Format, x: &[[f32; 16]], q: usize, c: &mut Coding) -> [u16; 3] {
+    fn forward<I: Isa>(&self, isa: I, format: Format, x: &[[f32; 16]], q: usize, c: &mut Coding) -> [u16; 3] {
         let mut cost = [isa.splat(1e30); 8];
         cost[0] = isa.splat(0.0);
         let per_group = format.group() / 4;
-        let half = (self.count as f32 - 1.0) / 2.0;
         let steps = x.chunks_exact(4).zip(c.decisions.iter_mut()).zip(c.bins.iter_mut());
         let mut scale = isa.splat(0.0);
         let mut inverse = scale;
@@ -209,24 +184,13 @@ impl Search {
             let y = isa.mul(x, inverse);
             let mut level = [isa.splat(0.0); 4];
             let mut stored = [0i32; 16];
-            if TABLE {
-                let bin = isa.trunc(isa.max(isa.min(isa.add(y, isa.splat(64.0)), isa.splat(127.0)), isa.splat(0.0)));
-                let found = isa.lookup(&self.nearest, bin);
-                isa.store_i(bin, &mut stored);
-                level[0] = isa.to_f(isa.shr_i::<24>(isa.shl_i::<24>(found)));
-                level[1] = isa.to_f(isa.shr_i::<24>(isa.shl_i::<16>(found)));
-                level[2] = isa.to_f(isa.shr_i::<24>(isa.shl_i::<8>(found)));
-                level[3] = isa.to_f(isa.shr_i::<24>(found));
-            } else {
-                // The four levels around y, lowest first: index r + i belongs to subset (r + i) mod 4.
-                let at = isa.fma(y, isa.splat(1.0 / self.step), isa.splat(half - 1.5));
-                let r = isa.round(isa.max(isa.min(at, isa.splat(self.count as f32 - 4.0)), isa.splat(0.0)));
-                isa.store_i(r, &mut stored);
-                for (s, level) in level.iter_mut().enumerate() {
-                    let index = isa.add_i(r, isa.and_i(isa.sub_i(isa.splat_i(s as i32), r), isa.splat_i(3)));
-                    *level = isa.mul(isa.sub(isa.to_f(index), isa.splat(half)), isa.splat(self.step));
-                }
-            }
+            let bin = isa.trunc(isa.max(isa.min(isa.add(y, isa.splat(64.0)), isa.splat(127.0)), isa.splat(0.0)));
+            let found = isa.lookup(&self.nearest, bin);
+            isa.store_i(bin, &mut stored);
+            level[0] = isa.to_f(isa.shr_i::<24>(isa.shl_i::<24>(found)));
+            level[1] = isa.to_f(isa.shr_i::<24>(isa.shl_i::<16>(found)));
+            level[2] = isa.to_f(isa.shr_i::<24>(isa.shl_i::<8>(found)));
+            level[3] = isa.to_f(isa.shr_i::<24>(found));
             *bins = stored.map(|v| v as u8);
             let mut distance = [isa.splat(0.0); 4];
             for (d, level) in distance.iter_mut().zip(level) {
@@ -255,7 +219,7 @@ impl Search {
 
     /// Follows the decisions back, 16 rows at once as bit planes of their states, and writes the codes.
     #[inline(always)]
-    fn back<I: Isa, const TABLE: bool>(&self, isa: I, format: Format, x: &[[f32; 16]], q: usize, last: [u16; 3], c: &mut Coding) {
+    fn back<I: Isa>(&self, isa: I, format: Format, x: &[[f32; 16]], q: usize, last: [u16; 3], c: &mut Coding) {
         let [mut s0, mut s1, mut s2] = last;
         let per_group = format.group() / 4;
         for t in (0..x.len() / 4).rev() {
@@ -271,13 +235,8 @@ impl Search {
             let mut level = [0.0; 16];
             for i in 0..16 {
                 let subset = usize::from((subset_low >> i & 1) | (subset_high >> i & 1) << 1);
-                let quarter = if TABLE {
-                    usize::from(self.quarter[usize::from(bins[i] & 127)][subset])
-                } else {
-                    let r = usize::from(bins[i]);
-                    (r + (subset.wrapping_sub(r) & 3)) / 4
-                };
-                level[i] = self.values[(4 * quarter + subset) & 127];
+                let quarter = usize::from(self.quarter[usize::from(bins[i] & 127)][subset]);
+                level[i] = f32::from(self.values[(4 * quarter + subset) & 127]);
                 codes[i] = (quarter << 1) as u8 | (u >> i & 1) as u8;
             }
             let g = t / per_group;

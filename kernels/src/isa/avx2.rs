@@ -31,7 +31,7 @@ impl Isa for Avx2 {
     type F = [__m256; 2];
     type I = [__m256i; 2];
     type B = [__m256i; 2];
-    type Table = [__m256i; 2];
+    type Table = [__m256i; 4];
     const TOKENS: usize = 4;
 
     #[inline(always)]
@@ -228,21 +228,21 @@ impl Isa for Avx2 {
         op!([_mm256_sll_epi16(a[0], n), _mm256_sll_epi16(a[1], n)])
     }
     #[inline(always)]
-    fn table(self, v: &[u8; 32]) -> Self::Table {
-        op!([
-            _mm256_broadcastsi128_si256(_mm_loadu_si128(v.as_ptr().cast())),
-            _mm256_broadcastsi128_si256(_mm_loadu_si128(v.as_ptr().add(16).cast()))
-        ])
+    fn table(self, v: &[u8; 64]) -> Self::Table {
+        let quarters = v.as_chunks::<16>().0;
+        core::array::from_fn(|i| op!(_mm256_broadcastsi128_si256(_mm_loadu_si128(quarters[i].as_ptr().cast()))))
     }
     #[inline(always)]
     fn look<const N: usize>(self, table: Self::Table, at: Self::B) -> Self::B {
         let one = |at: __m256i| {
-            let low = op!(_mm256_shuffle_epi8(table[0], at));
+            let quarter = |i: usize| op!(_mm256_shuffle_epi8(table[i], at));
             if N <= 16 {
-                return low;
+                return quarter(0);
             }
-            // Bit 4 of the index, moved to the sign bit, picks the upper half of the table.
-            op!(_mm256_blendv_epi8(low, _mm256_shuffle_epi8(table[1], at), _mm256_slli_epi16::<3>(at)))
+            // Bits 4 and 5 of the index, moved to the sign bit, pick the quarter of the table.
+            let odd = op!(_mm256_slli_epi16::<3>(at));
+            let half = |i: usize| op!(_mm256_blendv_epi8(quarter(i), quarter(i + 1), odd));
+            if N <= 32 { half(0) } else { op!(_mm256_blendv_epi8(half(0), half(2), _mm256_slli_epi16::<2>(at))) }
         };
         [one(at[0]), one(at[1])]
     }

@@ -28,7 +28,7 @@ impl<const VNNI: bool, const VBMI: bool> Isa for Avx512<VNNI, VBMI> {
     type F = __m512;
     type I = __m512i;
     type B = __m512i;
-    type Table = [__m512i; 2];
+    type Table = [__m512i; 4];
     const TOKENS: usize = 8;
 
     #[inline(always)]
@@ -208,24 +208,31 @@ impl<const VNNI: bool, const VBMI: bool> Isa for Avx512<VNNI, VBMI> {
         op!(_mm512_slli_epi16::<N>(a))
     }
     #[inline(always)]
-    fn table(self, v: &[u8; 32]) -> Self::Table {
-        op!(if VBMI {
-            [_mm512_broadcast_i64x4(_mm256_loadu_si256(v.as_ptr().cast())); 2]
-        } else {
-            [_mm512_broadcast_i32x4(_mm_loadu_si128(v.as_ptr().cast())), _mm512_broadcast_i32x4(_mm_loadu_si128(v.as_ptr().add(16).cast()))]
-        })
+    fn table(self, v: &[u8; 64]) -> Self::Table {
+        if VBMI {
+            return [self.load_b(v); 4];
+        }
+        let quarters = v.as_chunks::<16>().0;
+        core::array::from_fn(|i| op!(_mm512_broadcast_i32x4(_mm_loadu_si128(quarters[i].as_ptr().cast()))))
     }
     #[inline(always)]
     fn look<const N: usize>(self, table: Self::Table, at: __m512i) -> __m512i {
         if VBMI {
             return op!(_mm512_permutexvar_epi8(at, table[0]));
         }
+        let mut found = op!(_mm512_shuffle_epi8(table[0], at));
         if N <= 16 {
-            return op!(_mm512_shuffle_epi8(table[0], at));
+            return found;
         }
-        // Bit 4 of the index picks the upper half of the table.
-        let upper = op!(_mm512_test_epi8_mask(at, _mm512_set1_epi8(16)));
-        op!(_mm512_mask_shuffle_epi8(_mm512_shuffle_epi8(table[0], at), upper, table[1], at))
+        // Bit 4 of the index picks the odd quarters of the table, bit 5 the upper half.
+        let odd = op!(_mm512_test_epi8_mask(at, _mm512_set1_epi8(16)));
+        found = op!(_mm512_mask_shuffle_epi8(found, odd, table[1], at));
+        if N <= 32 {
+            return found;
+        }
+        let upper = op!(_mm512_test_epi8_mask(at, _mm512_set1_epi8(32)));
+        found = op!(_mm512_mask_shuffle_epi8(found, upper & !odd, table[2], at));
+        op!(_mm512_mask_shuffle_epi8(found, upper & odd, table[3], at))
     }
     #[inline(always)]
     fn dot_u7(self, acc: __m512i, w: __m512i, x: __m512i) -> __m512i {

@@ -11,7 +11,7 @@ impl Isa for Scalar {
     type F = [f32; 16];
     type I = [i32; 16];
     type B = [u8; 64];
-    type Table = [u8; 32];
+    type Table = [u8; 64];
     const TOKENS: usize = 4;
 
     #[inline(always)]
@@ -179,11 +179,11 @@ impl Isa for Scalar {
         from_fn(|i| (u16::from_le_bytes([a[i & !1], a[i | 1]]) << N).to_le_bytes()[i & 1])
     }
     #[inline(always)]
-    fn table(self, v: &[u8; 32]) -> [u8; 32] {
+    fn table(self, v: &[u8; 64]) -> [u8; 64] {
         *v
     }
     #[inline(always)]
-    fn look<const N: usize>(self, table: [u8; 32], at: [u8; 64]) -> [u8; 64] {
+    fn look<const N: usize>(self, table: [u8; 64], at: [u8; 64]) -> [u8; 64] {
         from_fn(|i| table[usize::from(at[i]) & (N - 1)])
     }
     #[inline(always)]

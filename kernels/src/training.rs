@@ -1,0 +1,42 @@
+//! What a trellis format would be with another table of levels: how the tables were found.
+use crate::{
+    Format,
+    isa::{Isa, Kernel, Level, dispatch},
+    quantize, trellis,
+};
+use rayon::prelude::*;
+
+/// ||W - Q(W)||^2 / ||W||^2 of row-major (n, cols) weights in a trellis format of 2 to 6 bits whose levels are `levels`
+/// (`2 << bits` of them, rising, from -64 to 63).
+///
+/// # Panics
+/// If the format has another number of levels.
+pub fn error_with(format: Format, levels: &[i8], rows: &[f32], cols: usize) -> f64 {
+    assert!(levels.len() == 2 << format.bits(), "{format} has no table of {} levels", levels.len());
+    let search = trellis::Search::new(levels);
+    let tiles = rows.par_chunks(16 * cols).map(|rows| dispatch(Level::active(), Tile { format, search: &search, rows, cols }));
+    let sums: Vec<(f64, f64)> = tiles.collect();
+    let (error, norm) = sums.into_iter().fold((0.0, 0.0), |a, b| (a.0 + b.0, a.1 + b.1));
+    error / norm
+}
+
+pub use crate::levels::of as levels_of;
+
+struct Tile<'a> {
+    format: Format,
+    search: &'a trellis::Search,
+    rows: &'a [f32],
+    cols: usize,
+}
+
+impl Kernel for Tile<'_> {
+    type Out = (f64, f64);
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) -> (f64, f64) {
+        let mut x = vec![[0.0f32; 16]; self.cols.next_multiple_of(16)];
+        let mut coding = trellis::Coding::default();
+        quantize::transpose_rotated(isa, self.rows, self.cols, &mut x);
+        trellis::encode(isa, self.format, self.search, &x, &mut coding);
+        trellis::squared_error(self.format, &x, &coding)
+    }
+}
