@@ -7,7 +7,7 @@ use crate::{
 use rayon::prelude::*;
 
 /// ||W - Q(W)||^2 / ||W||^2 of row-major (n, cols) weights in a trellis format of 2 to 6 bits whose levels are `levels`
-/// (`2 << bits` of them, rising, from -64 to 63).
+/// (`2 << bits` of them, rising, from -64 to 63), up to the lengths of rows.
 ///
 /// # Panics
 /// If the format has another number of levels.
@@ -37,6 +37,6 @@ impl Kernel for Tile<'_> {
         let mut coding = trellis::Coding::default();
         quantize::transpose_rotated(isa, self.rows, self.cols, &mut x);
         trellis::encode(isa, self.format, self.search, &x, &mut coding);
-        trellis::squared_error(self.format, &x, &coding)
+        trellis::squared_error(&x, &coding)
     }
 }
