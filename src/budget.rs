@@ -32,8 +32,9 @@ pub struct Memory {
     pub budget: Option<u64>,
 }
 
-/// Program text, allocator slack and stacks: a whole run of a 12M-parameter model peaks at 22 MB with its weights.
-const PROGRAM: u64 = 24 << 20;
+/// Program text, allocator slack and stacks, with a tokenizer's working memory: a run of a 12M-parameter model peaks at
+/// 18 MB over its weights.
+const PROGRAM: u64 = 16 << 20;
 /// Resident bytes per byte of tokenizer.json, an estimate from above; the runs of `tests/it/memory.rs` hold it.
 const TOKENIZER: u64 = 12;
 /// Resident bytes per tensor: its entry in the header, its name in the plan.
@@ -42,14 +43,16 @@ const TENSOR: u64 = 2048;
 const LOADERS: u64 = 8;
 /// Tokens per forward at the most and at the least.
 const CHUNKS: std::ops::RangeInclusive<usize> = 32..=512;
-/// Bytes of logits that are alive at once.
-pub const LOGITS: usize = 8 << 20;
+/// Bytes of logits that are alive at once, more than one row of them: 8 MiB, less where that is more than a part in 32.
+pub fn logits_bytes(budget: Option<u64>) -> usize {
+    budget.map_or(8 << 20, |b| (b / 32).min(8 << 20) as usize)
+}
 
-/// Tokens per forward pass of a prompt: 512, fewer where their scratch would take more than an eighth of the budget.
+/// Tokens per forward pass of a prompt: 512, fewer where their scratch would take more than a sixteenth of the budget.
 pub fn chunk(checkpoint: &Checkpoint, limit: Limit) -> usize {
     let mut chunk = *CHUNKS.end();
     if let Limit::Process(budget) = limit {
-        while chunk > *CHUNKS.start() && Transformer::scratch_bytes(checkpoint.config(), chunk) as u64 > budget / 8 {
+        while chunk > *CHUNKS.start() && Transformer::scratch_bytes(checkpoint.config(), chunk) as u64 > budget / 16 {
             chunk /= 2;
         }
     }
@@ -60,13 +63,13 @@ pub fn chunk(checkpoint: &Checkpoint, limit: Limit) -> usize {
 pub fn fixed(checkpoint: &Checkpoint, context: usize, kv: KvElement, chunk: usize, limit: Limit) -> Memory {
     let config = checkpoint.config();
     let tokenizer = std::fs::metadata(checkpoint.folder().join("tokenizer.json")).map_or(0, |m| m.len());
-    let logits = (config.vocab_size * 4).max(LOGITS) as u64;
+    let budget = if let Limit::Process(b) = limit { Some(b) } else { None };
+    let logits = (config.vocab_size * 4).max(logits_bytes(budget)) as u64;
     let forward = Transformer::scratch_bytes(config, chunk.min(context)) as u64 + logits;
     // Both at once: the system's allocator keeps what loading freed, and a quarter more than a forward needs.
     let scratch = forward + forward / 4 + load::buffer_bytes(checkpoint.specs()) * LOADERS;
     let kv_cache = KvCache::bytes(config, context, kv) as u64;
     let other = PROGRAM + TOKENIZER * tokenizer + TENSOR * checkpoint.specs().len() as u64;
-    let budget = if let Limit::Process(b) = limit { Some(b) } else { None };
     Memory { weights: 0, kv_cache, scratch, other, total: kv_cache + scratch + other, budget }
 }
 

@@ -94,8 +94,8 @@ impl fmt::Display for Error {
             Error::UnexpectedTensor(name) => write!(f, "the checkpoint has a tensor {name} that its config.json does not account for"),
             Error::Tensor { name, reason } => write!(f, "tensor {name} {reason}"),
             Error::Budget { need, have, weights_only } => {
-                let (flag, what) = if *weights_only { ("--weights", "the weights") } else { ("--budget", "the process") };
-                write!(f, "{flag} {}: {what} need at least {} ({flag} {need})", size::show(*have), size::show(*need))
+                let (flag, what) = if *weights_only { ("--weights", "the weights need") } else { ("--budget", "the process needs") };
+                write!(f, "{flag} {}: {what} at least {} ({flag} {need})", size::show(*have), size::show(*need))
             }
             Error::Usage(s) | Error::Text(s) | Error::Failed(s) => f.write_str(s),
             Error::Template(s) => write!(f, "chat template: {s}"),

@@ -60,6 +60,6 @@ impl Model {
             Scored { transformer: &m.transformer, kv: m.plan.kv }
         }
         let (own, other) = (scored(self), reference.map(scored));
-        perplexity(&own, other.as_ref(), &tokens, protocol, max_windows, self.plan.chunk, budget::LOGITS, progress)
+        perplexity(&own, other.as_ref(), &tokens, protocol, max_windows, self.plan.chunk, budget::logits_bytes(self.plan.memory.budget), progress)
     }
 }

@@ -69,9 +69,44 @@ impl Tokenizer {
     /// # Errors
     /// Where the tokenizer refuses the text.
     pub fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>, Error> {
-        let encoded = self.inner.encode_fast(text, false).map_err(|e| Error::Failed(format!("the tokenizer failed: {e}")))?;
         let bos = self.bos.filter(|_| special);
-        Ok(bos.into_iter().chain(encoded.get_ids().iter().copied()).collect())
+        Ok(bos.into_iter().chain(self.encode_by(PIECE, text)?).collect())
+    }
+
+    /// The same by pieces of about `piece` bytes: encoding a text at once takes a hundred times its size.
+    ///
+    /// A piece is encoded with the line before it, and with what follows up to its end; tokens are taken up to a line's
+    /// start at which a token starts too, with a line or more behind it. Merges and patterns of the known tokenizers do not
+    /// see farther than that.
+    fn encode_by(&self, piece: usize, text: &str) -> Result<Vec<u32>, Error> {
+        let failed = |e| Error::Failed(format!("the tokenizer failed: {e}"));
+        let mut tokens = Vec::new();
+        let (mut start, mut size) = (0, piece);
+        while text.len() - start > size {
+            let before = text[..start.saturating_sub(1)].rfind('\n').map_or(0, |at| at + 1);
+            let part = &text[before..text.floor_char_boundary(start + size)];
+            let encoded = self.inner.encode(part, false).map_err(failed)?;
+            let starts = encoded.get_offsets().iter().map(|&(from, _)| from);
+            let lines = part.rmatch_indices('\n').map(|(at, _)| at + 1).skip(1).take_while(|&at| before + at > start);
+            let found = lines.filter_map(|at| starts.clone().position(|from| from == at)).next();
+            let first = if start == 0 { Some(0) } else { starts.clone().position(|from| from == start - before) };
+            match (first, found) {
+                (Some(first), Some(last)) => {
+                    tokens.extend_from_slice(&encoded.get_ids()[first..last]);
+                    (start, size) = (before + encoded.get_offsets()[last].0, piece);
+                }
+                // One long line: farther ahead there is an end to it, or the text ends.
+                _ => size *= 2,
+            }
+        }
+        let before = text[..start.saturating_sub(1)].rfind('\n').map_or(0, |at| at + 1);
+        if start == 0 {
+            return Ok(self.inner.encode_fast(text, false).map_err(failed)?.get_ids().to_vec());
+        }
+        let encoded = self.inner.encode(&text[before..], false).map_err(failed)?;
+        let rest = encoded.get_offsets().iter().zip(encoded.get_ids()).skip_while(|((from, _), _)| *from < start - before);
+        tokens.extend(rest.map(|(_, &id)| id));
+        Ok(tokens)
     }
 
     /// Text of tokens, special ones left out.
@@ -95,6 +130,8 @@ impl Tokenizer {
     }
 }
 
+/// Bytes of a text that are encoded at a time.
+const PIECE: usize = 16 << 10;
 /// Tokens of the text before that a decoder starts with.
 const CONTEXT: usize = 8;
 /// What stands for bytes that are no character, or none yet.
@@ -233,6 +270,19 @@ mod tests {
                     let shown = t.decode(&head).expect("decodes");
                     assert_eq!(format!("{shown}{}", streamed(&t, &[head.clone(), tail].concat(), head.len())), whole, "{kind} at {at}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn pieces_give_the_tokens_of_the_whole() {
+        let lines =
+            [" = Heading = ", "", " ", "a town on a an\tat  ", "日本語 😀", "  ", "don't   stop 1850 .", &"no end ".repeat(40), "\r", "\u{2028}x"];
+        let text: String = (0..400usize).map(|i| format!("{}\n", lines[i * i % 37 % lines.len()])).collect();
+        for (kind, t) in [("level", byte_level()), ("fallback", byte_fallback())] {
+            let whole = t.encode_by(usize::MAX, &text).expect("encodes");
+            for piece in [1, 40, 64, 300, 2000, text.len() - 1] {
+                assert!(t.encode_by(piece, &text).expect("encodes") == whole, "{kind}, pieces of {piece}");
             }
         }
     }
