@@ -1,7 +1,10 @@
 //! Parses, calls the library, prints: results to stdout, everything else to stderr.
 mod args;
+mod bench;
+mod cache;
 mod chat;
 mod compare;
+mod doctor;
 mod eval;
 mod generate;
 mod open;
@@ -43,6 +46,9 @@ fn command(args: &Args) -> Result<(), Error> {
         Command::Generate(a) => generate::run(args, a),
         Command::Chat(a) => chat::run(args, a),
         Command::EvalPpl(a) => eval::run(args, a),
+        Command::Bench(a) => bench::run(args, a),
+        Command::Doctor(a) => doctor::run(a),
+        Command::Cache(a) => cache::run(a),
         Command::Compare(a) => compare::run(args, a),
     }
 }

@@ -28,8 +28,10 @@ mod error;
 mod generate;
 mod header;
 mod load;
+mod machine;
 mod memory;
 mod model;
+pub mod packed;
 mod perplexity;
 pub mod plan;
 mod rd_curve;
@@ -43,6 +45,8 @@ pub use budget::{Limit, Memory};
 pub use checkpoint::{Checkpoint, TensorInfo};
 pub use error::Error;
 pub use generate::{Generator, Stats};
+pub use load::{Loaded, load};
+pub use machine::{Available, available, read_bandwidth};
 pub use memory::peak_rss;
 pub use model::Model;
 pub use perplexity::{Protocol, Report, Running};
@@ -51,7 +55,7 @@ pub use ram_kernels::{Format, KvElement};
 pub use ram_models::{Config, Kind, KvCache, TensorSpec, Transformer};
 pub use rd_curve::Point;
 pub use sampler::{Sampler, Sampling};
-pub use template::{Message, render};
+pub use template::{Message, Template};
 pub use tokenizer::{Decoder, Tokenizer};
 
 /// The instruction set that kernels run on, or a sentence where `RAM_RUN_ISA` names none that this machine has.

@@ -21,8 +21,23 @@ pub fn buffer_bytes(specs: &[TensorSpec]) -> u64 {
 
 /// A checkpoint's weights in memory, as its plan says.
 pub struct Loaded {
+    /// All packed matrices, placed by [`places`].
+    pub(crate) arena: Arc<Arena>,
+    /// Norms and biases, in the plan's order.
+    pub(crate) vectors: Vec<Vec<f32>>,
     matrices: HashMap<String, Matrix>,
-    vectors: HashMap<String, Vec<f32>>,
+    by_name: HashMap<String, usize>,
+}
+
+/// Where each of the plan's matrices starts in the arena, in the plan's order, and the arena's size.
+pub fn places(plan: &Plan) -> (Vec<usize>, usize) {
+    let mut len = 0;
+    let starts = plan.entries.iter().filter(|e| e.spec.kind.is_matrix()).map(|e| {
+        let start = len;
+        len += (e.bytes as usize).next_multiple_of(ram_kernels::ALIGN);
+        start
+    });
+    (starts.collect(), len)
 }
 
 /// Reads and quantizes every tensor of the plan. `done` is told the number of weights that each piece had, from the
@@ -32,12 +47,7 @@ pub struct Loaded {
 /// Where the checkpoint cannot be read, or a weight is not finite (the tensor is named).
 pub fn load(checkpoint: &Checkpoint, plan: &Plan, done: &(dyn Fn(usize) + Sync)) -> Result<Loaded, Error> {
     let matrices: Vec<&crate::plan::Entry> = plan.entries.iter().filter(|e| e.spec.kind.is_matrix()).collect();
-    let mut starts = Vec::with_capacity(matrices.len());
-    let mut len = 0;
-    for e in &matrices {
-        starts.push(len);
-        len += (e.bytes as usize).next_multiple_of(ram_kernels::ALIGN);
-    }
+    let (_, len) = places(plan);
     let mut arena = Arena::new(len).map_err(|source| Error::Io { path: checkpoint.folder().into(), source })?;
     let mut pieces = Vec::new();
     let mut rest = &mut arena.bytes_mut()[..len];
@@ -60,18 +70,21 @@ pub fn load(checkpoint: &Checkpoint, plan: &Plan, done: &(dyn Fn(usize) + Sync))
         Ok::<(), Error>(())
     });
     quantized?;
-    let arena = Arc::new(arena);
-    let place =
-        |(e, at): (&&crate::plan::Entry, usize)| (e.spec.name.clone(), Matrix::new(arena.clone(), at, e.format, e.spec.shape[0], e.spec.shape[1]));
-    let matrices = matrices.iter().zip(starts).map(place).collect();
-    let mut vectors = HashMap::new();
-    for e in plan.entries.iter().filter(|e| !e.spec.kind.is_matrix()) {
-        vectors.insert(e.spec.name.clone(), read_vector(checkpoint, &e.spec.name)?);
-    }
-    Ok(Loaded { matrices, vectors })
+    let vectors = plan.entries.iter().filter(|e| !e.spec.kind.is_matrix()).map(|e| read_vector(checkpoint, &e.spec.name));
+    let vectors = vectors.collect::<Result<_, _>>()?;
+    Ok(Loaded::new(plan, arena, vectors))
 }
 
 impl Loaded {
+    /// Weights that lie in `arena` where [`places`] says, and norms and biases in the plan's order.
+    pub(crate) fn new(plan: &Plan, arena: Arena, vectors: Vec<Vec<f32>>) -> Loaded {
+        let arena = Arc::new(arena);
+        let matrices = plan.entries.iter().filter(|e| e.spec.kind.is_matrix()).zip(places(plan).0);
+        let matrices = matrices.map(|(e, at)| (e.spec.name.clone(), Matrix::new(arena.clone(), at, e.format, e.spec.shape[0], e.spec.shape[1])));
+        let by_name = plan.entries.iter().filter(|e| !e.spec.kind.is_matrix()).enumerate().map(|(i, e)| (e.spec.name.clone(), i));
+        Loaded { matrices: matrices.collect(), by_name: by_name.collect(), arena, vectors }
+    }
+
     /// The model made of these weights.
     ///
     /// # Errors
@@ -87,7 +100,7 @@ impl Weights for Loaded {
         self.matrices.get(&spec.name).cloned().ok_or_else(|| Error::MissingTensor(spec.name.clone()))
     }
     fn vector(&self, spec: &TensorSpec) -> Result<Vec<f32>, Error> {
-        self.vectors.get(&spec.name).cloned().ok_or_else(|| Error::MissingTensor(spec.name.clone()))
+        self.by_name.get(&spec.name).map(|&i| self.vectors[i].clone()).ok_or_else(|| Error::MissingTensor(spec.name.clone()))
     }
 }
 

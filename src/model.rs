@@ -2,7 +2,7 @@
 use crate::{
     Checkpoint, Error, Plan, Sampler, Sampling, budget,
     generate::Generator,
-    load,
+    load::{self, Loaded},
     perplexity::{Protocol, Report, Running, Scored, perplexity},
     tokenizer::Tokenizer,
 };
@@ -24,10 +24,17 @@ impl Model {
     /// # Errors
     /// Whatever is wrong with the checkpoint's weights or its tokenizer.
     pub fn load(checkpoint: &Checkpoint, plan: &Plan, done: &(dyn Fn(usize) + Sync)) -> Result<Model, Error> {
+        Model::new(checkpoint, plan, &load::load(checkpoint, plan, done)?)
+    }
+
+    /// A model of weights that [`load()`](load::load) or [`packed::read`](crate::packed::read) gave for the same plan.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the checkpoint's tokenizer.
+    pub fn new(checkpoint: &Checkpoint, plan: &Plan, weights: &Loaded) -> Result<Model, Error> {
         let config = checkpoint.config().clone();
         let tokenizer = Tokenizer::open(checkpoint.folder(), config.vocab_size)?;
-        let transformer = load::load(checkpoint, plan, done)?.transformer(config)?;
-        Ok(Model { transformer, tokenizer, plan: plan.clone() })
+        Ok(Model { transformer: weights.transformer(config)?, tokenizer, plan: plan.clone() })
     }
 
     /// An empty KV cache for the plan's context.

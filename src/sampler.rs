@@ -1,6 +1,7 @@
 //! The next token from the logits: penalty, top-k, top-p, min-p, temperature, in this order.
-use crate::Error;
+use crate::{Error, tokenizer};
 use rand_pcg::{Pcg64Mcg, rand_core::Rng};
+use std::path::Path;
 
 /// How tokens are chosen.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,6 +25,28 @@ pub struct Sampling {
 impl Default for Sampling {
     fn default() -> Sampling {
         Sampling { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, repeat_penalty: 1.0, repeat_last_n: 64, seed: 0 }
+    }
+}
+
+impl Sampling {
+    /// What a checkpoint's generation_config.json asks for; where it is silent, temperature 0.8, top-k 40, top-p 0.95,
+    /// min-p 0.05, which suit most models.
+    ///
+    /// # Errors
+    /// If the file is there and is no JSON.
+    pub fn published(folder: &Path) -> Result<Sampling, Error> {
+        let json = tokenizer::json(&folder.join("generation_config.json"))?;
+        let number = |key: &str, silent: f32| json[key].as_f64().map_or(silent, |v| v as f32);
+        // Its authors say how to sample: what they leave out is then off, not ours.
+        let silent = |ours: f32, off: f32| if json["do_sample"] == true { off } else { ours };
+        Ok(Sampling {
+            temperature: if json["do_sample"] == false { 0.0 } else { number("temperature", silent(0.8, 1.0)) },
+            top_k: json["top_k"].as_u64().map_or(silent(40.0, 50.0) as usize, |k| k as usize),
+            top_p: number("top_p", silent(0.95, 1.0)),
+            min_p: number("min_p", silent(0.05, 0.0)),
+            repeat_penalty: number("repetition_penalty", 1.0),
+            ..Sampling::default()
+        })
     }
 }
 

@@ -188,7 +188,8 @@ impl Decoder<'_> {
     }
 }
 
-fn json(path: &Path) -> Result<Value, Error> {
+/// A file of JSON; null where there is none.
+pub(crate) fn json(path: &Path) -> Result<Value, Error> {
     match fs::read_to_string(path) {
         Ok(text) => serde_json::from_str(&text).map_err(|e| Error::File { path: path.into(), reason: format!("is no JSON ({e})") }),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Value::Null),

@@ -37,8 +37,18 @@ pub struct Args {
     /// Threads [default: one per core]
     #[arg(long, global = true)]
     pub threads: Option<NonZeroUsize>,
+    /// Packed weights on disk for the next start [auto: models of 256 MiB or more]
+    #[arg(long, global = true, value_enum, default_value_t = Keep::Auto)]
+    pub cache: Keep,
     #[command(subcommand)]
     pub command: Command,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+pub enum Keep {
+    Auto,
+    Always,
+    Off,
 }
 
 #[derive(Subcommand)]
@@ -51,6 +61,12 @@ pub enum Command {
     Chat(ChatArgs),
     /// Perplexity of a text
     EvalPpl(EvalArgs),
+    /// Speed of loading, prefill and decode, against the machine's own read bandwidth
+    Bench(BenchArgs),
+    /// What this machine has, and which known models fit
+    Doctor(DoctorArgs),
+    /// Packed weights that are kept for the next start
+    Cache(CacheArgs),
     /// Perplexity and KL divergence at equal bytes: this plan, RAM's method, uniform affine, dense
     Compare(CompareArgs),
 }
@@ -73,37 +89,60 @@ pub struct GenerateArgs {
     pub json: bool,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+pub enum Think {
+    On,
+    Off,
+    Hide,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+pub enum Overflow {
+    Stop,
+    Slide,
+}
+
 #[derive(Group)]
 pub struct ChatArgs {
     /// A system message, where the model's template takes one
     #[arg(long)]
     pub system: Option<String>,
+    /// A Jinja template instead of the model's own
+    #[arg(long, value_name = "FILE")]
+    pub chat_template: Option<PathBuf>,
+    /// What the model thinks before it answers, where it does: shown, not asked for, or not shown
+    #[arg(long, value_enum, default_value_t = Think::On)]
+    pub think: Think,
+    /// When the context is full: stop, or forget the oldest messages
+    #[arg(long, value_enum, default_value_t = Overflow::Stop)]
+    pub overflow: Overflow,
     #[command(flatten)]
     pub sampling: SamplingArgs,
 }
 
+/// What is not given here comes from the model's generation_config.json.
 #[derive(Group)]
 pub struct SamplingArgs {
-    /// Temperature; 0 always takes the likeliest token
-    #[arg(long, default_value_t = 0.8)]
-    pub temp: f32,
-    /// Only the K likeliest tokens; 0 for all
-    #[arg(long, default_value_t = 40)]
-    pub top_k: usize,
-    /// Only the likeliest tokens that together have this probability
-    #[arg(long, default_value_t = 0.95)]
-    pub top_p: f32,
-    /// Only tokens at least this fraction as likely as the likeliest
-    #[arg(long, default_value_t = 0.05)]
-    pub min_p: f32,
-    /// Divide the logits of the last 64 tokens by this
-    #[arg(long, default_value_t = 1.0)]
-    pub repeat_penalty: f32,
+    /// Temperature; 0 always takes the likeliest token [default: the model's own, else 0.8]
+    #[arg(long)]
+    pub temp: Option<f32>,
+    /// Only the K likeliest tokens; 0 for all [default: the model's own, else 40]
+    #[arg(long)]
+    pub top_k: Option<usize>,
+    /// Only the likeliest tokens that together have this probability [default: the model's own, else 0.95]
+    #[arg(long)]
+    pub top_p: Option<f32>,
+    /// Only tokens at least this fraction as likely as the likeliest [default: the model's own, else 0.05]
+    #[arg(long)]
+    pub min_p: Option<f32>,
+    /// Divide the logits of the last 64 tokens by this [default: the model's own, else 1]
+    #[arg(long)]
+    pub repeat_penalty: Option<f32>,
     /// Seed of the sampler: same seed, same text
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
     /// Tokens at most
-    #[arg(long, default_value_t = 256)]
+    #[arg(long, default_value_t = 1024)]
     pub max_tokens: usize,
 }
 
@@ -139,6 +178,64 @@ pub struct WindowArgs {
     /// Windows at most
     #[arg(long, value_name = "N")]
     pub max_windows: Option<usize>,
+}
+
+#[derive(Group)]
+pub struct BenchArgs {
+    /// Prompt lengths to prefill
+    #[arg(long, short = 'p', value_delimiter = ',', default_value = "16,512", value_name = "TOKENS")]
+    pub prompt: Vec<usize>,
+    /// Tokens to decode
+    #[arg(long, short = 'n', value_delimiter = ',', default_value = "128", value_name = "TOKENS")]
+    pub generate: Vec<usize>,
+    /// Tokens that are in the KV cache before
+    #[arg(long, short, value_delimiter = ',', default_value = "0", value_name = "TOKENS")]
+    pub depth: Vec<usize>,
+    /// Runs of each test, after one to warm up
+    #[arg(long, short, default_value_t = 5)]
+    pub repeat: usize,
+    /// The table as JSON
+    #[arg(long, conflicts_with = "csv")]
+    pub json: bool,
+    /// The table as CSV
+    #[arg(long)]
+    pub csv: bool,
+}
+
+#[derive(Group)]
+pub struct DoctorArgs {
+    /// What was found as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Group)]
+pub struct CacheArgs {
+    #[command(subcommand)]
+    pub command: CacheCommand,
+}
+
+#[derive(Subcommand)]
+pub enum CacheCommand {
+    /// List the entries, most recently used first
+    Ls,
+    /// Remove entries by the start of their name, or all of them
+    Rm {
+        /// As `ls` shows them
+        #[arg(required_unless_present = "all")]
+        names: Vec<String>,
+        /// Every entry
+        #[arg(long, conflicts_with = "names")]
+        all: bool,
+    },
+    /// Read every entry and check it; exit code 1 where one is damaged
+    Verify,
+    /// Remove what no run will use: half-written files, other versions, and what goes beyond --keep
+    Gc {
+        /// Keep the most recently used entries up to this size
+        #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+        keep: Option<u64>,
+    },
 }
 
 #[derive(Group)]
@@ -202,16 +299,16 @@ impl Args {
 }
 
 impl SamplingArgs {
-    /// What the sampler does.
-    pub fn sampling(&self) -> Sampling {
+    /// What the sampler does: what was typed, over what the model's authors published.
+    pub fn over(&self, published: &Sampling) -> Sampling {
         Sampling {
-            temperature: self.temp,
-            top_k: self.top_k,
-            top_p: self.top_p,
-            min_p: self.min_p,
-            repeat_penalty: self.repeat_penalty,
-            repeat_last_n: 64,
+            temperature: self.temp.unwrap_or(published.temperature),
+            top_k: self.top_k.unwrap_or(published.top_k),
+            top_p: self.top_p.unwrap_or(published.top_p),
+            min_p: self.min_p.unwrap_or(published.min_p),
+            repeat_penalty: self.repeat_penalty.unwrap_or(published.repeat_penalty),
             seed: self.seed,
+            ..published.clone()
         }
     }
 }

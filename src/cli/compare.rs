@@ -11,7 +11,7 @@ pub fn run(args: &Args, a: &CompareArgs) -> Result<(), Error> {
     let checkpoint = open::checkpoint(args)?;
     let protocol = eval::protocol(&a.windows, &open::tokenizer(&checkpoint)?);
     let base = Request { context: Some(protocol.window), pins: args.request()?.pins, ..Request::default() };
-    let dense = open::model(&checkpoint, &open::plan(&checkpoint, &Request { method: Method::Dense, ..base.clone() })?)?;
+    let dense = open::model(args, &checkpoint, &open::plan(&checkpoint, &Request { method: Method::Dense, ..base.clone() })?)?;
     let own = eval::score(&dense, None, &text, &protocol, a.windows.max_windows)?;
     print(&format!(
         "{}: window {}, stride {}, {} windows, {} tokens, text sha256 {hash}\n\n| method | weight bytes | bits per weight | KL | +/- | expected KL | same top-1 | perplexity |\n|---|---|---|---|---|---|---|---|\n",
@@ -29,7 +29,7 @@ pub fn run(args: &Args, a: &CompareArgs) -> Result<(), Error> {
         let within = |method| Request { method, limit, ..base.clone() };
         for request in [uniform.clone(), within(Method::Ram), within(Method::RamExperts), within(Method::Kl)] {
             let plan = open::plan(&checkpoint, &request)?;
-            let model = open::model(&checkpoint, &plan)?;
+            let model = open::model(args, &checkpoint, &plan)?;
             let r = eval::score(&model, Some(&dense), &text, &protocol, a.windows.max_windows)?;
             let number = |v: Option<f64>| v.unwrap_or(f64::NAN);
             let (kl, error, top) = (number(r.kl), number(r.kl_standard_error), number(r.top1_agreement));

@@ -13,7 +13,7 @@ pub fn run(args: &Args, a: &EvalArgs) -> Result<(), Error> {
     let (text, hash) = read(&a.text)?;
     let checkpoint = open::checkpoint(args)?;
     let protocol = protocol(&a.windows, &open::tokenizer(&checkpoint)?);
-    let mut request = args.request()?;
+    let mut request = open::request(args)?;
     request.context = Some(args.ctx.unwrap_or(protocol.window).max(protocol.window));
     let plan = open::plan(&checkpoint, &request)?;
     let reference = if a.kl {
@@ -23,11 +23,11 @@ pub fn run(args: &Args, a: &EvalArgs) -> Result<(), Error> {
         if let Some(have) = plan.memory.budget.filter(|&b| both > b) {
             return Err(Error::Budget { need: both, have, weights_only: false });
         }
-        Some(open::model(&checkpoint, &dense)?)
+        Some(open::model(args, &checkpoint, &dense)?)
     } else {
         None
     };
-    let model = open::model(&checkpoint, &plan)?;
+    let model = open::model(args, &checkpoint, &plan)?;
     let report = score(&model, reference.as_ref(), &text, &protocol, a.windows.max_windows)?;
     if a.json {
         let mut json = serde_json::to_value(&report).map_err(|e| Error::Failed(e.to_string()))?;

@@ -3,7 +3,7 @@ use super::{
     args::{Args, GenerateArgs},
     open, print,
 };
-use ram_run::{Error, Generator, Model, peak_rss, size};
+use ram_run::{Error, Generator, Model, Sampling, peak_rss, size};
 use std::io::{IsTerminal, Read};
 
 /// Generates and streams.
@@ -13,19 +13,20 @@ pub fn run(args: &Args, a: &GenerateArgs) -> Result<(), Error> {
         None => stdin()?,
     };
     let checkpoint = open::checkpoint(args)?;
-    let plan = open::plan(&checkpoint, &args.request()?)?;
+    let plan = open::plan(&checkpoint, &open::request(args)?)?;
     let tokens = open::tokenizer(&checkpoint)?.encode(&prompt, true)?;
     // Before a weight is read: a prompt that does not fit is known now.
     if tokens.len() > plan.context {
         return Err(Error::Context { tokens: tokens.len(), capacity: plan.context });
     }
-    let model = open::model(&checkpoint, &plan)?;
+    let model = open::model(args, &checkpoint, &plan)?;
     let mut cache = model.cache();
-    let mut generator = model.generate(&mut cache, tokens.clone(), a.sampling.sampling(), a.sampling.max_tokens)?;
+    let sampling = a.sampling.over(&Sampling::published(checkpoint.folder())?);
+    let mut generator = model.generate(&mut cache, tokens.clone(), sampling, a.sampling.max_tokens)?;
     if !a.json {
         print(&prompt)?;
     }
-    let text = stream(&model, &mut generator, &tokens, !a.json)?;
+    let text = stream(&model, &mut generator, &tokens, || false, &mut |piece| if a.json { Ok(()) } else { print(piece) })?;
     let stats = generator.stats.clone();
     if a.json {
         let new = &generator.tokens()[tokens.len()..];
@@ -41,16 +42,25 @@ pub fn run(args: &Args, a: &GenerateArgs) -> Result<(), Error> {
     Ok(())
 }
 
-/// The text of the tokens that `generator` gives, printed as it comes where `show` says so.
-pub fn stream(model: &Model, generator: &mut Generator, context: &[u32], show: bool) -> Result<String, Error> {
+/// The text of the tokens that `generator` gives, shown piece by piece as it comes, until `stop`.
+pub fn stream(
+    model: &Model,
+    generator: &mut Generator,
+    context: &[u32],
+    stop: impl Fn() -> bool,
+    show: &mut dyn FnMut(&str) -> Result<(), Error>,
+) -> Result<String, Error> {
     let mut decoder = model.tokenizer.stream(context);
     let mut text = String::new();
-    let mut add = |piece: String| -> Result<(), Error> {
+    let mut add = |piece: String| {
         text.push_str(&piece);
-        if show { print(&piece) } else { Ok(()) }
+        show(&piece)
     };
     for token in generator {
         add(decoder.push(token?)?)?;
+        if stop() {
+            break;
+        }
     }
     add(decoder.finish()?)?;
     Ok(text)

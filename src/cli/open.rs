@@ -1,6 +1,13 @@
 //! From what was typed to a model that runs, with progress on stderr.
-use super::{args::Args, progress::Progress};
-use ram_run::{Checkpoint, Error, Model, Plan, Request, Tokenizer};
+use super::{
+    args::{Args, Keep},
+    progress::Progress,
+};
+use ram_run::{
+    Available, Checkpoint, Error, Limit, Loaded, Method, Model, Plan, Request, Tokenizer,
+    packed::{self, Found},
+    size,
+};
 use std::path::{Path, PathBuf};
 
 /// The bundled model, found beside the sources that this program was built from.
@@ -23,10 +30,70 @@ pub fn plan(checkpoint: &Checkpoint, request: &Request) -> Result<Plan, Error> {
     ram_run::plan(checkpoint, request, &|n| progress.add(n as u64))
 }
 
-/// The model that a plan describes, with progress.
-pub fn model(checkpoint: &Checkpoint, plan: &Plan) -> Result<Model, Error> {
+/// What is asked for; where no size is, the memory that is free, less a margin.
+pub fn request(args: &Args) -> Result<Request, Error> {
+    let mut request = args.request()?;
+    if request.limit == Limit::None
+        && let Some(free) = ram_run::available()
+    {
+        let budget = default_budget(&free);
+        request.limit = Limit::Process(budget);
+        eprintln!("budget {}: {} of {}, less a margin (--budget SIZE sets another)", size::show(budget), size::show(free.bytes), free.limit);
+    }
+    Ok(request)
+}
+
+/// A tenth is left to others, at most 1 GB: the page cache that loading runs through, and what starts meanwhile.
+pub fn default_budget(free: &Available) -> u64 {
+    free.bytes - (free.bytes / 10).min(1_000_000_000)
+}
+
+/// The model that a plan describes, with progress: from the cache where it lies there, else quantized and put there.
+pub fn model(args: &Args, checkpoint: &Checkpoint, plan: &Plan) -> Result<Model, Error> {
+    if let (Some(budget), Some(machine)) = (plan.memory.budget, ram_run::available())
+        && budget > machine.total
+    {
+        let total = size::show(machine.total);
+        return Err(Error::Usage(format!("--budget {}: this machine has {total}; leave it out to use what is free", size::show(budget))));
+    }
+    let Some(path) = cached(args, checkpoint, plan)? else { return Model::new(checkpoint, plan, &quantize(checkpoint, plan)?) };
+    let read = {
+        let progress = Progress::new("loading", plan.weight_bytes);
+        packed::read(&path, plan, &|n| progress.add(n as u64))?
+    };
+    match read {
+        Found::Whole(weights) => return Model::new(checkpoint, plan, &weights),
+        Found::Nothing => {}
+        Found::Damaged(why) => eprintln!("{}: {why}; quantizing again", path.display()),
+    }
+    let weights = quantize(checkpoint, plan)?;
+    let progress = Progress::new("caching", plan.weight_bytes);
+    if let Err(e) = packed::write(&path, checkpoint, plan, &weights, &|n| progress.add(n as u64)) {
+        drop(progress);
+        eprintln!("the packed weights are not kept for the next start: {e}");
+    }
+    Model::new(checkpoint, plan, &weights)
+}
+
+fn quantize(checkpoint: &Checkpoint, plan: &Plan) -> Result<Loaded, Error> {
     let progress = Progress::new("quantizing", weights(checkpoint));
-    Model::load(checkpoint, plan, &|n| progress.add(n as u64))
+    ram_run::load(checkpoint, plan, &|n| progress.add(n as u64))
+}
+
+/// Bytes of weights from which packed ones are kept: smaller models quantize in a second.
+const WORTH_KEEPING: u64 = 256 << 20;
+
+fn cached(args: &Args, checkpoint: &Checkpoint, plan: &Plan) -> Result<Option<PathBuf>, Error> {
+    let wanted = match args.cache {
+        Keep::Always => true,
+        Keep::Off => false,
+        // Weights as they came are quantized by nobody.
+        Keep::Auto => plan.weight_bytes >= WORTH_KEEPING && plan.method != Method::Dense,
+    };
+    match packed::folder() {
+        Some(folder) if wanted => packed::path(&folder, checkpoint, plan).map(Some),
+        _ => Ok(None),
+    }
 }
 
 fn weights(checkpoint: &Checkpoint) -> u64 {

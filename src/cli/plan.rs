@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, fmt::Write};
 /// Prints the plan.
 pub fn run(args: &Args, a: &PlanArgs) -> Result<(), Error> {
     let checkpoint = open::checkpoint(args)?;
-    let plan = open::plan(&checkpoint, &args.request()?)?;
+    let plan = open::plan(&checkpoint, &open::request(args)?)?;
     if a.json {
         let json = serde_json::to_string_pretty(&plan).map_err(|e| Error::Failed(e.to_string()))?;
         return print(&format!("{json}\n"));

@@ -1,0 +1,64 @@
+//! `ram-run doctor`: what this machine has, and which known models fit.
+use super::{args::DoctorArgs, open, print};
+use ram_run::{Error, packed, size};
+use serde_json::json;
+
+/// Parameters of the models that people ask for (from their published weight files).
+const KNOWN: [(&str, f64); 5] = [
+    ("Qwen/Qwen1.5-MoE-A2.7B", 14.3e9),
+    ("Qwen/Qwen3-30B-A3B", 30.5e9),
+    ("mistralai/Mixtral-8x7B", 46.7e9),
+    ("Qwen/Qwen2-57B-A14B", 57.4e9),
+    ("Qwen/Qwen3-235B-A22B", 235.1e9),
+];
+/// Left to KV cache, scratch and program; `plan` says it exactly.
+const BESIDES: f64 = 1.5e9;
+/// Memory that is read to measure bandwidth: larger than any cache.
+const MEASURED: usize = 1 << 30;
+
+/// Looks and tells.
+pub fn run(a: &DoctorArgs) -> Result<(), Error> {
+    let level = ram_run::isa().map_err(Error::Usage)?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let free = ram_run::available();
+    let budget = free.as_ref().map(open::default_budget);
+    let bandwidth = ram_run::read_bandwidth(MEASURED.min(free.as_ref().map_or(MEASURED, |f| f.bytes as usize / 4)));
+    let folder = packed::folder();
+    let entries = folder.as_deref().map(packed::list).transpose()?.unwrap_or_default();
+    let cached: u64 = entries.iter().map(|e| e.bytes).sum();
+    let bits = |parameters: f64| budget.map(|b| 8.0 * (b as f64 - BESIDES) / parameters);
+    if a.json {
+        let models = KNOWN.map(|(name, parameters)| json!({"model": name, "parameters": parameters, "bits_per_weight": bits(parameters)}));
+        let text = json!({
+            "processor": processor(), "kernels": format!("{level:?}"), "cores": cores, "memory": free.as_ref().map(|f| f.total),
+            "available": free.as_ref().map(|f| f.bytes), "limit": free.as_ref().map(|f| f.limit.clone()), "budget": budget,
+            "read_bandwidth": bandwidth, "cache": folder, "cache_entries": entries.len(), "cache_bytes": cached, "models": models,
+        });
+        return print(&format!("{text:#}\n"));
+    }
+    let mut text = format!("processor   {}, {cores} cores; kernels for {level:?}\n", processor());
+    if let (Some(free), Some(budget)) = (&free, budget) {
+        text += &format!("memory      {}, free {} ({})\n", size::show(free.total), size::show(free.bytes), free.limit);
+        text += &format!("budget      {} unless --budget says another\n", size::show(budget));
+    }
+    text += &format!("bandwidth   {:.1} GB/s read by all threads\n", bandwidth / 1e9);
+    if let Some(folder) = folder {
+        text += &format!("cache       {} ({} entries, {})\n", folder.display(), entries.len(), size::show(cached));
+    }
+    for (name, parameters) in KNOWN {
+        let verdict = match bits(parameters) {
+            Some(b) if b >= 16.0 => "as published, 16 bits per weight".into(),
+            Some(b) if b >= 2.3 => format!("{b:.1} bits per weight"),
+            Some(b) => format!("does not fit ({b:.1} bits per weight)"),
+            None => "unknown".into(),
+        };
+        text += &format!("fits        {name:<24} {verdict}\n");
+    }
+    print(&text)
+}
+
+fn processor() -> String {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = text.lines().find_map(|l| l.strip_prefix("model name")?.split_once(':').map(|(_, v)| v.trim().to_string()));
+    name.unwrap_or_else(|| "unknown".into())
+}

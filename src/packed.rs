@@ -1,0 +1,245 @@
+//! Packed weights on disk, so that the next start quantizes nothing: one file per checkpoint, plan and format version.
+//!
+//! A file is a line of JSON, zeros up to a page, the arena as it lies in memory, then norms and biases as f32. It is
+//! written under another name and renamed when it is whole, so that a reader never sees half of one; blocks carry
+//! checksums, so that a damaged one is found while it is read.
+use crate::{Checkpoint, Error, Plan, load, load::Loaded};
+use ram_kernels::Arena;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::{
+    fs::{self, File},
+    io::{self, BufRead, BufReader, Write},
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+use xxhash_rust::xxh3::xxh3_64;
+
+/// Of the packed layout and of this file's: another number, another name, and old files are only good for [`gc`].
+pub const VERSION: u32 = 2;
+
+/// Bytes that share a checksum; read and checked by one thread.
+const BLOCK: usize = 8 << 20;
+const PAGE: u64 = 4096;
+const SUFFIX: &str = "packed";
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    version: u32,
+    model: String,
+    plan: String,
+    bits_per_weight: f64,
+    arena: u64,
+    /// Lengths of norms and biases.
+    vectors: Vec<usize>,
+    /// Of the blocks of the arena, then of all vectors.
+    checksums: Vec<u64>,
+}
+
+/// One file of the cache.
+#[derive(Clone, Debug, Serialize)]
+pub struct Entry {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// The folder of the checkpoint that it was made from; empty where the file cannot be read as one of this version.
+    pub model: String,
+    /// The plan's fingerprint.
+    pub plan: String,
+    /// The plan's bits per weight.
+    pub bits_per_weight: f64,
+    /// Size of the file.
+    pub bytes: u64,
+    /// When it was last used.
+    pub used: SystemTime,
+}
+
+/// What was found where packed weights may lie.
+pub enum Found {
+    /// The weights.
+    Whole(Loaded),
+    /// No file.
+    Nothing,
+    /// A file that is not what was written, and why.
+    Damaged(String),
+}
+
+/// The default folder: `RAM_RUN_CACHE`, else `ram-run` in `XDG_CACHE_HOME` or `~/.cache`.
+pub fn folder() -> Option<PathBuf> {
+    let from = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    from("RAM_RUN_CACHE").or_else(|| Some(from("XDG_CACHE_HOME").or_else(|| Some(from("HOME")?.join(".cache")))?.join("ram-run")))
+}
+
+/// Where the packed weights of a plan lie in `folder`.
+///
+/// # Errors
+/// If the checkpoint cannot be read.
+pub fn path(folder: &Path, checkpoint: &Checkpoint, plan: &Plan) -> Result<PathBuf, Error> {
+    let key = Sha256::digest(format!("{VERSION} {} {}", checkpoint.content()?, plan.fingerprint));
+    let key: String = key.iter().take(12).map(|b| format!("{b:02x}")).collect();
+    Ok(folder.join(format!("{key}.{SUFFIX}")))
+}
+
+/// Reads packed weights, in parallel, each block checked; `done` is told the bytes of each.
+///
+/// # Errors
+/// If there is not enough memory.
+pub fn read(path: &Path, plan: &Plan, done: &(dyn Fn(usize) + Sync)) -> Result<Found, Error> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
+        Err(e) => return Ok(Found::Damaged(e.to_string())),
+    };
+    let damaged = |why: &str| Ok(Found::Damaged(why.to_string()));
+    let Some((header, start)) = header(&file) else { return damaged("it has no header of this version") };
+    let len = load::places(plan).1;
+    let vectors: Vec<usize> = plan.entries.iter().filter(|e| !e.spec.kind.is_matrix()).map(|e| e.spec.shape.iter().product()).collect();
+    if header.plan != plan.fingerprint || header.arena != len as u64 || header.vectors != vectors {
+        return damaged("it holds another plan");
+    }
+    let mut arena = Arena::new(len).map_err(|source| Error::Io { path: path.into(), source })?;
+    let mut rest = vec![0; 4 * vectors.iter().sum::<usize>()];
+    let blocks = arena.bytes_mut()[..len].par_chunks_mut(BLOCK).enumerate();
+    let whole = |bytes: &mut [u8], at: u64, sum: Option<&u64>| file.read_exact_at(bytes, at).is_ok() && sum == Some(&xxh3_64(bytes));
+    let good = blocks.all(|(i, block)| {
+        done(block.len());
+        whole(block, start + (i * BLOCK) as u64, header.checksums.get(i))
+    });
+    if !good || !whole(&mut rest, start + len as u64, header.checksums.get(len.div_ceil(BLOCK))) {
+        return damaged("a checksum is wrong");
+    }
+    // So that the least recently used entries are known.
+    let _ = file.set_modified(SystemTime::now());
+    let mut floats = rest.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b));
+    let vectors = vectors.iter().map(|&n| floats.by_ref().take(n).collect()).collect();
+    Ok(Found::Whole(Loaded::new(plan, arena, vectors)))
+}
+
+/// Writes packed weights: to a temporary name in the same folder, then renamed.
+///
+/// # Errors
+/// Where the file cannot be written; nothing is left behind.
+pub fn write(path: &Path, checkpoint: &Checkpoint, plan: &Plan, weights: &Loaded, done: &(dyn Fn(usize) + Sync)) -> Result<(), Error> {
+    let io = |path: &Path| {
+        let path = path.to_path_buf();
+        move |source| Error::Io { path: path.clone(), source }
+    };
+    let folder = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder).map_err(io(folder))?;
+    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
+    let written = (|| {
+        let file = File::create(&temporary)?;
+        let arena = &weights.arena.bytes()[..load::places(plan).1];
+        let vectors: Vec<u8> = weights.vectors.iter().flatten().flat_map(|v| v.to_le_bytes()).collect();
+        let mut checksums: Vec<u64> = arena.par_chunks(BLOCK).map(xxh3_64).collect();
+        checksums.push(xxh3_64(&vectors));
+        let header = Header {
+            version: VERSION,
+            model: checkpoint.folder().display().to_string(),
+            plan: plan.fingerprint.clone(),
+            bits_per_weight: plan.bits_per_weight,
+            arena: arena.len() as u64,
+            vectors: weights.vectors.iter().map(Vec::len).collect(),
+            checksums,
+        };
+        let mut line = serde_json::to_vec(&header)?;
+        line.push(b'\n');
+        (&file).write_all(&line)?;
+        let start = (line.len() as u64).next_multiple_of(PAGE);
+        arena.par_chunks(BLOCK).enumerate().try_for_each(|(i, block)| {
+            done(block.len());
+            file.write_all_at(block, start + (i * BLOCK) as u64)
+        })?;
+        file.write_all_at(&vectors, start + arena.len() as u64)?;
+        // A rename must not come before the data: a machine that loses power would have a whole name on half a file.
+        file.sync_all()?;
+        fs::rename(&temporary, path)
+    })();
+    written.map_err(|e| {
+        let _ = fs::remove_file(&temporary);
+        io(path)(e)
+    })
+}
+
+/// The files of a cache, most recently used first.
+///
+/// # Errors
+/// If the folder cannot be read.
+pub fn list(folder: &Path) -> Result<Vec<Entry>, Error> {
+    let mut entries = Vec::new();
+    for path in files(folder)?.into_iter().filter(|p| p.extension().is_some_and(|e| e == SUFFIX)) {
+        let Ok(about) = path.metadata() else { continue };
+        let header = File::open(&path).ok().and_then(|f| header(&f)).map(|(h, _)| h);
+        let (model, plan, bits) = header.map_or((String::new(), String::new(), 0.0), |h| (h.model, h.plan, h.bits_per_weight));
+        let used = about.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+        entries.push(Entry { path, model, plan, bits_per_weight: bits, bytes: about.len(), used });
+    }
+    entries.sort_by(|a, b| b.used.cmp(&a.used).then_with(|| a.path.cmp(&b.path)));
+    Ok(entries)
+}
+
+/// Whether a file is what was written, by its checksums.
+pub fn verify(path: &Path) -> bool {
+    let Ok(file) = File::open(path) else { return false };
+    let Some((header, start)) = header(&file) else { return false };
+    let (arena, vectors) = (header.arena as usize, 4 * header.vectors.iter().sum::<usize>());
+    let blocks = arena.div_ceil(BLOCK);
+    let good = |i: usize| {
+        let (at, len) = if i < blocks { (i * BLOCK, BLOCK.min(arena - i * BLOCK)) } else { (arena, vectors) };
+        let mut bytes = vec![0; len];
+        file.read_exact_at(&mut bytes, start + at as u64).is_ok() && header.checksums.get(i) == Some(&xxh3_64(&bytes))
+    };
+    let size = start + (arena + vectors) as u64;
+    file.metadata().is_ok_and(|m| m.len() == size) && (0..=blocks).into_par_iter().all(good)
+}
+
+/// Removes what no run will use: files of other versions, what a killed process left half-written, and beyond `keep` bytes
+/// the least recently used. Gives the bytes freed.
+///
+/// # Errors
+/// If a file cannot be removed.
+pub fn gc(folder: &Path, keep: Option<u64>) -> Result<u64, Error> {
+    let mut freed = 0;
+    let mut remove = |path: &Path| {
+        freed += path.metadata().map_or(0, |m| m.len());
+        fs::remove_file(path).map_err(|source| Error::Io { path: path.into(), source })
+    };
+    for path in files(folder)?.iter().filter(|p| abandoned(p)) {
+        remove(path)?;
+    }
+    let mut total = 0;
+    for e in list(folder)? {
+        total += e.bytes;
+        if e.plan.is_empty() || keep.is_some_and(|keep| total > keep) {
+            remove(&e.path)?;
+            total -= e.bytes;
+        }
+    }
+    Ok(freed)
+}
+
+/// A temporary file whose process is gone.
+fn abandoned(path: &Path) -> bool {
+    let Some(name) = path.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_suffix(".tmp")) else { return false };
+    let pid = name.rsplit('.').next().and_then(|pid| pid.parse::<u32>().ok());
+    pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists())
+}
+
+fn files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    match fs::read_dir(folder) {
+        Ok(entries) => Ok(entries.flatten().map(|e| e.path()).collect()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(source) => Err(Error::Io { path: folder.into(), source }),
+    }
+}
+
+/// A file's header and where its data starts.
+fn header(file: &File) -> Option<(Header, u64)> {
+    // A checksum is 20 digits for 8 MiB: the line of a 400 GB entry has 1 MB.
+    const LONGEST: u64 = 16 << 20;
+    let mut line = Vec::new();
+    BufReader::new(io::Read::take(file, LONGEST)).read_until(b'\n', &mut line).ok()?;
+    let header: Header = serde_json::from_slice(&line).ok().filter(|h: &Header| h.version == VERSION)?;
+    Some((header, (line.len() as u64).next_multiple_of(PAGE)))
+}
