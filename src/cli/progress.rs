@@ -41,7 +41,11 @@ impl Progress {
         s.shown = Some(Instant::now());
         let share = s.done as f64 / self.total.max(1) as f64;
         let left = s.start.elapsed().as_secs_f64() * (1.0 / share.max(1e-9) - 1.0);
-        let _ = write!(std::io::stderr(), "\r\x1b[K{} {:.0} %, {left:.0} s left {note}", self.what, 100.0 * share);
+        let line = format!("{} {:.0} %, {left:.0} s left {note}", self.what, 100.0 * share);
+        // A line that wraps could not be rewritten.
+        let width = terminal_size::terminal_size_of(std::io::stderr()).map_or(80, |(w, _)| usize::from(w.0));
+        let line: String = line.chars().take(width.saturating_sub(1)).collect();
+        let _ = write!(std::io::stderr(), "\r\x1b[K{line}");
     }
 }
 

@@ -1,5 +1,6 @@
 //! The one integration binary: every file beside this is a part of it.
 mod bad_input;
+mod cache;
 mod cli;
 mod memory;
 mod parity;
