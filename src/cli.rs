@@ -12,7 +12,7 @@ mod plan;
 mod progress;
 
 use args::{Args, Command};
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use ram_run::Error;
 use std::{io::Write, process::ExitCode};
 
@@ -49,8 +49,28 @@ fn command(args: &Args) -> Result<(), Error> {
         Command::Bench(a) => bench::run(args, a),
         Command::Doctor(a) => doctor::run(a),
         Command::Cache(a) => cache::run(a),
+        Command::Completions { shell } => {
+            let mut out = Vec::new();
+            clap_complete::generate(*shell, &mut Args::command(), "ram-run", &mut out);
+            print(&String::from_utf8_lossy(&out))
+        }
+        Command::Man => {
+            let mut out = Vec::new();
+            let written = clap_mangen::Man::new(Args::command()).render(&mut out);
+            written.map_err(|e| Error::Failed(e.to_string()))?;
+            print(&String::from_utf8_lossy(&out))
+        }
         Command::Compare(a) => compare::run(args, a),
     }
+}
+
+/// The program's version, the packed format's, and the instruction sets that kernels may use here.
+fn version() -> &'static str {
+    static TEXT: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    TEXT.get_or_init(|| {
+        let has = ram_run::Level::ALL.into_iter().filter(|l| l.available()).map(|l| format!("{l:?}").to_lowercase());
+        format!("{} (packed format {}; kernels: {})", env!("CARGO_PKG_VERSION"), ram_run::packed::VERSION, has.collect::<Vec<_>>().join(", "))
+    })
 }
 
 fn fail(e: &Error) -> ExitCode {

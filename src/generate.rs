@@ -68,12 +68,7 @@ impl<'a> Generator<'a> {
         let start = Instant::now();
         let first = self.stats.prompt_tokens == 0;
         let from = self.cache.len();
-        let mut last = None;
-        for piece in self.tokens[from..].chunks(self.chunk) {
-            last = Some((self.transformer.forward(piece, self.cache)?, piece.len()));
-        }
-        let (hidden, n) = last.ok_or_else(|| Error::Failed("no token was left to compute".into()))?;
-        let logits = self.transformer.logits(&hidden.narrow(0, n - 1, 1)?)?.flatten_all()?.to_vec1::<f32>()?;
+        let logits = logits_after(self.transformer, self.cache, &self.tokens[from..], self.chunk)?;
         let token = self.sampler.sample(&logits, &self.tokens)?;
         if first {
             self.stats.prompt_tokens = self.tokens.len() - from;
@@ -85,6 +80,19 @@ impl<'a> Generator<'a> {
         self.tokens.push(token);
         Ok(token)
     }
+}
+
+/// Logits (vocab_size) of what follows `tokens`, which are added to the cache, `chunk` at a time.
+///
+/// # Errors
+/// If there is no token, or no room for them.
+pub fn logits_after(transformer: &Transformer, cache: &mut KvCache, tokens: &[u32], chunk: usize) -> Result<Vec<f32>, Error> {
+    let mut last = None;
+    for piece in tokens.chunks(chunk) {
+        last = Some((transformer.forward(piece, cache)?, piece.len()));
+    }
+    let (hidden, n) = last.ok_or_else(|| Error::Text("no token was given: give at least one".into()))?;
+    Ok(transformer.logits(&hidden.narrow(0, n - 1, 1)?)?.flatten_all()?.to_vec1::<f32>()?)
 }
 
 impl Iterator for Generator<'_> {

@@ -1,7 +1,7 @@
 //! A model that runs: weights, tokenizer and plan together.
 use crate::{
     Checkpoint, Error, Plan, Sampler, Sampling, budget,
-    generate::Generator,
+    generate::{self, Generator},
     load::{self, Loaded},
     perplexity::{Protocol, Report, Running, Scored, perplexity},
     tokenizer::Tokenizer,
@@ -48,6 +48,19 @@ impl Model {
     /// [`Error::Context`] for a prompt that does not fit; [`Error::Usage`] for a sampling out of range.
     pub fn generate<'a>(&'a self, cache: &'a mut KvCache, tokens: Vec<u32>, sampling: Sampling, max_tokens: usize) -> Result<Generator<'a>, Error> {
         Generator::new(&self.transformer, cache, Sampler::new(sampling)?, &self.tokenizer.eos, tokens, max_tokens, self.plan.chunk)
+    }
+
+    /// Logits (vocab_size) of what follows `tokens`, which are added to the cache: what [`Model::generate`] samples from,
+    /// for a sampler of one's own.
+    ///
+    /// # Errors
+    /// [`Error::Context`] where they do not fit the cache; [`Error::Text`] for no token.
+    pub fn logits_after(&self, cache: &mut KvCache, tokens: &[u32]) -> Result<Vec<f32>, Error> {
+        let (all, capacity) = (cache.len() + tokens.len(), cache.capacity());
+        if all > capacity {
+            return Err(Error::Context { tokens: all, capacity });
+        }
+        generate::logits_after(&self.transformer, cache, tokens, self.plan.chunk)
     }
 
     /// Perplexity of a text, tokenized once without special tokens; against `reference` also the KL divergence.

@@ -5,7 +5,7 @@ use std::{num::NonZeroUsize, path::PathBuf};
 
 /// Run a Mixture-of-Experts language model in the memory you have.
 #[derive(Parser)]
-#[command(version, about, max_term_width = 100)]
+#[command(version = super::version(), about, max_term_width = 100)]
 pub struct Args {
     /// Folder of a checkpoint: config.json, *.safetensors, tokenizer.json [default: the bundled model]
     #[arg(long, short, global = true, value_name = "FOLDER")]
@@ -67,6 +67,13 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Packed weights that are kept for the next start
     Cache(CacheArgs),
+    /// Completions for a shell, to stdout
+    Completions {
+        /// bash, elvish, fish, powershell or zsh
+        shell: clap_complete::Shell,
+    },
+    /// The manual page, to stdout
+    Man,
     /// Perplexity and KL divergence at equal bytes: this plan, RAM's method, uniform affine, dense
     Compare(CompareArgs),
 }

@@ -2,6 +2,7 @@
 mod bad_input;
 mod cache;
 mod cli;
+mod examples;
 mod memory;
 mod parity;
 mod tidy;

@@ -12,20 +12,21 @@ fn a_checkpoint_three_times_the_budget_stays_under_it() {
     let model = model.to_str().expect("UTF-8");
     let text = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(text.path(), "the river flows through a town in the north ".repeat(200)).expect("written");
-    let common = ["--model", model, "--budget", "2GB"];
+    let common = ["--model", model, "--budget", "2GB", "--cache", "off"];
     let eval = ["eval-ppl", "wikitext2", "--text", text.path().to_str().expect("UTF-8"), "--window", "512", "--max-windows", "2", "--json"];
     for command in [&["plan", "--json"][..], &["generate", "the river", "--max-tokens", "8", "--json"], &eval] {
         let (report, seen) = peak(&[&common[..], command].concat());
         // A plan is the same in every run, so it does not say what the run took.
-        let peak = report["peak_rss"].as_u64().unwrap_or(seen);
+        let told = report["peak_rss"].as_u64().unwrap_or(seen);
+        let peak = told.max(seen);
         eprintln!("{}: peak {peak} of 2000000000", command[0]);
         assert!(peak < 2_000_000_000, "{}: {peak}", command[0]);
         if command[0] == "plan" {
             assert!(report["memory"]["total"].as_u64() <= Some(2_000_000_000));
             assert!(report["weight_bytes"].as_u64() >= Some(1_500_000_000), "a budget is there to be used: {}", report["memory"]);
-        } else {
-            assert!(peak >= seen, "a run that says {peak} had {seen}");
         }
+        // Only what comes after the report is written can go unsaid.
+        assert!(seen < told + (1 << 20), "a run that says {told} had {seen}");
     }
 }
 

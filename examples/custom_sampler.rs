@@ -1,0 +1,27 @@
+//! A sampler of one's own: the logits of what comes next, and a rule that no flag has. Here no token may come twice
+//! within eight.
+//!
+//!     cargo run --release --example custom_sampler
+use ram_run::{Checkpoint, Error, Limit, Model, Request, plan};
+
+fn main() -> Result<(), Error> {
+    let checkpoint = Checkpoint::open(concat!(env!("CARGO_MANIFEST_DIR"), "/models/tiny-qwen3-moe").as_ref())?;
+    let request = Request { limit: Limit::Weights(7_000_000), ..Request::default() };
+    let model = Model::load(&checkpoint, &plan(&checkpoint, &request, &|_| ())?, &|_| ())?;
+
+    let mut tokens = model.tokenizer.encode("The river", true)?;
+    let mut cache = model.cache();
+    let mut logits = model.logits_after(&mut cache, &tokens)?;
+    for _ in 0..30 {
+        let recent = &tokens[tokens.len().saturating_sub(8)..];
+        let allowed = logits.iter().zip(0u32..).filter(|(_, token)| !recent.contains(token));
+        let Some((_, token)) = allowed.max_by(|a, b| a.0.total_cmp(b.0)) else { break };
+        if model.tokenizer.eos.contains(&token) {
+            break;
+        }
+        tokens.push(token);
+        logits = model.logits_after(&mut cache, &[token])?;
+    }
+    println!("{}", model.tokenizer.decode(&tokens)?);
+    Ok(())
+}
