@@ -128,22 +128,6 @@ fn every_instruction_set_gives_the_same_text() {
 }
 
 #[test]
-fn chat_keeps_a_conversation() {
-    use std::io::Write;
-    let mut child = Command::new(env!("CARGO_BIN_EXE_ram-run"))
-        .args(["--weights", "7MB", "chat", "--temp", "0", "--max-tokens", "12"])
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .expect("the program starts");
-    child.stdin.take().expect("a pipe").write_all("What is Nauru ?\nAnd London ?\n/exit\nnever read\n".as_bytes()).expect("written");
-    let out = child.wait_with_output().expect("it ends");
-    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-    assert!(out.stdout.iter().filter(|b| **b == b'\n').count() >= 2, "{}", String::from_utf8_lossy(&out.stdout));
-}
-
-#[test]
 fn perplexity_reports_have_their_keys() {
     let (_folder, path) = text();
     let report = json(&[

@@ -1,6 +1,7 @@
 //! The one integration binary: every file beside this is a part of it.
 mod bad_input;
 mod cache;
+mod chat;
 mod cli;
 mod examples;
 mod memory;
