@@ -42,7 +42,7 @@ pub fn head(checkpoint: &Checkpoint) -> Result<f64, Error> {
 /// u of one tensor, given the head's.
 pub fn of(spec: &TensorSpec, head: f64, layers: usize, experts: usize, tied: bool) -> f64 {
     let share = if spec.expert.is_some() { 1.0 / experts as f64 } else { 1.0 };
-    let layer = LAYERS * head / layers as f64 * share;
+    let layer = LAYERS * head / layers as f64 * share * depth(spec.layer.unwrap_or(0), layers);
     match spec.kind {
         Kind::Head => head,
         Kind::Embedding => head * (EMBEDDING + if tied { 1.0 } else { 0.0 }),
@@ -54,5 +54,20 @@ pub fn of(spec: &TensorSpec, head: f64, layers: usize, experts: usize, tied: boo
         Kind::SharedGate => 0.5 * layer / experts as f64,
         Kind::SharedUp => 0.3 * layer / experts as f64,
         Kind::Norm | Kind::Bias => 0.0,
+    }
+}
+
+/// How much more or less a layer costs than the mean: the first layers' outputs are most of the residual stream that all
+/// others read (its embedding is a hundred times shorter), and nothing after the last layer evens its errors out. Measured
+/// on three checkpoints (`examples/sensitivity.rs`): down projections cost 1.2 to 6 times their share in the first layer,
+/// 0.3 to 1.4 times between, 0.6 to 1.2 in the last. The profile lowers the KL divergence at 3.5 to 5 bits per weight by
+/// 2 to 20 % on all three.
+fn depth(layer: usize, layers: usize) -> f64 {
+    if layer == 0 {
+        2.5
+    } else if layer + 1 == layers {
+        1.0
+    } else {
+        0.6
     }
 }
