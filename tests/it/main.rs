@@ -1,6 +1,8 @@
 //! The one integration binary: every file beside this is a part of it.
 mod bad_input;
 mod cli;
+mod hub;
+mod hub_server;
 mod memory;
 mod parity;
 mod tidy;
