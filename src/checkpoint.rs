@@ -2,8 +2,11 @@
 use crate::{
     Error,
     header::{self, Stored},
+    hub::{self, Snapshot},
+    source::{self, Source},
 };
 use ram_models::{Config, TensorSpec};
+use rayon::prelude::*;
 use safetensors::Dtype;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -13,6 +16,10 @@ use std::{
     os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
 };
+
+/// The index of a checkpoint in several files, and the one file of another.
+pub const INDEX: &str = "model.safetensors.index.json";
+pub const SINGLE: &str = "model.safetensors";
 
 /// Where one tensor lies.
 #[derive(Clone, Debug)]
@@ -32,7 +39,7 @@ pub struct Checkpoint {
     folder: PathBuf,
     config: Config,
     specs: Vec<TensorSpec>,
-    files: Vec<(PathBuf, File)>,
+    files: Vec<Source>,
     tensors: HashMap<String, TensorInfo>,
     fingerprint: String,
 }
@@ -43,36 +50,58 @@ impl Checkpoint {
     /// # Errors
     /// Whatever is missing, unknown or damaged, by name.
     pub fn open(folder: &Path) -> Result<Checkpoint, Error> {
+        Checkpoint::over(folder, |name| {
+            let path = folder.join(name);
+            match File::open(&path) {
+                Ok(file) => Ok(Source::File(path, file)),
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound && name == SINGLE => {
+                    Err(Error::File { path: folder.into(), reason: format!("has neither {SINGLE} nor {INDEX}") })
+                }
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                    Err(Error::File { path: folder.into(), reason: format!("has no {name}, which its index names: fetch it") })
+                }
+                Err(source) => Err(Error::Io { path, source }),
+            }
+        })
+    }
+
+    /// Opens a checkpoint whose weights stay at the hub and are read in parts; the other files are fetched.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`], and [`Error::Hub`] with what the hub says.
+    pub fn open_remote(snapshot: &Snapshot, progress: hub::Progress) -> Result<Checkpoint, Error> {
+        let (folder, _) = snapshot.texts(progress)?;
+        Checkpoint::over(&folder, |name| Ok(Source::Remote(snapshot.remote(name)?)))
+    }
+
+    fn over(folder: &Path, open: impl Fn(&str) -> Result<Source, Error> + Sync) -> Result<Checkpoint, Error> {
         let path = folder.join("config.json");
         let text = fs::read_to_string(&path).map_err(|source| match source.kind() {
-            std::io::ErrorKind::NotFound => {
-                Error::File { path: folder.into(), reason: "has no config.json: --model takes the folder of a checkpoint".into() }
-            }
+            std::io::ErrorKind::NotFound => Error::File {
+                path: folder.into(),
+                reason: "has no config.json: --model takes the folder of a checkpoint, or ORG/NAME at the hub".into(),
+            },
             _ => Error::Io { path: path.clone(), source },
         })?;
         let config = Config::from_json(&text).map_err(|source| Error::Config { path, source })?;
         let specs = config.tensors();
-        let mut files = Vec::new();
-        let mut stored: Vec<(usize, Stored)> = Vec::new();
-        for (name, listed) in shards(folder)? {
-            let path = folder.join(&name);
-            let file = File::open(&path).map_err(|source| match source.kind() {
-                std::io::ErrorKind::NotFound => {
-                    Error::File { path: folder.into(), reason: format!("has no {name}, which its index names: fetch it") }
-                }
-                _ => Error::Io { path: path.clone(), source },
-            })?;
-            let held = header::read(&path, &file)?;
+        let (mut files, mut stored) = (Vec::new(), Vec::<(usize, Stored)>::new());
+        let shards = shards(folder)?;
+        let each = shards.into_par_iter().map(|(name, listed)| {
+            let source = open(&name)?;
+            Ok((header::read(&source)?, source, listed))
+        });
+        for (held, source, listed) in each.collect::<Result<Vec<_>, Error>>()? {
             if let Some(listed) = listed {
                 let names: BTreeSet<&str> = held.iter().map(|s| s.name.as_str()).collect();
                 let listed: BTreeSet<&str> = listed.iter().map(String::as_str).collect();
                 if let Some(off) = names.symmetric_difference(&listed).next() {
-                    let reason = format!("and model.safetensors.index.json disagree about tensor {off}: fetch both again");
-                    return Err(Error::File { path, reason });
+                    let reason = format!("and {INDEX} disagree about tensor {off}: fetch both again");
+                    return Err(Error::File { path: source.path(), reason });
                 }
             }
             stored.extend(held.into_iter().map(|s| (files.len(), s)));
-            files.push((path, file));
+            files.push(source);
         }
         let mut hash = Sha256::new();
         hash.update(&text);
@@ -139,11 +168,28 @@ impl Checkpoint {
     /// If the file cannot be read.
     pub fn read(&self, name: &str, at: u64, buffer: &mut [u8]) -> Result<(), Error> {
         let info = self.info(name);
-        let (path, file) = &self.files[info.file];
         if at + buffer.len() as u64 > info.len {
             return Err(Error::Tensor { name: name.into(), reason: format!("has {} bytes, not {}", info.len, at + buffer.len() as u64) });
         }
-        file.read_exact_at(buffer, info.offset + at).map_err(|source| Error::Io { path: path.clone(), source })
+        self.files[info.file].read_exact_at(buffer, info.offset + at)
+    }
+
+    /// Rows of `row_bytes` bytes of a tensor, one after the other into `buffer`.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn read_rows(&self, name: &str, row_bytes: usize, rows: &[usize], buffer: &mut [u8]) -> Result<(), Error> {
+        if let Source::File(..) = self.files[self.info(name).file] {
+            let each = rows.iter().zip(buffer.chunks_exact_mut(row_bytes));
+            return each.into_iter().try_for_each(|(&row, out)| self.read(name, (row * row_bytes) as u64, out));
+        }
+        source::read_rows(row_bytes, rows, buffer, &|at, out| self.read(name, at, out))
+    }
+
+    /// Bytes that were read from the hub, and bytes that the weight files there have; nothing for a folder.
+    pub fn fetched(&self) -> Option<(u64, u64)> {
+        let remote = self.files.iter().filter_map(|f| if let Source::Remote(r) = f { Some((r.fetched(), r.size())) } else { None });
+        remote.reduce(|a, b| (a.0 + b.0, a.1 + b.1))
     }
 
     /// sha256 over the configuration and each weight file's size, time of change and 64 blocks of its data: tells
@@ -156,7 +202,10 @@ impl Checkpoint {
         let mut hash = Sha256::new();
         hash.update(&self.fingerprint);
         let mut block = [0; BLOCK as usize];
-        for (path, file) in &self.files {
+        for source in &self.files {
+            let Source::File(path, file) = source else {
+                return Err(Error::Failed(format!("{} is not on this machine", source.path().display())));
+            };
             let io = |source| Error::Io { path: path.clone(), source };
             let about = file.metadata().map_err(io)?;
             hash.update(format!("{} {} {}\n", about.len(), about.mtime(), about.mtime_nsec()));
@@ -183,12 +232,9 @@ fn shards(folder: &Path) -> Result<Vec<Shard>, Error> {
     struct Index {
         weight_map: BTreeMap<String, String>,
     }
-    let path = folder.join("model.safetensors.index.json");
+    let path = folder.join(INDEX);
     if !path.exists() {
-        if folder.join("model.safetensors").exists() {
-            return Ok(vec![("model.safetensors".into(), None)]);
-        }
-        return Err(Error::File { path: folder.into(), reason: "has neither model.safetensors nor model.safetensors.index.json".into() });
+        return Ok(vec![(SINGLE.into(), None)]);
     }
     let text = fs::read_to_string(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
     let index: Index =

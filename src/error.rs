@@ -58,6 +58,13 @@ pub enum Error {
         /// How many it holds.
         capacity: usize,
     },
+    /// The hub does not give what is asked of it, or its cache cannot be used.
+    Hub {
+        /// ORG/NAME.
+        repository: String,
+        /// What is wrong, and what to do.
+        reason: String,
+    },
     /// A text that cannot be scored.
     Text(String),
     /// A tensor operation failed.
@@ -67,7 +74,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// 1 failed, 2 usage, 3 does not fit the budget, 4 model or file invalid.
+    /// 1 failed, 2 usage, 3 does not fit the budget, 4 model or file invalid, 5 network or hub.
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Usage(_) | Error::Context { .. } | Error::Text(_) => 2,
@@ -78,6 +85,7 @@ impl Error {
             | Error::UnexpectedTensor(_)
             | Error::Tensor { .. }
             | Error::Template(_) => 4,
+            Error::Hub { .. } => 5,
             Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => 4,
             Error::Io { .. } | Error::Candle(_) | Error::Failed(_) => 1,
         }
@@ -98,6 +106,7 @@ impl fmt::Display for Error {
                 write!(f, "{flag} {}: {what} at least {} ({flag} {need})", size::show(*have), size::show(*need))
             }
             Error::Usage(s) | Error::Text(s) | Error::Failed(s) => f.write_str(s),
+            Error::Hub { repository, reason } => write!(f, "{repository}: {reason}"),
             Error::Template(s) => write!(f, "chat template: {s}"),
             Error::Context { tokens, capacity } => write!(f, "{tokens} tokens do not fit a context of {capacity}: shorten the text or raise --ctx"),
             Error::Candle(e) => write!(f, "{e}"),

@@ -1,8 +1,8 @@
 //! The header of a safetensors file, read as if it were hostile: every length and offset is checked before it is used.
-use crate::Error;
+use crate::{Error, source::Source};
 use safetensors::Dtype;
 use serde::{Deserialize, de};
-use std::{fmt, fs::File, os::unix::fs::FileExt, path::Path};
+use std::fmt;
 
 /// Where a tensor lies in its file.
 #[derive(Clone, Debug)]
@@ -63,21 +63,20 @@ impl<'de> Deserialize<'de> for Entries {
 ///
 /// # Errors
 /// [`Error::File`] where the header or its offsets are not those of a whole safetensors file.
-pub fn read(path: &Path, file: &File) -> Result<Vec<Stored>, Error> {
-    let bad = |reason: String| Error::File { path: path.into(), reason: format!("{reason}: it is no whole safetensors file, fetch it again") };
-    let io = |source| Error::Io { path: path.into(), source };
-    let size = file.metadata().map_err(io)?.len();
+pub fn read(source: &Source) -> Result<Vec<Stored>, Error> {
+    let bad = |reason: String| Error::File { path: source.path(), reason: format!("{reason}: it is no whole safetensors file, fetch it again") };
+    let size = source.size()?;
     let mut length = [0; 8];
     if size < 8 {
         return Err(bad(format!("has {size} bytes")));
     }
-    file.read_exact_at(&mut length, 0).map_err(io)?;
+    source.read_exact_at(&mut length, 0)?;
     let length = u64::from_le_bytes(length);
     if length > LONGEST || length > size - 8 {
         return Err(bad(format!("claims a header of {length} bytes in a file of {size}")));
     }
     let mut text = vec![0; length as usize];
-    file.read_exact_at(&mut text, 8).map_err(io)?;
+    source.read_exact_at(&mut text, 8)?;
     let Entries(entries) = serde_json::from_slice(&text).map_err(|e| bad(format!("has a header that cannot be read ({e})")))?;
     let mut stored = Vec::with_capacity(entries.len());
     for (name, raw) in entries {

@@ -27,6 +27,7 @@ mod checkpoint;
 mod error;
 mod generate;
 mod header;
+pub mod hub;
 mod load;
 mod machine;
 mod memory;
@@ -38,8 +39,10 @@ mod rd_curve;
 mod sampler;
 mod sensitivity;
 pub mod size;
+mod source;
 mod template;
 mod tokenizer;
+pub mod wikitext;
 
 pub use budget::{Limit, Memory};
 pub use checkpoint::{Checkpoint, TensorInfo};

@@ -152,12 +152,11 @@ pub fn dense_format(checkpoint: &Checkpoint, name: &str) -> Format {
 /// Where they cannot be read or hold a number that is not finite.
 pub fn read_rows(checkpoint: &Checkpoint, name: &str, cols: usize, rows: &[usize]) -> Result<Vec<f32>, Error> {
     let dtype = checkpoint.info(name).dtype;
-    let mut bytes = vec![0; cols * size(dtype)];
+    let row_bytes = cols * size(dtype);
+    let mut bytes = vec![0; rows.len() * row_bytes];
+    checkpoint.read_rows(name, row_bytes, rows, &mut bytes)?;
     let mut out = vec![0.0; rows.len() * cols];
-    for (&row, out) in rows.iter().zip(out.chunks_exact_mut(cols)) {
-        checkpoint.read(name, (row * bytes.len()) as u64, &mut bytes)?;
-        widen(name, dtype, &bytes, out)?;
-    }
+    widen(name, dtype, &bytes, &mut out)?;
     Ok(out)
 }
 

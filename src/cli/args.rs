@@ -7,9 +7,15 @@ use std::{num::NonZeroUsize, path::PathBuf};
 #[derive(Parser)]
 #[command(version = super::version(), about, max_term_width = 100)]
 pub struct Args {
-    /// Folder of a checkpoint: config.json, *.safetensors, tokenizer.json [default: the bundled model]
-    #[arg(long, short, global = true, value_name = "FOLDER")]
-    pub model: Option<PathBuf>,
+    /// Folder of a checkpoint (config.json, *.safetensors, tokenizer.json), or ORG/NAME at the hub [default: the bundled model]
+    #[arg(long, short, global = true, value_name = "FOLDER|ORG/NAME")]
+    pub model: Option<String>,
+    /// Branch, tag or commit of a model at the hub
+    #[arg(long, global = true, value_name = "REV", default_value = "main")]
+    pub revision: String,
+    /// Ask the hub nothing: only what its cache has
+    #[arg(long, global = true)]
+    pub offline: bool,
     /// Memory of the whole process: weights, KV cache, scratch and everything else (24GB, 24GiB, 64MB)
     #[arg(long, short, global = true, value_name = "SIZE", value_parser = size::parse, conflicts_with = "weights")]
     pub budget: Option<u64>,
@@ -155,12 +161,12 @@ pub struct SamplingArgs {
 
 #[derive(Group)]
 pub struct EvalArgs {
-    /// The data set that --text holds
+    /// The data set: fetched from the hub, or what --text holds
     #[arg(value_parser = ["wikitext2"], default_value = "wikitext2")]
     pub dataset: String,
-    /// The text: for wikitext2 the raw test split, wiki.test.raw
+    /// The text: for wikitext2 the raw test split, wiki.test.raw [default: fetched from the hub]
     #[arg(long, value_name = "FILE")]
-    pub text: PathBuf,
+    pub text: Option<PathBuf>,
     #[command(flatten)]
     pub windows: WindowArgs,
     /// Also the mean KL divergence from a dense run, and how often both have the same likeliest token
@@ -247,9 +253,9 @@ pub enum CacheCommand {
 
 #[derive(Group)]
 pub struct CompareArgs {
-    /// The text: for wikitext2 the raw test split, wiki.test.raw
+    /// The text [default: WikiText-2's raw test split, fetched from the hub]
     #[arg(long, value_name = "FILE")]
-    pub text: PathBuf,
+    pub text: Option<PathBuf>,
     #[command(flatten)]
     pub windows: WindowArgs,
     /// Uniform affine formats whose bytes every other method gets

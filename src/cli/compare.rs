@@ -7,14 +7,14 @@ use ram_run::{Error, Limit, Method, Request};
 
 /// Runs every method at the bytes of each uniform affine format.
 pub fn run(args: &Args, a: &CompareArgs) -> Result<(), Error> {
-    let (text, hash) = eval::read(&a.text)?;
+    let (text, source) = eval::text(args, a.text.as_deref())?;
     let checkpoint = open::checkpoint(args)?;
     let protocol = eval::protocol(&a.windows, &open::tokenizer(&checkpoint)?);
     let base = Request { context: Some(protocol.window), pins: args.request()?.pins, ..Request::default() };
     let dense = open::model(args, &checkpoint, &open::plan(&checkpoint, &Request { method: Method::Dense, ..base.clone() })?)?;
     let own = eval::score(&dense, None, &text, &protocol, a.windows.max_windows)?;
     print(&format!(
-        "{}: window {}, stride {}, {} windows, {} tokens, text sha256 {hash}\n\n| method | weight bytes | bits per weight | KL | +/- | expected KL | same top-1 | perplexity |\n|---|---|---|---|---|---|---|---|\n",
+        "{}: window {}, stride {}, {} windows, {} tokens, {source}\n\n| method | weight bytes | bits per weight | KL | +/- | expected KL | same top-1 | perplexity |\n|---|---|---|---|---|---|---|---|\n",
         checkpoint.folder().display(),
         protocol.window,
         protocol.stride,

@@ -4,13 +4,13 @@ use super::{
     open, print,
     progress::Progress,
 };
-use ram_run::{Error, Method, Model, Protocol, Report, Request, Tokenizer, peak_rss, size};
+use ram_run::{Error, Method, Model, Protocol, Report, Request, Tokenizer, hub::Hub, peak_rss, size, wikitext};
 use sha2::{Digest, Sha256};
-use std::path::Path;
+use std::{fmt, path::Path};
 
 /// Evaluates and prints the report.
 pub fn run(args: &Args, a: &EvalArgs) -> Result<(), Error> {
-    let (text, hash) = read(&a.text)?;
+    let (text, source) = text(args, a.text.as_deref())?;
     let checkpoint = open::checkpoint(args)?;
     let protocol = protocol(&a.windows, &open::tokenizer(&checkpoint)?);
     let mut request = open::request(args)?;
@@ -32,7 +32,7 @@ pub fn run(args: &Args, a: &EvalArgs) -> Result<(), Error> {
     if a.json {
         let mut json = serde_json::to_value(&report).map_err(|e| Error::Failed(e.to_string()))?;
         let more = serde_json::json!({
-            "dataset": a.dataset, "text_sha256": hash, "bits_per_weight": plan.bits_per_weight, "weight_bytes": plan.weight_bytes,
+            "dataset": a.dataset, "text_sha256": source.hash, "text_is": source.is, "bits_per_weight": plan.bits_per_weight, "weight_bytes": plan.weight_bytes,
             "peak_rss": peak_rss(), "budget": plan.memory.budget, "plan": plan.fingerprint, "method": plan.method.to_string(),
             "expected_kl": plan.expected_kl,
         });
@@ -41,7 +41,7 @@ pub fn run(args: &Args, a: &EvalArgs) -> Result<(), Error> {
         }
         return print(&format!("{json:#}\n"));
     }
-    print(&sentence(&report, &hash))?;
+    print(&sentence(&report, &source))?;
     let budget = plan.memory.budget.map_or(String::new(), |b| format!(" of {}", size::show(b)));
     let peak = peak_rss().map_or("unknown".into(), size::show);
     print(&format!(
@@ -59,13 +59,37 @@ pub fn score(model: &Model, reference: Option<&Model>, text: &str, protocol: &Pr
     })
 }
 
-/// The text and its sha256.
-pub fn read(path: &Path) -> Result<(String, String), Error> {
+/// What a text is.
+pub struct Source {
+    is: String,
+    hash: String,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "text {}, sha256 {}", self.is, self.hash)
+    }
+}
+
+/// The text of a file, or WikiText-2's from the hub, and what it is.
+pub fn text(args: &Args, path: Option<&Path>) -> Result<(String, Source), Error> {
+    let (text, is) = match path {
+        Some(path) => (read(path)?, path.display().to_string()),
+        None => {
+            let hub = Hub::from_env(args.offline)?;
+            let (text, joined) = open::fetching(|progress| wikitext::test_split(&hub, progress))?;
+            (text, format!("Salesforce/wikitext test: {}", joined.name()))
+        }
+    };
+    let hash = Sha256::digest(&text).iter().map(|b| format!("{b:02x}")).collect();
+    Ok((text, Source { is, hash }))
+}
+
+fn read(path: &Path) -> Result<String, Error> {
     let bytes = std::fs::read(path).map_err(|source| Error::Io { path: path.into(), source })?;
-    let hash = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
     let file = |reason: &str| Error::File { path: path.into(), reason: reason.into() };
     let text = String::from_utf8(bytes).map_err(|_| file("is no UTF-8 text"))?;
-    if text.trim().is_empty() { Err(file("is empty: there is nothing to score")) } else { Ok((text, hash)) }
+    if text.trim().is_empty() { Err(file("is empty: there is nothing to score")) } else { Ok(text) }
 }
 
 /// The protocol asked for; hf-2048 where none is.
@@ -77,7 +101,7 @@ pub fn protocol(a: &WindowArgs, tokenizer: &Tokenizer) -> Protocol {
     }
 }
 
-fn sentence(r: &Report, hash: &str) -> String {
+fn sentence(r: &Report, source: &Source) -> String {
     let p = &r.protocol;
     let name = p.name.map_or(String::new(), |n| format!("{n}: "));
     let bos = p.bos.map_or("no BOS".into(), |b| format!("BOS {b}"));
@@ -86,8 +110,5 @@ fn sentence(r: &Report, hash: &str) -> String {
     if let (Some(kl), Some(error), Some(top1)) = (r.kl, r.kl_standard_error, r.top1_agreement) {
         out += &format!("KL divergence from the dense run {kl:.6} +/- {error:.6} nats per token, same likeliest token {:.2} %\n", 100.0 * top1);
     }
-    out + &format!(
-        "{name}window {}, stride {}, {bos}, {} windows, {} tokens scored, text sha256 {hash}\n",
-        p.window, p.stride, r.windows, r.tokens_scored
-    )
+    out + &format!("{name}window {}, stride {}, {bos}, {} windows, {} tokens scored, {source}\n", p.window, p.stride, r.windows, r.tokens_scored)
 }

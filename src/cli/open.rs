@@ -1,22 +1,71 @@
 //! From what was typed to a model that runs, with progress on stderr.
 use super::{
-    args::{Args, Keep},
+    args::{Args, Command, Keep},
     progress::Progress,
 };
 use ram_run::{
     Available, Checkpoint, Error, Limit, Loaded, Method, Model, Plan, Request, Tokenizer,
+    hub::{self, Hub, Place, Repository, Snapshot},
     packed::{self, Found},
     size,
 };
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// The bundled model, found beside the sources that this program was built from.
 const BUNDLED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/tiny-qwen3-moe");
 
-/// The checkpoint asked for, or the bundled one.
+/// The checkpoint asked for, or the bundled one; one at the hub is fetched first.
 pub fn checkpoint(args: &Args) -> Result<Checkpoint, Error> {
-    let folder = args.model.clone().unwrap_or_else(|| PathBuf::from(BUNDLED));
-    Checkpoint::open(Path::new(&folder))
+    match place(args) {
+        Place::Folder(folder) => Checkpoint::open(&folder),
+        Place::Hub(repository) => Checkpoint::open(&fetch(args, &repository)?),
+    }
+}
+
+/// The same to look at alone: weights that are not in the cache stay at the hub.
+pub fn headers(args: &Args) -> Result<Checkpoint, Error> {
+    let repository = match place(args) {
+        Place::Folder(folder) => return Checkpoint::open(&folder),
+        Place::Hub(repository) => repository,
+    };
+    let hub = Hub::from_env(args.offline)?;
+    let snapshot = Snapshot::find(&hub, &repository, "config.json")?;
+    fetching(|progress| {
+        let (folder, weights) = snapshot.texts(progress)?;
+        if snapshot.has(&weights) { Checkpoint::open(&folder) } else { Checkpoint::open_remote(&snapshot, progress) }
+    })
+}
+
+fn place(args: &Args) -> Place {
+    let Some(name) = &args.model else { return Place::Folder(BUNDLED.into()) };
+    let place = hub::place(name, &args.revision, matches!(args.command, Command::Chat(_)));
+    if let Place::Hub(Repository { id, .. }) = &place
+        && id != name
+    {
+        eprintln!("{name} is {id} here");
+    }
+    place
+}
+
+fn fetch(args: &Args, repository: &Repository) -> Result<PathBuf, Error> {
+    let hub = Hub::from_env(args.offline)?;
+    let snapshot = Snapshot::find(&hub, repository, "config.json")?;
+    fetching(|progress| snapshot.whole(progress))
+}
+
+/// Runs what fetches files, with a line of progress for each.
+pub fn fetching<T>(run: impl FnOnce(hub::Progress) -> Result<T, Error>) -> Result<T, Error> {
+    let mut shown: Option<(String, u64, Progress)> = None;
+    run(&mut |file, done, total| {
+        if shown.as_ref().is_none_or(|(name, ..)| name != file) {
+            shown = Some((file.into(), 0, Progress::new("fetching", total)));
+        }
+        if let Some((_, before, progress)) = &mut shown {
+            // A file that begins again has fewer bytes than before.
+            progress.show(done.saturating_sub(*before), file);
+            *before = done;
+        }
+    })
 }
 
 /// The checkpoint's tokenizer.

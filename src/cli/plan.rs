@@ -8,8 +8,11 @@ use std::{collections::BTreeMap, fmt::Write};
 
 /// Prints the plan.
 pub fn run(args: &Args, a: &PlanArgs) -> Result<(), Error> {
-    let checkpoint = open::checkpoint(args)?;
+    let checkpoint = open::headers(args)?;
     let plan = open::plan(&checkpoint, &open::request(args)?)?;
+    if let Some((fetched, size)) = checkpoint.fetched() {
+        eprintln!("fetched {} of {} of weights ({fetched} of {size} bytes)", size::show(fetched), size::show(size));
+    }
     if a.json {
         let json = serde_json::to_string_pretty(&plan).map_err(|e| Error::Failed(e.to_string()))?;
         return print(&format!("{json}\n"));

@@ -4,6 +4,8 @@ mod cache;
 mod chat;
 mod cli;
 mod examples;
+mod hub;
+mod hub_server;
 mod memory;
 mod parity;
 mod tidy;

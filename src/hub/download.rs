@@ -1,0 +1,203 @@
+//! A file into the cache: its headers first, then its bytes, from where an earlier try stopped, checked and put in place.
+use super::{
+    Hub, Progress, Repository,
+    cache::{self, Folder},
+    http::{Question, RETRIES, pause},
+};
+use crate::Error;
+use sha2::{Digest, Sha256};
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+};
+
+/// Why a question has no answer.
+pub enum Trouble {
+    /// Nobody is there: who, and what the system said.
+    Unreachable(String),
+    /// There is no such file in a repository that may be there.
+    Absent,
+    /// The file ends before the bytes that were asked for.
+    Past,
+    /// Anything else.
+    Said(Error),
+}
+
+impl From<Error> for Trouble {
+    fn from(e: Error) -> Trouble {
+        Trouble::Said(e)
+    }
+}
+
+/// What the hub says about a file before it sends it.
+pub struct Head {
+    /// The commit that the revision is.
+    pub commit: String,
+    /// The name of its content: sha256 where it is a large file.
+    pub etag: String,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// Asks about a file; nothing where the repository has none of that name.
+pub fn head(hub: &Hub, repository: &Repository, revision: &str, file: &str) -> Result<Option<Head>, Trouble> {
+    let question = Question { hub, repository, revision, file };
+    let answer = match question.head() {
+        Ok(answer) => answer,
+        Err(Trouble::Absent) => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    let bad = |what: &str| {
+        let reason = format!("{} says no {what} of {file}: is HF_ENDPOINT a hub?", hub.endpoint);
+        Trouble::Said(Error::Hub { repository: repository.id.clone(), reason })
+    };
+    let plain = |etag: &str| etag.trim_start_matches("W/").trim_matches('"').to_string();
+    // Both become names of files.
+    let etag = answer.header("x-linked-etag").or_else(|| answer.header("etag")).map(plain);
+    let etag = etag.filter(|e| !e.is_empty() && e.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')).ok_or_else(|| bad("etag"))?;
+    let commit = answer.header("x-repo-commit").filter(|c| cache::is_commit(c)).ok_or_else(|| bad("commit"))?.to_string();
+    let length = if answer.response.status().is_success() { answer.header("content-length") } else { None };
+    let size = answer.header("x-linked-size").or(length).and_then(|s| s.parse().ok()).ok_or_else(|| bad("size"))?;
+    Ok(Some(Head { commit, etag, size }))
+}
+
+/// Fetches a file of a commit into the cache; nothing where there is none.
+pub fn fetch(hub: &Hub, repository: &Repository, commit: &str, file: &str, progress: Progress) -> Result<Option<PathBuf>, Trouble> {
+    let folder = Folder::new(hub, repository);
+    let Some(head) = head(hub, repository, commit, file)? else {
+        folder.set_absent(commit, file)?;
+        return Ok(None);
+    };
+    let _lock = folder.lock(&head.etag)?;
+    // Another revision may have the same content, or another process was faster.
+    if !folder.blob(&head.etag).exists() {
+        let transfer = Transfer { question: Question { hub, repository, revision: commit, file }, folder: &folder, head: &head };
+        transfer.run(progress)?;
+    }
+    Ok(Some(folder.publish(&head.etag, commit, file)?))
+}
+
+struct Transfer<'a> {
+    question: Question<'a>,
+    folder: &'a Folder<'a>,
+    head: &'a Head,
+}
+
+/// Bytes so far: on disk, and their hash.
+struct Growing {
+    file: File,
+    hash: Sha256,
+    len: u64,
+}
+
+impl Growing {
+    fn open(path: &Path) -> io::Result<Growing> {
+        let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
+        let mut hash = Sha256::new();
+        let len = io::copy(&mut file, &mut hash)?;
+        Ok(Growing { file, hash, len })
+    }
+
+    fn clear(&mut self) -> io::Result<()> {
+        (self.hash, self.len) = (Sha256::new(), 0);
+        self.file.set_len(0)
+    }
+
+    fn add(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.hash.update(bytes);
+        self.len += bytes.len() as u64;
+        self.file.write_all(bytes)
+    }
+}
+
+/// How a stream of bytes ended.
+enum End {
+    Whole,
+    Broken(String),
+    TooLong,
+}
+
+impl Transfer<'_> {
+    /// Leaves all bytes, checked, where they grow.
+    fn run(&self, progress: Progress) -> Result<(), Trouble> {
+        let path = self.folder.growing(&self.head.etag);
+        let mut growing = self.folder.done(&path, self.folder.parent(&path).and_then(|()| Growing::open(&path)))?;
+        let size = self.head.size;
+        if growing.len > size {
+            self.folder.done(&path, growing.clear())?;
+        }
+        let mut tries = 0;
+        while growing.len < size {
+            let before = growing.len;
+            match self.piece(&mut growing, progress)? {
+                End::Whole => {}
+                End::TooLong => return Err(self.refuse(&path, &format!("more than the {size} bytes that were promised"))),
+                End::Broken(why) => {
+                    tries = if growing.len > before { 0 } else { tries + 1 };
+                    if tries > RETRIES {
+                        let got = growing.len;
+                        return Err(self.said(format!(
+                            "{} broke off after {got} of {size} bytes, {} times ({why}): run again to go on from there",
+                            self.question.file, tries
+                        )));
+                    }
+                    pause(tries);
+                }
+            }
+        }
+        self.folder.done(&path, growing.file.sync_all())?;
+        let hash: String = growing.hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
+        // A content that is no large file has another kind of name, and only its size is known.
+        if self.head.etag.len() == 64 && self.head.etag != hash {
+            return Err(self.refuse(&path, &format!("other bytes than promised (sha256 {hash}, not {})", self.head.etag)));
+        }
+        Ok(())
+    }
+
+    /// One answer's bytes.
+    fn piece(&self, growing: &mut Growing, progress: Progress) -> Result<End, Trouble> {
+        let path = self.folder.growing(&self.head.etag);
+        let answer = match self.question.get(&self.question.url(), (growing.len, None)) {
+            Err(Trouble::Past) => {
+                let what = format!("{} of the {} bytes that were promised", growing.len, self.head.size);
+                return Err(self.refuse(&path, &what));
+            }
+            answer => answer?,
+        };
+        let range = answer.response.headers().get("content-range").and_then(|v| v.to_str().ok());
+        // Whoever sends all of it again, or another part, has it put where it belongs.
+        if range.is_none_or(|r| !r.starts_with(&format!("bytes {}-", growing.len))) {
+            if range.is_some() {
+                return Ok(End::Broken("the hub sends another part than asked for".into()));
+            }
+            self.folder.done(&path, growing.clear())?;
+        }
+        let mut body = answer.response.into_body().into_reader();
+        let mut buffer = vec![0; 1 << 18];
+        loop {
+            let n = match body.read(&mut buffer) {
+                Ok(0) if growing.len < self.head.size => return Ok(End::Broken("the connection was closed".into())),
+                Ok(0) => return Ok(End::Whole),
+                Ok(n) => n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) => return Ok(End::Broken(e.to_string())),
+            };
+            if growing.len + n as u64 > self.head.size {
+                return Ok(End::TooLong);
+            }
+            self.folder.done(&path, growing.add(&buffer[..n]))?;
+            progress(self.question.file, growing.len, self.head.size);
+        }
+    }
+
+    /// Nothing of what came is kept: none of it can be trusted.
+    fn refuse(&self, path: &Path, what: &str) -> Trouble {
+        let _ = fs::remove_file(path);
+        self.said(format!("{} came with {what} and is not kept: run again to fetch it anew", self.question.file))
+    }
+
+    fn said(&self, reason: String) -> Trouble {
+        Trouble::Said(Error::Hub { repository: self.question.repository.id.clone(), reason })
+    }
+}

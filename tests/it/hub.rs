@@ -1,0 +1,340 @@
+//! Models from a hub: fetched whole or in parts, gone on with, refused, and found in the cache.
+use crate::{
+    cli::command,
+    hub_server::{Ask, COMMIT, Fault, Server, sha256},
+};
+use parquet::{
+    data_type::{ByteArray, ByteArrayType},
+    file::writer::SerializedFileWriter,
+    schema::parser::parse_message_type,
+};
+use ram_run::wikitext::{self, Joined};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    sync::Arc,
+};
+
+const ID: &str = "tests/small-moe";
+const SINGLE: &str = "tests/fixtures/qwen2-shared-bf16";
+const SHARDED: &str = "tests/fixtures/mixtral-tied-f16";
+const BUNDLED: &str = "models/tiny-qwen3-moe";
+const WEIGHTS: &str = "model.safetensors";
+const RUN: [&str; 6] = ["--dense", "generate", "a", "--max-tokens", "4", "--temp=0"];
+
+/// A hub with one repository, and an empty cache.
+struct World {
+    server: Server,
+    home: tempfile::TempDir,
+}
+
+fn files(folder: &str) -> BTreeMap<String, Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let entries = fs::read_dir(folder).expect("a folder").map(|e| e.expect("an entry"));
+    entries.map(|e| (e.file_name().into_string().expect("UTF-8"), fs::read(e.path()).expect("a file"))).collect()
+}
+
+fn world(folder: &str) -> World {
+    World { server: Server::start(ID, files(folder)), home: tempfile::tempdir().expect("a folder") }
+}
+
+impl World {
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = command(args);
+        for name in ["HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"] {
+            command.env_remove(name);
+        }
+        command.env("HF_HOME", self.home.path()).env("HF_ENDPOINT", format!("http://127.0.0.1:{}", self.server.port)).stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().expect("the program starts")
+    }
+
+    /// Runs the repository's model; what it says on stdout and stderr.
+    fn runs(&self, args: &[&str]) -> (String, String) {
+        let out = self.run(&[&["--model", ID], args].concat());
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert!(out.status.success(), "{args:?}: {}", text(&out.stderr));
+        (text(&out.stdout), text(&out.stderr))
+    }
+
+    fn refused(&self, words: &[&str]) {
+        refused(self.command(&[&["--model", ID][..], &RUN].concat()), words);
+    }
+
+    fn cache(&self) -> PathBuf {
+        self.home.path().join("hub/models--tests--small-moe")
+    }
+
+    fn snapshot(&self, file: &str) -> PathBuf {
+        self.cache().join("snapshots").join(COMMIT).join(file)
+    }
+
+    fn blobs(&self) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(self.cache().join("blobs")) else { return Vec::new() };
+        entries.map(|e| e.expect("an entry").file_name().into_string().expect("UTF-8")).collect()
+    }
+
+    fn asked(&self) -> Vec<Ask> {
+        self.server.state().asked.clone()
+    }
+}
+
+/// Checks for exit code 5 and one line with every word.
+fn refused(mut command: Command, words: &[&str]) {
+    let out = command.output().expect("the program starts");
+    let text = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(5), "{text}");
+    assert_eq!(text.lines().count(), 1, "{text}");
+    for word in words {
+        assert!(text.contains(word), "'{word}' is not said: {text}");
+    }
+}
+
+fn local(folder: &str, args: &[&str]) -> String {
+    crate::cli::stdout(&[&["--model", folder], args].concat())
+}
+
+#[test]
+fn fetched_once_and_run_from_the_cache() {
+    let w = world(SHARDED);
+    let (text, _) = w.runs(&RUN);
+    assert_eq!(text, local(SHARDED, &RUN));
+    assert_eq!(fs::read_to_string(w.cache().join("refs/main")).expect("a ref"), COMMIT);
+    let shard = "model-00002-of-00003.safetensors";
+    let link = fs::read_link(w.snapshot(shard)).expect("a link");
+    assert_eq!(link, Path::new("../../blobs").join(sha256(&files(SHARDED)[shard])));
+    assert!(!w.blobs().iter().any(|b| b.ends_with(".incomplete")), "{:?}", w.blobs());
+    assert!(!w.asked().iter().any(|a| a.path.contains("reference")), "only what a run needs");
+    w.server.faults(|_| None);
+    assert_eq!(w.runs(&RUN).0, text);
+    assert_eq!(w.asked().len(), 1, "one question, whether main has moved: {:?}", w.asked());
+    w.server.faults(|_| None);
+    let out = w.command(&[&["--model", ID][..], &RUN].concat()).env("HF_HUB_OFFLINE", "1").output().expect("the program starts");
+    assert_eq!(String::from_utf8_lossy(&out.stdout), text);
+    w.runs(&[&["--offline"], &RUN[..]].concat());
+    w.runs(&[&["--revision", COMMIT], &RUN[..]].concat());
+    assert!(w.asked().is_empty(), "{:?}", w.asked());
+    // Without a hub the cache does.
+    let mut command = w.command(&[&["--model", ID][..], &RUN].concat());
+    assert!(command.env("HF_ENDPOINT", "http://127.0.0.1:1").output().expect("the program starts").status.success());
+}
+
+#[test]
+fn tokens_go_to_the_hub_alone() {
+    let w = world(SINGLE);
+    fs::write(w.home.path().join("token"), "hf_file\n").expect("written");
+    w.runs(&RUN);
+    let (contents, hub): (Vec<Ask>, Vec<Ask>) = w.asked().into_iter().partition(|a| a.path.starts_with("/cdn/"));
+    assert!(!contents.is_empty() && contents.iter().all(|a| a.token.is_none()), "{contents:?}");
+    assert!(hub.iter().all(|a| a.token.as_deref() == Some("Bearer hf_file")), "{hub:?}");
+    w.server.faults(|_| Some(Fault::Status(429, ("Retry-After", "7"))));
+    let mut command = w.command(&[&["--model", ID][..], &RUN].concat());
+    command.env("HF_TOKEN", "hf_own").env("HF_HUB_CACHE", w.home.path().join("other"));
+    refused(command, &["429", "HF_TOKEN found", "token found"]);
+    assert_eq!(w.asked()[0].token.as_deref(), Some("Bearer hf_own"));
+}
+
+#[test]
+fn short_names() {
+    let w = world(SINGLE);
+    for (name, command, means) in [
+        ("mistralai/Mixtral-8x7B", "chat", "mistralai/Mixtral-8x7B-Instruct-v0.1"),
+        ("mistralai/Mixtral-8x7B", "plan", "mistralai/Mixtral-8x7B-v0.1"),
+        ("Qwen/Qwen2-57B-A14B", "chat", "Qwen/Qwen2-57B-A14B-Instruct"),
+        ("Qwen/Qwen1.5-MoE-A2.7B", "chat", "Qwen/Qwen1.5-MoE-A2.7B-Chat"),
+        ("Qwen/Qwen3-30B-A3B", "chat", "Qwen/Qwen3-30B-A3B"),
+    ] {
+        w.server.faults(|_| None);
+        let out = w.run(&["--model", name, command]);
+        let text = String::from_utf8_lossy(&out.stderr);
+        assert_eq!(out.status.code(), Some(5), "{text}");
+        assert_eq!(text.contains(&format!("{name} is {means} here")), name != means, "{text}");
+        assert!(text.contains("no such repository"), "{text}");
+        assert_eq!(w.asked()[0].path, format!("/{means}/resolve/main/config.json"));
+    }
+}
+
+#[test]
+fn cut_connections_are_gone_on_with() {
+    let w = world(SINGLE);
+    w.server.faults(|a| (a.is_get(WEIGHTS) && a.range == Some((0, None))).then_some(Fault::Cut(1000)));
+    let (text, _) = w.runs(&RUN);
+    assert_eq!(text, local(SINGLE, &RUN));
+    assert!(w.asked().iter().any(|a| a.range == Some((1000, None))));
+    // Every try ends at once: said, and the next run goes on.
+    let w = world(SINGLE);
+    w.server.faults(|a| a.is_get(WEIGHTS).then(|| Fault::Cut(if a.range == Some((0, None)) { 1000 } else { 0 })));
+    w.refused(&[ID, WEIGHTS, "broke off after 1000 of", "run again"]);
+    assert!(!w.snapshot(WEIGHTS).exists() && w.blobs().iter().any(|b| b.ends_with(".incomplete")));
+    w.server.faults(|_| None);
+    assert_eq!(w.runs(&RUN).0, text);
+    let ranges: Vec<_> = w.asked().into_iter().filter(|a| a.is_get(WEIGHTS)).map(|a| a.range).collect();
+    assert!(!ranges.is_empty() && ranges.iter().all(|r| *r == Some((1000, None))), "{ranges:?}");
+}
+
+#[test]
+fn refusals_are_said() {
+    let w = world(SINGLE);
+    let page = format!("https://huggingface.co/{ID}");
+    let says = |status: u16, header: (&'static str, &'static str), words: &[&str]| {
+        w.server.faults(move |_| Some(Fault::Status(status, header)));
+        w.refused(&[&[ID], words].concat());
+    };
+    let token = w.home.path().join("token");
+    let looked = format!("{} not found", token.display());
+    for status in [401, 403] {
+        says(status, ("X-Error-Code", "GatedRepo"), &[&status.to_string(), &page, "HF_TOKEN not found", &looked, "accept"]);
+    }
+    says(401, ("X-Error-Code", "RepoNotFound"), &["401", "no such public repository", &page, &looked]);
+    says(404, ("X-Error-Code", "RepoNotFound"), &["404", "no such repository"]);
+    says(404, ("X-Error-Code", "RevisionNotFound"), &["404", "no revision main", "--revision"]);
+    says(404, ("X-Error-Code", "EntryNotFound"), &["404", "no config.json"]);
+    says(404, ("X-Nothing", ""), &["404", "no config.json"]);
+    says(429, ("Retry-After", "120"), &["429", "120 seconds"]);
+    assert_eq!(w.asked().len(), 1);
+    says(503, ("X-Nothing", ""), &["503", "4 tries", "later"]);
+    assert_eq!(w.asked().len(), 4);
+    says(200, ("X-Nothing", ""), &["HF_ENDPOINT"]);
+    assert!(w.blobs().is_empty());
+    w.server.faults(|_| None);
+    refused(w.command(&["--model", ID, "--revision", "v9", "plan"]), &["no revision v9"]);
+    let out = w.run(&["--model", ID, "--revision", "../x", "plan"]);
+    assert_eq!(out.status.code(), Some(2));
+    refused(
+        {
+            let mut c = w.command(&["--model", ID, "plan"]);
+            c.env("HF_ENDPOINT", "http://127.0.0.1:1");
+            c
+        },
+        &["not in the cache", "127.0.0.1:1", "run once"],
+    );
+}
+
+#[test]
+fn a_failing_hub_is_asked_again() {
+    let w = world(SINGLE);
+    let failed = std::sync::atomic::AtomicUsize::new(0);
+    w.server.faults(move |_| (failed.fetch_add(1, std::sync::atomic::Ordering::SeqCst) % 3 == 0).then_some(Fault::Status(500, ("X-Nothing", ""))));
+    w.runs(&RUN);
+}
+
+#[test]
+fn other_bytes_than_promised_are_not_kept() {
+    let bytes = files(SINGLE)[WEIGHTS].clone();
+    let mut other = bytes.clone();
+    other[bytes.len() / 2] ^= 1;
+    let size = bytes.len().to_string();
+    for (sent, words) in [
+        (bytes[..bytes.len() - 1].to_vec(), vec![size.as_str(), "bytes that were promised", "not kept"]),
+        ([&bytes[..], &[0]].concat(), vec!["more than the", size.as_str(), "not kept"]),
+        (other, vec!["sha256", "not kept"]),
+    ] {
+        let w = world(SINGLE);
+        w.server.faults(move |a| a.is_get(WEIGHTS).then(|| Fault::Bytes(sent.clone())));
+        w.refused(&[&[ID, WEIGHTS], &words[..]].concat());
+        assert!(!w.snapshot(WEIGHTS).exists() && !w.blobs().iter().any(|b| b.len() >= 64), "{:?}", w.blobs());
+        w.server.faults(|_| None);
+        w.runs(&RUN);
+    }
+}
+
+#[test]
+fn a_half_filled_cache_without_a_network() {
+    let w = world(SHARDED);
+    w.runs(&RUN);
+    let shard = "model-00003-of-00003.safetensors";
+    for file in [shard, "tokenizer.json"] {
+        fs::remove_file(w.snapshot(file)).expect("removed");
+        refused(w.command(&[&["--offline", "--model", ID][..], &RUN].concat()), &[ID, file, "--offline", "run once"]);
+        let mut command = w.command(&[&["--model", ID][..], &RUN].concat());
+        command.env("HF_ENDPOINT", "http://127.0.0.1:1");
+        refused(command, &[ID, file, "127.0.0.1:1", "run once"]);
+    }
+    refused(w.command(&["--offline", "--model", "tests/other", "plan"]), &["tests/other", "not in the cache", "--offline"]);
+    // What is there is not fetched again.
+    w.server.faults(|_| None);
+    w.runs(&RUN);
+    assert!(w.asked().iter().all(|a| a.head), "the contents are in the cache: {:?}", w.asked());
+}
+
+#[test]
+fn a_cache_that_cannot_be_written() {
+    let w = world(SINGLE);
+    let file = w.home.path().join("file");
+    fs::write(&file, "no folder").expect("written");
+    let mut command = w.command(&[&["--model", ID][..], &RUN].concat());
+    command.env("HF_HUB_CACHE", file.join("hub"));
+    refused(command, &[ID, "cache", "cannot be written", "HF_HOME"]);
+}
+
+#[test]
+fn plans_are_made_from_parts() {
+    let w = world(BUNDLED);
+    let args = ["--weights", "6MB", "plan", "--json"];
+    let (plan, said) = w.runs(&args);
+    assert_eq!(plan, local(BUNDLED, &args));
+    let size = files(BUNDLED)[WEIGHTS].len();
+    let read: usize = w.asked().iter().filter_map(|a| a.range).map(|(from, to)| to.expect("an end") + 1 - from).sum();
+    eprintln!("{read} of {size} bytes in {} questions: {said}", w.asked().len());
+    assert!(read < size / 2, "{read} of {size}");
+    assert!(said.contains("fetched") && said.contains(&format!("of {size} bytes")), "{said}");
+    assert!(!w.snapshot(WEIGHTS).exists());
+    // Addresses that expire are asked for anew.
+    let count = std::sync::atomic::AtomicUsize::new(0);
+    w.server.faults(move |a| {
+        let n = count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        (a.path.starts_with("/cdn/") && n % 100 == 99).then_some(Fault::Status(403, ("X-Nothing", "")))
+    });
+    assert_eq!(w.runs(&args).0, plan);
+    w.server.faults(|a| (a.is_get(WEIGHTS) && a.range.is_some_and(|(from, _)| from > 1_000_000)).then_some(Fault::Cut(1)));
+    refused(w.command(&[&["--model", ID][..], &args].concat()), &[ID, WEIGHTS, "broke off", "run again"]);
+}
+
+/// A parquet file with one column of texts.
+fn table(rows: &[&str]) -> Vec<u8> {
+    let schema = Arc::new(parse_message_type("message schema { optional binary text (UTF8); }").expect("a schema"));
+    let mut writer = SerializedFileWriter::new(Vec::new(), schema, Default::default()).expect("a writer");
+    for rows in rows.chunks(1000) {
+        let mut group = writer.next_row_group().expect("a group");
+        let mut column = group.next_column().expect("no fault").expect("a column");
+        let values: Vec<ByteArray> = rows.iter().map(|r| ByteArray::from(*r)).collect();
+        column.typed::<ByteArrayType>().write_batch(&values, Some(&vec![1; rows.len()]), None).expect("written");
+        column.close().expect("closed");
+        group.close().expect("closed");
+    }
+    writer.into_inner().expect("written")
+}
+
+#[test]
+fn wikitext_rows_are_the_published_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("rows.parquet");
+    let rows = ["", " = A title = \n", "", " Words . \n"];
+    fs::write(&path, table(&rows)).expect("written");
+    let read = wikitext::rows(&path).expect("rows");
+    assert_eq!(read, rows);
+    assert_eq!(wikitext::join(&read), (rows.join("\n\n"), Joined::Guide));
+    fs::write(&path, "no table").expect("written");
+    assert!(wikitext::rows(&path).expect_err("no table").to_string().contains("rows.parquet"));
+
+    let Some(shared) = crate::parity::shared() else { return };
+    let raw = fs::read_to_string(shared.join("data/wikitext-2-raw/wiki.test.raw")).expect("the text");
+    let rows: Vec<&str> = raw.split_inclusive('\n').map(|line| if line.trim().is_empty() { "" } else { line }).collect();
+    let file = "wikitext-2-raw-v1/test-00000-of-00001.parquet".to_string();
+    let server = Server::start("datasets/Salesforce/wikitext", BTreeMap::from([(file.clone(), table(&rows))]));
+    let w = World { server, home: tempfile::tempdir().expect("a folder") };
+    let args = ["--weights", "6MB", "eval-ppl", "wikitext2", "--window", "64", "--max-windows", "2", "--json"];
+    let out = w.run(&args);
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&out.stdout).expect("JSON");
+    assert_eq!(report["text_sha256"], sha256(raw.as_bytes()));
+    assert!(report["text_is"].as_str().is_some_and(|s| s.contains("wiki.test.raw")), "{}", report["text_is"]);
+    assert!(w.home.path().join("hub/datasets--Salesforce--wikitext/snapshots").join(COMMIT).join(file).is_file());
+    w.server.faults(|_| None);
+    assert!(w.run(&[&["--offline"], &args[..]].concat()).status.success() && w.asked().is_empty());
+}
