@@ -38,7 +38,7 @@ impl Source {
 }
 
 /// Bytes between two rows that are read with them: the headers of another question are about as many.
-const GAP: usize = 2048;
+const GAP: usize = 512;
 /// Questions of one matrix at a time: an answer's way is long, and its bytes are few.
 const AT_ONCE: usize = 8;
 

@@ -56,7 +56,10 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = listener.local_addr().expect("an address").port();
         let state = Arc::new(Mutex::new(State { asked: Vec::new(), body_bytes: 0, faults: Arc::new(|_| None) }));
-        let (shared, site) = (state.clone(), Arc::new(Site { repository: repository.into(), files, port }));
+        let (shared, site) = (
+            state.clone(),
+            Arc::new(Site { repository: repository.into(), files: files.into_iter().map(|(n, b)| (n, (b.clone(), sha256(&b)))).collect(), port }),
+        );
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (state, site) = (shared.clone(), site.clone());
@@ -81,7 +84,8 @@ impl Server {
 
 struct Site {
     repository: String,
-    files: BTreeMap<String, Vec<u8>>,
+    /// Contents and their sha256.
+    files: BTreeMap<String, (Vec<u8>, String)>,
     port: u16,
 }
 
@@ -129,16 +133,15 @@ impl Site {
                 (file, false)
             }
         };
-        let Some(bytes) = self.files.get(file) else { return status(404, "X-Error-Code: EntryNotFound\r\n") };
-        let hash = sha256(bytes);
+        let Some((bytes, hash)) = self.files.get(file) else { return status(404, "X-Error-Code: EntryNotFound\r\n") };
         if !linked && (file.ends_with(".safetensors") || file.ends_with(".parquet")) {
             let port = self.port;
             let linked = format!("X-Linked-Size: {}\r\nX-Linked-Etag: \"{hash}\"\r\nX-Repo-Commit: {COMMIT}\r\n", bytes.len());
             return status(302, &format!("{linked}Location: http://localhost:{port}/cdn/{file}\r\n"));
         }
         let mut sent = match &fault {
-            Some(Fault::Bytes(other)) => other.clone(),
-            _ => bytes.clone(),
+            Some(Fault::Bytes(other)) => &other[..],
+            _ => &bytes[..],
         };
         let size = sent.len();
         let mut code = 200;
@@ -148,7 +151,7 @@ impl Site {
                 return status(416, "");
             }
             let last = to.unwrap_or(size - 1).min(size - 1);
-            sent = sent[from..=last].to_vec();
+            sent = &sent[from..=last];
             headers += &format!("Content-Range: bytes {from}-{last}/{size}\r\n");
             code = 206;
         }
@@ -156,7 +159,7 @@ impl Site {
         match fault {
             _ if ask.head => (head, Ok(Vec::new())),
             Some(Fault::Cut(n)) => (head, Err(sent[..n.min(sent.len())].to_vec())),
-            _ => (head, Ok(sent)),
+            _ => (head, Ok(sent.to_vec())),
         }
     }
 }
