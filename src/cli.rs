@@ -5,9 +5,12 @@ mod cache;
 mod chat;
 mod compare;
 mod doctor;
+mod draw;
 mod eval;
 mod generate;
+mod inspect;
 mod open;
+mod page;
 mod plan;
 mod progress;
 
@@ -47,6 +50,7 @@ fn command(args: &Args) -> Result<(), Error> {
         Command::Chat(a) => chat::run(args, a),
         Command::EvalPpl(a) => eval::run(args, a),
         Command::Bench(a) => bench::run(args, a),
+        Command::Inspect(a) => inspect::run(args, a),
         Command::Doctor(a) => doctor::run(a),
         Command::Cache(a) => cache::run(a),
         Command::Completions { shell } => {

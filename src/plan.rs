@@ -157,6 +157,55 @@ fn kv<S: Serializer>(v: &KvElement, s: S) -> Result<S::Ok, S::Error> {
 /// [`Error::Budget`] with the smallest limit that works; [`Error::Usage`] for a pin that matches nothing; the
 /// checkpoint's own errors.
 pub fn plan(checkpoint: &Checkpoint, request: &Request, done: &(dyn Fn(usize) + Sync)) -> Result<Plan, Error> {
+    choose(checkpoint, &measure(checkpoint, request, done)?, request.limit)
+}
+
+/// All that is known before bytes are divided: what every choice takes and costs. Plans of one request at several limits
+/// need it once.
+pub struct Measured {
+    method: Method,
+    memory: Memory,
+    context: usize,
+    chunk: usize,
+    kv: KvElement,
+    /// Bytes of norms and biases.
+    vectors: u64,
+    /// Per matrix, each format of its menu.
+    curves: Vec<Vec<Point>>,
+    items: Vec<Item>,
+    choices: Vec<Vec<Choice>>,
+    /// Per tensor.
+    u: Vec<f64>,
+}
+
+impl Measured {
+    /// Bytes for weights within a limit, if any is left.
+    fn available(&self, limit: Limit) -> u64 {
+        match limit {
+            Limit::Process(b) => b.saturating_sub(self.memory.total),
+            Limit::Weights(b) => b,
+            Limit::None => u64::MAX,
+        }
+    }
+
+    /// Weight bytes of the smallest plan and of the largest.
+    pub fn range(&self) -> (u64, u64) {
+        let sum = |pick: fn(u64, u64) -> u64| self.choices.iter().filter_map(|c| c.iter().map(|c| c.bytes).reduce(pick)).sum::<u64>();
+        (self.vectors + sum(u64::min), self.vectors + sum(u64::max))
+    }
+
+    fn refuse(&self, limit: Limit, least: u64) -> Error {
+        let have = if let Limit::Weights(b) | Limit::Process(b) = limit { b } else { 0 };
+        let weights_only = matches!(limit, Limit::Weights(_));
+        Error::Budget { need: if weights_only { least } else { self.memory.total + least }, have, weights_only }
+    }
+}
+
+/// The curves of a request; `done` as for [`plan`].
+///
+/// # Errors
+/// As for [`plan`].
+pub fn measure(checkpoint: &Checkpoint, request: &Request, done: &(dyn Fn(usize) + Sync)) -> Result<Measured, Error> {
     let config = checkpoint.config();
     let context = request.context.unwrap_or(config.max_position_embeddings.min(4096));
     if context == 0 || context > config.max_position_embeddings {
@@ -169,41 +218,44 @@ pub fn plan(checkpoint: &Checkpoint, request: &Request, done: &(dyn Fn(usize) + 
     let matrices: Vec<&TensorSpec> = specs.iter().filter(|s| s.kind.is_matrix()).collect();
     let pins = pinned(&matrices, &request.pins)?;
     let vectors: u64 = specs.iter().filter(|s| !s.kind.is_matrix()).map(|s| 4 * s.shape.iter().product::<usize>() as u64).sum();
-    let available = match request.limit {
-        Limit::Process(b) => b.saturating_sub(memory.total),
-        Limit::Weights(b) => b,
-        Limit::None => u64::MAX,
-    };
-    let refuse = |least: u64| {
-        let have = if let Limit::Weights(b) | Limit::Process(b) = request.limit { b } else { 0 };
-        let weights_only = matches!(request.limit, Limit::Weights(_));
-        let need = if weights_only { least } else { memory.total + least };
-        Error::Budget { need, have, weights_only }
-    };
-    // Before a weight is read: exact bytes of the cheapest formats do not depend on the weights.
     let menu = menu(request, checkpoint, &matrices, &pins);
+    let items = items(request.method, &matrices, config.num_hidden_layers);
+    let method = request.method;
+    let mut measured = Measured { method, memory, context, chunk, kv, vectors, curves: Vec::new(), items, choices: Vec::new(), u: Vec::new() };
+    // Before a weight is read: exact bytes of the cheapest formats do not depend on the weights.
     let least =
         vectors + matrices.iter().zip(&menu).map(|(s, m)| m.iter().map(|f| f.bytes(s.shape[0], s.shape[1]) as u64).min().unwrap_or(0)).sum::<u64>();
-    if least > available {
-        return Err(refuse(least));
+    if least > measured.available(request.limit) {
+        return Err(measured.refuse(request.limit, least));
     }
     let head = sensitivity::head(checkpoint)?;
     let tied = config.tie_word_embeddings;
     let u = |s: &TensorSpec| sensitivity::of(s, head, config.num_hidden_layers, config.num_experts.max(1), tied);
-    let curves = rd_curve::curves(checkpoint, &matrices, &menu, done)?;
-    let items = items(request.method, &matrices, config.num_hidden_layers);
-    let choices: Vec<Vec<Choice>> = items.iter().map(|item| item.choices(request.method, &matrices, &curves, &u)).collect();
-    let at = allocate(&choices, available - vectors).map_err(|least| refuse(least + vectors))?;
+    measured.curves = rd_curve::curves(checkpoint, &matrices, &menu, done)?;
+    measured.choices = measured.items.iter().map(|item| item.choices(method, &matrices, &measured.curves, &u)).collect();
+    measured.u = specs.iter().map(u).collect();
+    Ok(measured)
+}
+
+/// The best plan within `limit`.
+///
+/// # Errors
+/// [`Error::Budget`] with the smallest limit that works.
+pub fn choose(checkpoint: &Checkpoint, measured: &Measured, limit: Limit) -> Result<Plan, Error> {
+    let m = measured;
+    let refuse = |least: u64| m.refuse(limit, least + m.vectors);
+    let available = m.available(limit).checked_sub(m.vectors).ok_or_else(|| refuse(m.range().0 - m.vectors))?;
+    let at = allocate(&m.choices, available).map_err(refuse)?;
     let mut chosen: BTreeMap<usize, Point> = BTreeMap::new();
-    for (item, &at) in items.iter().zip(&at) {
-        let format = item.formats(request.method, &curves)[at];
-        for &m in &item.matrices {
-            chosen.extend(curves[m].iter().find(|p| p.format == format).map(|&p| (m, p)));
+    for (item, &at) in m.items.iter().zip(&at) {
+        let format = item.formats(m.method, &m.curves)[at];
+        for &i in &item.matrices {
+            chosen.extend(m.curves[i].iter().find(|p| p.format == format).map(|&p| (i, p)));
         }
     }
     let mut matrix = 0;
-    let entries: Vec<Entry> = specs.iter().map(|spec| entry(spec, &chosen, &mut matrix, u(spec))).collect();
-    Ok(finish(checkpoint, request.method, entries, memory, context, chunk, kv))
+    let entries: Vec<Entry> = checkpoint.specs().iter().zip(&m.u).map(|(spec, &u)| entry(spec, &chosen, &mut matrix, u)).collect();
+    Ok(finish(checkpoint, m.method, entries, m.memory.clone(), m.context, m.chunk, m.kv))
 }
 
 fn entry(spec: &TensorSpec, chosen: &BTreeMap<usize, Point>, matrix: &mut usize, u: f64) -> Entry {

@@ -109,6 +109,11 @@ impl Tokenizer {
         Ok(tokens)
     }
 
+    /// Number of tokens, added ones too.
+    pub fn vocabulary(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+
     /// Text of tokens, special ones left out.
     ///
     /// # Errors

@@ -69,6 +69,8 @@ pub enum Command {
     EvalPpl(EvalArgs),
     /// Speed of loading, prefill and decode, against the machine's own read bandwidth
     Bench(BenchArgs),
+    /// What a checkpoint is: configuration, tensors by kind, tokenizer, template
+    Inspect(InspectArgs),
     /// What this machine has, and which known models fit
     Doctor(DoctorArgs),
     /// Packed weights that are kept for the next start
@@ -86,6 +88,9 @@ pub enum Command {
 
 #[derive(Group)]
 pub struct PlanArgs {
+    /// Also a page with pictures: bits by layer and kind, loss against size
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
     /// Every tensor by name, as JSON
     #[arg(long)]
     pub json: bool,
@@ -216,6 +221,16 @@ pub struct BenchArgs {
 }
 
 #[derive(Group)]
+pub struct InspectArgs {
+    /// As --model
+    #[arg(value_name = "MODEL")]
+    pub of: Option<String>,
+    /// Everything as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Group)]
 pub struct DoctorArgs {
     /// What was found as JSON
     #[arg(long)]
@@ -253,14 +268,23 @@ pub enum CacheCommand {
 
 #[derive(Group)]
 pub struct CompareArgs {
+    /// As --model
+    #[arg(value_name = "MODEL")]
+    pub of: Option<String>,
     /// The text [default: WikiText-2's raw test split, fetched from the hub]
     #[arg(long, value_name = "FILE")]
     pub text: Option<PathBuf>,
     #[command(flatten)]
     pub windows: WindowArgs,
-    /// Uniform affine formats whose bytes every other method gets
-    #[arg(long, value_name = "FORMAT", value_delimiter = ',', default_value = "a3g64,a4g64", value_parser = |s: &str| s.parse::<Format>())]
+    /// Uniform affine formats whose bytes every other method gets [default: a3g64,a4g64 where no --weights is given]
+    #[arg(long, value_name = "FORMAT", value_delimiter = ',', value_parser = |s: &str| s.parse::<Format>())]
     pub at: Vec<Format>,
+    /// Also the table as a Markdown file
+    #[arg(long, value_name = "FILE")]
+    pub markdown: Option<PathBuf>,
+    /// Also a picture: KL divergence against bits per weight, one curve per method
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]

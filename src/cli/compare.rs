@@ -1,48 +1,93 @@
-//! `ram-run compare`: perplexity and KL divergence at equal bytes, one Markdown table.
+//! `ram-run compare`: perplexity and KL divergence at equal bytes, as a Markdown table and as a picture.
 use super::{
     args::{Args, CompareArgs},
+    draw::{self, Curve},
     eval, open, print,
 };
-use ram_run::{Error, Limit, Method, Request};
+use ram_run::{Error, Limit, Method, Plan, Report, Request};
+use std::{fs, path::Path};
 
-/// Runs every method at the bytes of each uniform affine format.
+/// Runs every method at the bytes of each uniform affine format, and at `--weights`.
 pub fn run(args: &Args, a: &CompareArgs) -> Result<(), Error> {
     let (text, source) = eval::text(args, a.text.as_deref())?;
     let checkpoint = open::checkpoint(args)?;
     let protocol = eval::protocol(&a.windows, &open::tokenizer(&checkpoint)?);
     let base = Request { context: Some(protocol.window), pins: args.request()?.pins, ..Request::default() };
-    let dense = open::model(args, &checkpoint, &open::plan(&checkpoint, &Request { method: Method::Dense, ..base.clone() })?)?;
+    let dense = open::uncached(&checkpoint, &open::plan(&checkpoint, &Request { method: Method::Dense, ..base.clone() })?)?;
     let own = eval::score(&dense, None, &text, &protocol, a.windows.max_windows)?;
-    print(&format!(
+    let mut table = format!(
         "{}: window {}, stride {}, {} windows, {} tokens, {source}\n\n| method | weight bytes | bits per weight | KL | +/- | expected KL | same top-1 | perplexity |\n|---|---|---|---|---|---|---|---|\n",
         checkpoint.folder().display(),
         protocol.window,
         protocol.stride,
         own.windows,
         own.tokens_scored,
-    ))?;
-    print(&format!("| dense | {} | {:.2} | | | | | {:.3} |\n", dense.plan.weight_bytes, dense.plan.bits_per_weight, own.perplexity))?;
-    for &format in &a.at {
+    );
+    table += &format!("| dense | {} | {:.2} | | | | | {:.3} |\n", dense.plan.weight_bytes, dense.plan.bits_per_weight, own.perplexity);
+    print(&table)?;
+    let mut curves: Vec<Curve> = Vec::new();
+    let mut requests = Vec::new();
+    let usual = ["a3g64", "a4g64"].map(|f| f.parse().map_err(|_| Error::Failed(format!("{f} is no format"))));
+    let usual = usual.into_iter().collect::<Result<Vec<_>, _>>()?;
+    // A size alone is a comparison at that size alone.
+    for &format in if a.at.is_empty() && args.weights.is_none() { &usual } else { &a.at } {
         let uniform = Request { method: Method::Uniform(format), ..base.clone() };
         let bytes = open::plan(&checkpoint, &uniform)?.weight_bytes;
-        let limit = Limit::Weights(bytes);
-        let within = |method| Request { method, limit, ..base.clone() };
-        for request in [uniform.clone(), within(Method::Ram), within(Method::RamExperts), within(Method::Kl)] {
-            let plan = open::plan(&checkpoint, &request)?;
-            let model = open::model(args, &checkpoint, &plan)?;
-            let r = eval::score(&model, Some(&dense), &text, &protocol, a.windows.max_windows)?;
-            let number = |v: Option<f64>| v.unwrap_or(f64::NAN);
-            let (kl, error, top) = (number(r.kl), number(r.kl_standard_error), number(r.top1_agreement));
-            print(&format!(
-                "| {} | {} | {:.3} | {kl:.5} | {error:.5} | {:.5} | {:.2} % | {:.3} |\n",
-                plan.method,
-                plan.weight_bytes,
-                plan.bits_per_weight,
-                plan.expected_kl,
-                100.0 * top,
-                r.perplexity
-            ))?;
+        requests.push(uniform);
+        requests.extend(equal(&base, bytes));
+    }
+    requests.extend(args.weights.into_iter().flat_map(|bytes| equal(&base, bytes)));
+    for request in requests {
+        let plan = match open::plan(&checkpoint, &request) {
+            Ok(plan) => plan,
+            // The published method has no format below 2-bit g32 with its scales: that it cannot is a result too.
+            Err(e @ Error::Budget { .. }) => {
+                eprintln!("{}: {e}", request.method);
+                continue;
+            }
+            Err(e) => return Err(e),
+        };
+        let model = open::uncached(&checkpoint, &plan)?;
+        let r = eval::score(&model, Some(&dense), &text, &protocol, a.windows.max_windows)?;
+        let row = row(&plan, &r);
+        print(&row)?;
+        table += &row;
+        let name = if let Method::Uniform(_) = plan.method { "uniform affine".into() } else { plan.method.to_string() };
+        let point = (plan.bits_per_weight, r.kl.unwrap_or(f64::NAN));
+        match curves.iter_mut().find(|c| c.name == name) {
+            Some(c) => c.points.push(point),
+            None => curves.push(Curve { name, points: vec![point], dots: true }),
         }
     }
+    if let Some(path) = &a.markdown {
+        write(path, &table)?;
+    }
+    if let Some(path) = &a.svg {
+        curves.iter_mut().for_each(|c| c.points.sort_by(|a, b| a.0.total_cmp(&b.0)));
+        write(path, &draw::file(&draw::plot("bits per weight", "KL divergence from the dense run, nats per token", &curves, None)))?;
+    }
     Ok(())
+}
+
+/// The methods that keep to a size.
+fn equal(base: &Request, bytes: u64) -> [Request; 3] {
+    [Method::Ram, Method::RamExperts, Method::Kl].map(|method| Request { method, limit: Limit::Weights(bytes), ..base.clone() })
+}
+
+fn row(plan: &Plan, r: &Report) -> String {
+    let number = |v: Option<f64>| v.unwrap_or(f64::NAN);
+    let (kl, error, top) = (number(r.kl), number(r.kl_standard_error), number(r.top1_agreement));
+    format!(
+        "| {} | {} | {:.3} | {kl:.5} | {error:.5} | {:.5} | {:.2} % | {:.3} |\n",
+        plan.method,
+        plan.weight_bytes,
+        plan.bits_per_weight,
+        plan.expected_kl,
+        100.0 * top,
+        r.perplexity
+    )
+}
+
+fn write(path: &Path, text: &str) -> Result<(), Error> {
+    fs::write(path, text).map_err(|source| Error::Io { path: path.into(), source })
 }

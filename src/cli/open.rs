@@ -4,7 +4,7 @@ use super::{
     progress::Progress,
 };
 use ram_run::{
-    Available, Checkpoint, Error, Limit, Loaded, Method, Model, Plan, Request, Tokenizer,
+    Available, Checkpoint, Error, Limit, Loaded, Measured, Method, Model, Plan, Request, Tokenizer,
     hub::{self, Hub, Place, Repository, Snapshot},
     packed::{self, Found},
     size,
@@ -37,7 +37,12 @@ pub fn headers(args: &Args) -> Result<Checkpoint, Error> {
 }
 
 fn place(args: &Args) -> Place {
-    let Some(name) = &args.model else { return Place::Folder(BUNDLED.into()) };
+    let own = match &args.command {
+        Command::Inspect(a) => a.of.as_ref(),
+        Command::Compare(a) => a.of.as_ref(),
+        _ => None,
+    };
+    let Some(name) = own.or(args.model.as_ref()) else { return Place::Folder(BUNDLED.into()) };
     let place = hub::place(name, &args.revision, matches!(args.command, Command::Chat(_)));
     if let Place::Hub(Repository { id, .. }) = &place
         && id != name
@@ -75,8 +80,13 @@ pub fn tokenizer(checkpoint: &Checkpoint) -> Result<Tokenizer, Error> {
 
 /// The plan, with progress.
 pub fn plan(checkpoint: &Checkpoint, request: &Request) -> Result<Plan, Error> {
+    ram_run::choose(checkpoint, &measured(checkpoint, request)?, request.limit)
+}
+
+/// What a plan is chosen from, with progress.
+pub fn measured(checkpoint: &Checkpoint, request: &Request) -> Result<Measured, Error> {
     let progress = Progress::new("planning", weights(checkpoint));
-    ram_run::plan(checkpoint, request, &|n| progress.add(n as u64))
+    ram_run::measure(checkpoint, request, &|n| progress.add(n as u64))
 }
 
 /// What is asked for; where no size is, the memory that is free, less a margin.
@@ -122,6 +132,11 @@ pub fn model(args: &Args, checkpoint: &Checkpoint, plan: &Plan) -> Result<Model,
         eprintln!("the packed weights are not kept for the next start: {e}");
     }
     Model::new(checkpoint, plan, &weights)
+}
+
+/// The same, whatever the cache has: for plans that are tried once.
+pub fn uncached(checkpoint: &Checkpoint, plan: &Plan) -> Result<Model, Error> {
+    Model::new(checkpoint, plan, &quantize(checkpoint, plan)?)
 }
 
 fn quantize(checkpoint: &Checkpoint, plan: &Plan) -> Result<Loaded, Error> {

@@ -1,7 +1,7 @@
 //! `ram-run plan`: the plan as a table folded by layer and kind, or as JSON.
 use super::{
     args::{Args, PlanArgs},
-    open, print,
+    open, page, print,
 };
 use ram_run::{Error, Plan, plan::Entry, size};
 use std::{collections::BTreeMap, fmt::Write};
@@ -9,9 +9,14 @@ use std::{collections::BTreeMap, fmt::Write};
 /// Prints the plan.
 pub fn run(args: &Args, a: &PlanArgs) -> Result<(), Error> {
     let checkpoint = open::headers(args)?;
-    let plan = open::plan(&checkpoint, &open::request(args)?)?;
+    let request = open::request(args)?;
+    let measured = open::measured(&checkpoint, &request)?;
+    let plan = ram_run::choose(&checkpoint, &measured, request.limit)?;
     if let Some((fetched, size)) = checkpoint.fetched() {
         eprintln!("fetched {} of {} of weights ({fetched} of {size} bytes)", size::show(fetched), size::show(size));
+    }
+    if let Some(path) = &a.html {
+        page::write(path, &checkpoint, &measured, &plan)?;
     }
     if a.json {
         let json = serde_json::to_string_pretty(&plan).map_err(|e| Error::Failed(e.to_string()))?;

@@ -1,0 +1,94 @@
+//! `ram-run inspect`: what a checkpoint is, from its configuration and headers alone.
+use super::{
+    args::{Args, InspectArgs},
+    open, print,
+};
+use ram_run::{Error, size};
+use serde_json::json;
+use std::collections::BTreeMap;
+
+/// Tensors of one kind.
+#[derive(Default)]
+struct Group {
+    count: usize,
+    numbers: u64,
+    bytes: u64,
+    shapes: Vec<String>,
+    dtypes: Vec<String>,
+}
+
+/// Looks and tells.
+pub fn run(args: &Args, a: &InspectArgs) -> Result<(), Error> {
+    let checkpoint = open::headers(args)?;
+    let tokenizer = open::tokenizer(&checkpoint)?;
+    let config = checkpoint.config();
+    let mut order: Vec<String> = Vec::new();
+    let mut groups: BTreeMap<String, Group> = BTreeMap::new();
+    let (mut active, experts) = (0.0, config.num_experts.max(1) as f64);
+    for spec in checkpoint.specs() {
+        let (kind, numbers) = (spec.kind.to_string(), spec.shape.iter().product::<usize>() as u64);
+        if !order.contains(&kind) {
+            order.push(kind.clone());
+        }
+        let dtype = format!("{:?}", checkpoint.info(&spec.name).dtype);
+        let g = groups.entry(kind).or_default();
+        g.count += 1;
+        g.numbers += numbers;
+        g.bytes += numbers * if dtype == "F32" { 4 } else { 2 };
+        let shape = spec.shape.iter().map(ToString::to_string).collect::<Vec<_>>().join(" x ");
+        for (list, value) in [(&mut g.shapes, shape), (&mut g.dtypes, dtype)] {
+            if !list.contains(&value) {
+                list.push(value);
+            }
+        }
+        active += numbers as f64 * if spec.expert.is_some() { config.num_experts_per_tok as f64 / experts } else { 1.0 };
+    }
+    let parameters: u64 = groups.values().map(|g| g.numbers).sum();
+    let bytes: u64 = groups.values().map(|g| g.bytes).sum();
+    let template = tokenizer.chat_template.as_ref().map(String::len);
+    let list = |v: &[String]| v.join(", ");
+    if a.json {
+        let tensors = order.iter().map(|kind| {
+            let g = &groups[kind];
+            json!({"kind": kind, "count": g.count, "parameters": g.numbers, "bytes": g.bytes, "shapes": g.shapes, "dtypes": g.dtypes})
+        });
+        let tensors: Vec<_> = tensors.collect();
+        let text = json!({
+            "folder": checkpoint.folder(), "fingerprint": checkpoint.fingerprint(), "config": format!("{config:?}"), "parameters": parameters,
+            "active_parameters": active as u64, "bytes": bytes, "tensors": tensors, "vocabulary": tokenizer.vocabulary(), "bos": tokenizer.bos_text,
+            "eos": tokenizer.eos, "chat_template_bytes": template,
+        });
+        return print(&format!("{text:#}\n"));
+    }
+    let mut out = format!("{}\n", checkpoint.folder().display());
+    out += &format!(
+        "{:.2} million parameters, {:.2} million of them active per token, {}\n\n",
+        parameters as f64 / 1e6,
+        active / 1e6,
+        size::show(bytes)
+    );
+    let facts = [
+        ("layers", config.num_hidden_layers.to_string()),
+        ("hidden size", config.hidden_size.to_string()),
+        ("attention", format!("{} heads, {} key-value heads, head_dim {}", config.num_attention_heads, config.num_key_value_heads, config.head_dim)),
+        ("experts", format!("{} of {} per token, width {}", config.num_experts_per_tok, config.num_experts, config.moe_intermediate_size)),
+        ("shared expert", config.shared_expert_intermediate_size.map_or("none".into(), |w| format!("width {w}"))),
+        ("context", config.max_position_embeddings.to_string()),
+        ("tied embeddings", if config.tie_word_embeddings { "yes".into() } else { "no".into() }),
+        ("vocabulary", format!("{} of {} numbers used", tokenizer.vocabulary(), config.vocab_size)),
+        (
+            "special tokens",
+            format!("begin '{}'{}, end {:?}", tokenizer.bos_text, if tokenizer.bos.is_some() { " (put in front)" } else { "" }, tokenizer.eos),
+        ),
+        ("chat template", template.map_or("none".into(), |n| format!("{n} bytes"))),
+    ];
+    for (what, value) in facts {
+        out += &format!("{what:<16} {value}\n");
+    }
+    out += &format!("\n{:<14} {:>7} {:>14} {:>10}  {:<8} shapes\n", "kind", "tensors", "parameters", "size", "type");
+    for kind in &order {
+        let g = &groups[kind];
+        out += &format!("{kind:<14} {:>7} {:>14} {:>10}  {:<8} {}\n", g.count, g.numbers, size::show(g.bytes), list(&g.dtypes), list(&g.shapes));
+    }
+    print(&out)
+}
