@@ -71,7 +71,7 @@ impl Checkpoint {
     /// As [`Checkpoint::open`], and [`Error::Hub`] with what the hub says.
     pub fn open_remote(snapshot: &Snapshot, progress: hub::Progress) -> Result<Checkpoint, Error> {
         let (folder, _) = snapshot.texts(progress)?;
-        Checkpoint::over(&folder, |name| Ok(Source::Remote(snapshot.remote(name)?)))
+        Checkpoint::over(&folder, |name| Ok(Source::Remote(Box::new(snapshot.remote(name)?))))
     }
 
     fn over(folder: &Path, open: impl Fn(&str) -> Result<Source, Error> + Sync) -> Result<Checkpoint, Error> {

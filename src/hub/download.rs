@@ -66,7 +66,8 @@ pub fn head(hub: &Hub, repository: &Repository, revision: &str, file: &str) -> R
 pub fn fetch(hub: &Hub, repository: &Repository, commit: &str, file: &str, progress: Progress) -> Result<Option<PathBuf>, Trouble> {
     let folder = Folder::new(hub, repository);
     let Some(head) = head(hub, repository, commit, file)? else {
-        folder.set_absent(commit, file)?;
+        // To ask again next time is all that is lost where this cannot be written.
+        let _ = folder.set_absent(commit, file);
         return Ok(None);
     };
     let _lock = folder.lock(&head.etag)?;
@@ -127,14 +128,15 @@ impl Transfer<'_> {
         if growing.len > size {
             self.folder.done(&path, growing.clear())?;
         }
-        let mut tries = 0;
+        let (mut tries, mut most) = (0, growing.len);
         while growing.len < size {
-            let before = growing.len;
             match self.piece(&mut growing, progress)? {
                 End::Whole => {}
                 End::TooLong => return Err(self.refuse(&path, &format!("more than the {size} bytes that were promised"))),
                 End::Broken(why) => {
-                    tries = if growing.len > before { 0 } else { tries + 1 };
+                    tries = if growing.len > most { 0 } else { tries + 1 };
+                    // A hub that begins again every time must not look like one that goes on.
+                    most = most.max(growing.len);
                     if tries > RETRIES {
                         let got = growing.len;
                         return Err(self.said(format!(

@@ -66,7 +66,10 @@ impl Remote {
                     return Ok(());
                 }
                 // The address that a redirect gave is only good for a while; the next try asks the hub again.
-                Err(_) if known.is_some() => self.remember(None),
+                Err(_) if known.is_some() && tries < RETRIES => {
+                    self.remember(None);
+                    tries += 1;
+                }
                 Err(Part::Refused(trouble)) => return Err(said(&self.repository, trouble)),
                 Err(Part::Broken(why)) if tries == RETRIES => {
                     let reason =

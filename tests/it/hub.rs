@@ -14,7 +14,10 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
 };
 
 const ID: &str = "tests/small-moe";
@@ -218,8 +221,8 @@ fn refusals_are_said() {
 #[test]
 fn a_failing_hub_is_asked_again() {
     let w = world(SINGLE);
-    let failed = std::sync::atomic::AtomicUsize::new(0);
-    w.server.faults(move |_| (failed.fetch_add(1, std::sync::atomic::Ordering::SeqCst) % 3 == 0).then_some(Fault::Status(500, ("X-Nothing", ""))));
+    let failed = AtomicUsize::new(0);
+    w.server.faults(move |_| (failed.fetch_add(1, SeqCst).is_multiple_of(3)).then_some(Fault::Status(500, ("X-Nothing", ""))));
     w.runs(&RUN);
 }
 
@@ -285,9 +288,9 @@ fn plans_are_made_from_parts() {
     assert!(said.contains("fetched") && said.contains(&format!("of {size} bytes")), "{said}");
     assert!(!w.snapshot(WEIGHTS).exists());
     // Addresses that expire are asked for anew.
-    let count = std::sync::atomic::AtomicUsize::new(0);
+    let count = AtomicUsize::new(0);
     w.server.faults(move |a| {
-        let n = count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        let n = count.fetch_add(1, SeqCst);
         (a.path.starts_with("/cdn/") && n % 100 == 99).then_some(Fault::Status(403, ("X-Nothing", "")))
     });
     assert_eq!(w.runs(&args).0, plan);

@@ -120,7 +120,7 @@ impl Site {
             return status(code, &format!("{name}: {value}\r\n"));
         }
         // Contents have a host of their own, as at the real hub.
-        let (file, linked) = match ask.path.strip_prefix("/cdn/") {
+        let (file, linked) = match ask.path.strip_prefix("/cdn/").or(ask.path.strip_prefix("/api/resolve-cache/")) {
             Some(file) => (file, true),
             None => {
                 let Some(rest) = ask.path.strip_prefix(&format!("/{}/resolve/", self.repository)) else {
@@ -138,6 +138,10 @@ impl Site {
             let port = self.port;
             let linked = format!("X-Linked-Size: {}\r\nX-Linked-Etag: \"{hash}\"\r\nX-Repo-Commit: {COMMIT}\r\n", bytes.len());
             return status(302, &format!("{linked}Location: http://localhost:{port}/cdn/{file}\r\n"));
+        }
+        // Small files are elsewhere on the same host.
+        if !linked && file == "tokenizer.json" {
+            return status(307, &format!("X-Repo-Commit: {COMMIT}\r\nLocation: /api/resolve-cache/{file}\r\n"));
         }
         let mut sent = match &fault {
             Some(Fault::Bytes(other)) => &other[..],
