@@ -52,7 +52,11 @@ pub fn run(args: &Args, a: &CompareArgs) -> Result<(), Error> {
         let row = row(&plan, &r);
         print(&row)?;
         table += &row;
-        let name = if let Method::Uniform(_) = plan.method { "uniform affine".into() } else { plan.method.to_string() };
+        let name = match plan.method {
+            Method::Uniform(_) => "uniform affine".into(),
+            Method::Kl => "ram-run".into(),
+            method => method.to_string(),
+        };
         let point = (plan.bits_per_weight, r.kl.unwrap_or(f64::NAN));
         match curves.iter_mut().find(|c| c.name == name) {
             Some(c) => c.points.push(point),

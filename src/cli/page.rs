@@ -37,7 +37,7 @@ fn page(checkpoint: &Checkpoint, measured: &Measured, plan: &Plan) -> String {
     let facts = [
         ("bits per weight", format!("{:.3}", plan.bits_per_weight)),
         ("weights", size::show(plan.weight_bytes)),
-        ("parameters", format!("{:.2} billion", plan.parameters as f64 / 1e9)),
+        ("parameters", millions(plan.parameters)),
         ("expected KL divergence", format!("{:.5} nats per token", plan.expected_kl)),
         ("objective", plan.method.to_string()),
         ("plan", plan.fingerprint.clone()),
@@ -58,6 +58,10 @@ fn page(checkpoint: &Checkpoint, measured: &Measured, plan: &Plan) -> String {
     out + "</body></html>\n"
 }
 
+fn millions(numbers: u64) -> String {
+    if numbers >= 1_000_000_000 { format!("{:.1} billion", numbers as f64 / 1e9) } else { format!("{:.1} million", numbers as f64 / 1e6) }
+}
+
 const STYLE: &str = "\
 body{margin:2rem auto;max-width:60rem;padding:0 1rem;background:var(--paper);color:var(--ink);font:16px/1.45 system-ui,sans-serif}
 h1{font-size:1.6rem}h2{font-size:1.1rem;margin:2.2rem 0 .6rem}dl{display:grid;grid-template-columns:repeat(auto-fit,minmax(15rem,1fr));gap:.8rem;margin:0}
@@ -65,7 +69,7 @@ dt{color:var(--soft);font-size:.85rem}dd{margin:0;font-variant-numeric:tabular-n
 .stack span{background:var(--c);min-width:1px}.key{display:flex;flex-wrap:wrap;gap:.2rem 1.4rem;margin:.5rem 0 0;padding:0;list-style:none}
 .key i{display:inline-block;width:.8rem;height:.8rem;border-radius:2px;background:var(--c);margin-right:.4rem}
 .wide{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.85rem}th{font-weight:500;color:var(--soft);text-align:left;padding:.1rem .6rem .1rem 0}
-.heat td{text-align:center;padding:.15rem .3rem;min-width:2.2rem;border:1px solid var(--paper);color:#10141a}.heat td.none{background:none}
+.heat tr:first-child th+th{text-align:center;padding:.1rem}.heat td{text-align:center;padding:.15rem .3rem;min-width:2.2rem;border:1px solid var(--paper);color:#10141a}.heat td.none{background:none}
 .bars td{padding:.12rem .6rem .12rem 0}.bars .bar{width:26rem;max-width:45vw}.bars .bar div{background:var(--c0);height:.9rem;border-radius:2px}.num{text-align:right}
 .next td,.next th{padding:.2rem 1.4rem .2rem 0}
 ";
@@ -105,7 +109,9 @@ fn colour(bits: f64) -> String {
 fn heat(plan: &Plan) -> String {
     let layers = matrices(plan).filter_map(|e| e.spec.layer).max().map_or(0, |l| l + 1);
     let mut kinds: Vec<String> = Vec::new();
-    let mut cells: BTreeMap<(String, Option<usize>), (u64, u64, BTreeMap<String, usize>)> = BTreeMap::new();
+    // Bytes, numbers, and how often each format comes.
+    type Cell = (u64, u64, BTreeMap<String, usize>);
+    let mut cells: BTreeMap<(String, Option<usize>), Cell> = BTreeMap::new();
     for e in matrices(plan) {
         let kind = e.spec.kind.to_string();
         if !kinds.contains(&kind) {
@@ -124,7 +130,7 @@ fn heat(plan: &Plan) -> String {
         format!("<td colspan=\"{span}\" style=\"background:{}\" title=\"{bits:.3} bits: {}\">{shown}</td>", colour(bits), formats.join(", "))
     };
     let mut out = String::from("<div class=\"wide\"><table class=\"heat\"><tr><th>layer</th>");
-    (0..layers).for_each(|l| drop(write!(out, "<th>{l}</th>")));
+    (0..layers).for_each(|l| out += &format!("<th>{l}</th>"));
     out += "</tr>\n";
     for kind in kinds {
         let _ = write!(out, "<tr><th>{kind}</th>");

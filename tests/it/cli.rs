@@ -23,7 +23,8 @@ pub fn stdout(args: &[&str]) -> String {
     String::from_utf8(out.stdout).expect("UTF-8")
 }
 
-fn json(args: &[&str]) -> serde_json::Value {
+/// Its stdout as JSON.
+pub fn json(args: &[&str]) -> serde_json::Value {
     serde_json::from_str(&stdout(args)).expect("JSON")
 }
 
@@ -39,7 +40,7 @@ pub fn refused(args: &[&str], code: i32, words: &[&str]) {
 }
 
 /// A text of its own: nothing of a data set is kept in the repository.
-fn text() -> (tempfile::TempDir, PathBuf) {
+pub fn text() -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("text.txt");
     let words = ["the river", "a town in the north", "was built in 1850", "by the army", "and its people", ", who lived there ,"];

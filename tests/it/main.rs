@@ -7,5 +7,6 @@ mod examples;
 mod hub;
 mod hub_server;
 mod memory;
+mod page;
 mod parity;
 mod tidy;
