@@ -146,6 +146,16 @@ pub fn dense_format(checkpoint: &Checkpoint, name: &str) -> Format {
     }
 }
 
+/// Rows of a matrix to look at: about `count`, in runs of `run` that are evenly spaced, so that a file far away is asked for
+/// few parts.
+pub fn sampled_rows(rows: usize, count: usize, run: usize) -> Vec<usize> {
+    if rows <= count {
+        return (0..rows).collect();
+    }
+    let runs = (count / run).max(2);
+    (0..runs).flat_map(|i| (0..run).map(move |j| i * (rows - run) / (runs - 1) + j)).collect()
+}
+
 /// The given rows of a matrix, as (rows, cols) f32.
 ///
 /// # Errors

@@ -17,6 +17,8 @@ pub struct Point {
 
 /// Rows that a curve is measured on, evenly spaced: errors of rotated rows differ little (2 % at 32 rows of 256).
 const ROWS: usize = 32;
+/// Rows of a sample that lie together.
+const RUN: usize = 8;
 
 /// The default menu: every trellis format and 8 bits.
 pub fn trellis_menu() -> Vec<Format> {
@@ -49,8 +51,7 @@ pub fn curves(
 
 fn curve(checkpoint: &Checkpoint, spec: &TensorSpec, menu: &[Format]) -> Result<Vec<Point>, Error> {
     let (rows, cols) = (spec.shape[0], spec.shape[1]);
-    let sampled = ROWS.min(rows);
-    let picks: Vec<usize> = (0..sampled).map(|i| i * rows / sampled).collect();
+    let picks = load::sampled_rows(rows, ROWS, RUN);
     let sample = load::read_rows(checkpoint, &spec.name, cols, &picks)?;
     Ok(menu.iter().map(|&format| Point { format, bytes: format.bytes(rows, cols) as u64, error: relative_error(format, &sample, cols) }).collect())
 }
