@@ -13,7 +13,6 @@ use sha2::{Digest, Sha256};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fs::{self, File},
-    os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
 };
 
@@ -28,7 +27,7 @@ pub struct TensorInfo {
     pub dtype: Dtype,
     /// As the configuration asks.
     pub shape: Vec<usize>,
-    file: usize,
+    pub(crate) file: usize,
     offset: u64,
     len: u64,
 }
@@ -167,11 +166,16 @@ impl Checkpoint {
     /// # Errors
     /// If the file cannot be read.
     pub fn read(&self, name: &str, at: u64, buffer: &mut [u8]) -> Result<(), Error> {
+        self.read_from(None, name, at, buffer)
+    }
+
+    /// The same from another place of the file that the tensor lies in.
+    pub(crate) fn read_from(&self, source: Option<&Source>, name: &str, at: u64, buffer: &mut [u8]) -> Result<(), Error> {
         let info = self.info(name);
         if at + buffer.len() as u64 > info.len {
             return Err(Error::Tensor { name: name.into(), reason: format!("has {} bytes, not {}", info.len, at + buffer.len() as u64) });
         }
-        self.files[info.file].read_exact_at(buffer, info.offset + at)
+        source.unwrap_or(&self.files[info.file]).read_exact_at(buffer, info.offset + at)
     }
 
     /// Rows of `row_bytes` bytes of a tensor, one after the other into `buffer`.
@@ -186,33 +190,32 @@ impl Checkpoint {
         source::read_rows(row_bytes, rows, buffer, &|at, out| self.read(name, at, out))
     }
 
+    /// The weight files.
+    pub(crate) fn sources(&self) -> &[Source] {
+        &self.files
+    }
+
+    /// Whether weights are at the hub: [`load_arriving`](crate::load_arriving) fetches them.
+    pub fn is_remote(&self) -> bool {
+        self.files.iter().any(|f| matches!(f, Source::Remote(_)))
+    }
+
     /// Bytes that were read from the hub, and bytes that the weight files there have; nothing for a folder.
     pub fn fetched(&self) -> Option<(u64, u64)> {
         let remote = self.files.iter().filter_map(|f| if let Source::Remote(r) = f { Some((r.fetched(), r.size())) } else { None });
         remote.reduce(|a, b| (a.0 + b.0, a.1 + b.1))
     }
 
-    /// sha256 over the configuration and each weight file's size, time of change and 64 blocks of its data: tells
-    /// checkpoints apart without reading them whole.
+    /// sha256 over the configuration and what tells each weight file from others ([`Source::identity`]): knows a checkpoint
+    /// without reading it whole.
     ///
     /// # Errors
     /// If a file cannot be read.
     pub fn content(&self) -> Result<String, Error> {
-        const BLOCK: u64 = 4096;
         let mut hash = Sha256::new();
         hash.update(&self.fingerprint);
-        let mut block = [0; BLOCK as usize];
         for source in &self.files {
-            let Source::File(path, file) = source else {
-                return Err(Error::Failed(format!("{} is not on this machine", source.path().display())));
-            };
-            let io = |source| Error::Io { path: path.clone(), source };
-            let about = file.metadata().map_err(io)?;
-            hash.update(format!("{} {} {}\n", about.len(), about.mtime(), about.mtime_nsec()));
-            for i in 0..64 {
-                let n = file.read_at(&mut block, about.len() / 64 * i).map_err(io)?;
-                hash.update(&block[..n]);
-            }
+            hash.update(source.identity()?);
         }
         Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect())
     }

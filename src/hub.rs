@@ -15,7 +15,11 @@ pub use snapshot::Snapshot;
 
 use crate::Error;
 use hf_hub::{Cache, Repo, RepoType};
-use std::{env, fmt, fs, path::PathBuf, time::Duration};
+use std::{
+    env, fmt, fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// Told the name of a file, and how many bytes of how many are there.
 pub type Progress<'a> = &'a mut dyn FnMut(&str, u64, u64);
@@ -102,6 +106,15 @@ impl Hub {
 impl fmt::Debug for Hub {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         write!(f, "Hub({}, {})", self.endpoint, self.cache.display())
+    }
+}
+
+/// Deletes a fetched file: its name in the snapshot and the content that it stands for. What cannot be deleted stays.
+pub(crate) fn forget(path: &Path) {
+    let blob = path.canonicalize();
+    let _ = fs::remove_file(path);
+    if let Ok(blob) = blob {
+        let _ = fs::remove_file(blob);
     }
 }
 

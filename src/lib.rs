@@ -48,7 +48,7 @@ pub use budget::{Limit, Memory};
 pub use checkpoint::{Checkpoint, TensorInfo};
 pub use error::Error;
 pub use generate::{Generator, Stats};
-pub use load::{Loaded, load};
+pub use load::{Loaded, load, load_arriving};
 pub use machine::{Available, available, read_bandwidth};
 pub use memory::peak_rss;
 pub use model::Model;

@@ -1,11 +1,19 @@
 //! The quantizing loader: weights are read once, in pieces, quantized by the thread that read them, straight into place.
-use crate::{Checkpoint, Error, Plan};
+use crate::{
+    Checkpoint, Error, Plan,
+    hub::{self, Progress},
+    source::Source,
+};
 use half::{bf16, f16};
 use ram_kernels::{Arena, Format, Matrix, quantize};
 use ram_models::{Config, TensorSpec, Transformer, Weights};
 use rayon::prelude::*;
 use safetensors::Dtype;
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+    sync::{Arc, mpsc},
+};
 
 /// Rows per piece: one tile for wide matrices, more for narrow ones so that a read is worth its call.
 fn piece_rows(cols: usize) -> usize {
@@ -46,12 +54,77 @@ pub fn places(plan: &Plan) -> (Vec<usize>, usize) {
 /// # Errors
 /// Where the checkpoint cannot be read, or a weight is not finite (the tensor is named).
 pub fn load(checkpoint: &Checkpoint, plan: &Plan, done: &(dyn Fn(usize) + Sync)) -> Result<Loaded, Error> {
-    let matrices: Vec<&crate::plan::Entry> = plan.entries.iter().filter(|e| e.spec.kind.is_matrix()).collect();
-    let (_, len) = places(plan);
-    let mut arena = Arena::new(len).map_err(|source| Error::Io { path: checkpoint.folder().into(), source })?;
+    let mut arena = room(checkpoint, plan)?;
+    quantize_all(checkpoint, None, pieces(plan, &mut arena), done)?;
+    let vectors = plan.entries.iter().filter(|e| !e.spec.kind.is_matrix()).map(|e| read_vector(checkpoint, &e.spec.name));
+    let vectors = vectors.collect::<Result<_, _>>()?;
+    Ok(Loaded::new(plan, arena, vectors))
+}
+
+/// The same for a checkpoint whose weights are at the hub: files are quantized while the next one comes. Where they are
+/// not kept, each is deleted once it is quantized, so that two of them are on disk at the most.
+///
+/// # Errors
+/// As for [`load`], and [`Error::Hub`] with what the hub says.
+pub fn load_arriving(checkpoint: &Checkpoint, plan: &Plan, keep: bool, progress: Progress, done: &(dyn Fn(usize) + Sync)) -> Result<Loaded, Error> {
+    let mut arena = room(checkpoint, plan)?;
+    let mut by_file: BTreeMap<usize, Vec<Piece>> = BTreeMap::new();
+    for piece in pieces(plan, &mut arena) {
+        by_file.entry(checkpoint.info(piece.name).file).or_default().push(piece);
+    }
+    let vectors: Vec<&str> = plan.entries.iter().filter(|e| !e.spec.kind.is_matrix()).map(|e| e.spec.name.as_str()).collect();
+    let names = &vectors;
+    let mut read: HashMap<&str, Vec<f32>> = std::thread::scope(|scope| {
+        // Without room in it: one file is quantized, one is there or on its way.
+        let (send, receive) = mpsc::sync_channel::<(usize, Source, Option<PathBuf>)>(0);
+        let worker = scope.spawn(move || {
+            let mut read = HashMap::new();
+            while let Ok((file, source, fresh)) = receive.recv() {
+                quantize_all(checkpoint, Some(&source), by_file.remove(&file).unwrap_or_default(), done)?;
+                for name in names.iter().filter(|n| checkpoint.info(n).file == file) {
+                    read.insert(*name, vector_from(checkpoint, Some(&source), name)?);
+                }
+                if let (false, Some(path)) = (keep, fresh) {
+                    hub::forget(&path);
+                }
+            }
+            Ok::<_, Error>(read)
+        });
+        for (file, source) in checkpoint.sources().iter().enumerate() {
+            let (path, fresh) = match source {
+                Source::Remote(remote) => {
+                    let here = remote.in_cache();
+                    let path = remote.fetch(progress)?;
+                    (path.clone(), Some(path).filter(|_| !here))
+                }
+                Source::File(path, _) => (path.clone(), None),
+            };
+            let arrived = (file, Source::open(&path)?, fresh);
+            // A worker that failed listens no more, and says why.
+            if send.send(arrived).is_err() {
+                break;
+            }
+        }
+        drop(send);
+        worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })?;
+    if keep && let Some(Source::Remote(remote)) = checkpoint.sources().first() {
+        remote.keep()?;
+    }
+    let vectors = vectors.iter().map(|name| read.remove(name).ok_or_else(|| Error::MissingTensor((*name).into())));
+    let vectors = vectors.collect::<Result<_, _>>()?;
+    Ok(Loaded::new(plan, arena, vectors))
+}
+
+fn room(checkpoint: &Checkpoint, plan: &Plan) -> Result<Arena, Error> {
+    Arena::new(places(plan).1).map_err(|source| Error::Io { path: checkpoint.folder().into(), source })
+}
+
+/// All matrices in pieces, each with its place in the arena.
+fn pieces<'a>(plan: &'a Plan, arena: &'a mut Arena) -> Vec<Piece<'a>> {
     let mut pieces = Vec::new();
-    let mut rest = &mut arena.bytes_mut()[..len];
-    for e in &matrices {
+    let mut rest = &mut arena.bytes_mut()[..places(plan).1];
+    for e in plan.entries.iter().filter(|e| e.spec.kind.is_matrix()) {
         let (mut own, after) = rest.split_at_mut((e.bytes as usize).next_multiple_of(ram_kernels::ALIGN));
         rest = after;
         let (rows, cols) = (e.spec.shape[0], e.spec.shape[1]);
@@ -63,16 +136,17 @@ pub fn load(checkpoint: &Checkpoint, plan: &Plan, done: &(dyn Fn(usize) + Sync))
             pieces.push(Piece { name: &e.spec.name, format: e.format, first, rows: n, cols, out });
         }
     }
-    let quantized = pieces.into_par_iter().try_for_each_init(Buffers::default, |buffers, piece| {
+    pieces
+}
+
+/// Reads from `source`, or from where the checkpoint's files are, and quantizes.
+fn quantize_all(checkpoint: &Checkpoint, source: Option<&Source>, pieces: Vec<Piece>, done: &(dyn Fn(usize) + Sync)) -> Result<(), Error> {
+    pieces.into_par_iter().try_for_each_init(Buffers::default, |buffers, piece| {
         let weights = piece.rows * piece.cols;
-        piece.quantize(checkpoint, buffers)?;
+        piece.quantize(checkpoint, source, buffers)?;
         done(weights);
         Ok::<(), Error>(())
-    });
-    quantized?;
-    let vectors = plan.entries.iter().filter(|e| !e.spec.kind.is_matrix()).map(|e| read_vector(checkpoint, &e.spec.name));
-    let vectors = vectors.collect::<Result<_, _>>()?;
-    Ok(Loaded::new(plan, arena, vectors))
+    })
 }
 
 impl Loaded {
@@ -121,11 +195,11 @@ struct Piece<'a> {
 }
 
 impl Piece<'_> {
-    fn quantize(self, checkpoint: &Checkpoint, b: &mut Buffers) -> Result<(), Error> {
+    fn quantize(self, checkpoint: &Checkpoint, source: Option<&Source>, b: &mut Buffers) -> Result<(), Error> {
         let dtype = checkpoint.info(self.name).dtype;
         let row_bytes = self.cols * size(dtype);
         b.bytes.resize(self.rows * row_bytes, 0);
-        checkpoint.read(self.name, (self.first * row_bytes) as u64, &mut b.bytes)?;
+        checkpoint.read_from(source, self.name, (self.first * row_bytes) as u64, &mut b.bytes)?;
         b.floats.resize(self.rows * self.cols, 0.0);
         widen(self.name, dtype, &b.bytes, &mut b.floats)?;
         if self.format == dense_format(checkpoint, self.name) {
@@ -175,8 +249,17 @@ pub fn read_rows(checkpoint: &Checkpoint, name: &str, cols: usize, rows: &[usize
 /// # Errors
 /// Where they cannot be read or hold a number that is not finite.
 pub fn read_vector(checkpoint: &Checkpoint, name: &str) -> Result<Vec<f32>, Error> {
-    let len = checkpoint.info(name).shape.iter().product();
-    read_rows(checkpoint, name, len, &[0])
+    vector_from(checkpoint, None, name)
+}
+
+fn vector_from(checkpoint: &Checkpoint, source: Option<&Source>, name: &str) -> Result<Vec<f32>, Error> {
+    let info = checkpoint.info(name);
+    let len: usize = info.shape.iter().product();
+    let mut bytes = vec![0; len * size(info.dtype)];
+    checkpoint.read_from(source, name, 0, &mut bytes)?;
+    let mut out = vec![0.0; len];
+    widen(name, info.dtype, &bytes, &mut out)?;
+    Ok(out)
 }
 
 fn size(dtype: Dtype) -> usize {

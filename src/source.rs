@@ -1,6 +1,12 @@
 //! Where the bytes of a weight file are: on disk, or at the hub.
 use crate::{Error, hub::Remote};
-use std::{fs::File, os::unix::fs::FileExt, path::PathBuf, thread};
+use sha2::{Digest, Sha256};
+use std::{
+    fs::File,
+    os::unix::fs::{FileExt, MetadataExt},
+    path::{Path, PathBuf},
+    thread,
+};
 
 /// A weight file.
 #[derive(Debug)]
@@ -12,6 +18,34 @@ pub enum Source {
 }
 
 impl Source {
+    /// A file on disk.
+    pub fn open(path: &Path) -> Result<Source, Error> {
+        File::open(path).map(|file| Source::File(path.into(), file)).map_err(|source| Error::Io { path: path.into(), source })
+    }
+
+    /// What tells this content from others: the sha256 that the hub knows it by, also for a file in the hub's cache; else
+    /// size, time of change and 64 blocks of it.
+    pub fn identity(&self) -> Result<String, Error> {
+        let (path, file) = match self {
+            Source::Remote(remote) => return Ok(format!("{}\n", remote.etag())),
+            Source::File(path, file) => (path, file),
+        };
+        let real = path.canonicalize().unwrap_or_else(|_| path.clone());
+        let blob = real.parent().and_then(Path::file_name).is_some_and(|name| name == "blobs");
+        if let Some(name) = real.file_name().and_then(|n| n.to_str()).filter(|n| blob && n.len() == 64) {
+            return Ok(format!("{name}\n"));
+        }
+        let io = |source| Error::Io { path: path.clone(), source };
+        let about = file.metadata().map_err(io)?;
+        let (mut hash, mut block) = (Sha256::new(), [0; 4096]);
+        for i in 0..64 {
+            let n = file.read_at(&mut block, about.len() / 64 * i).map_err(io)?;
+            hash.update(&block[..n]);
+        }
+        let hash: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
+        Ok(format!("{} {} {} {hash}\n", about.len(), about.mtime(), about.mtime_nsec()))
+    }
+
     /// What to call it in a sentence.
     pub fn path(&self) -> PathBuf {
         match self {

@@ -16,6 +16,9 @@ pub struct Args {
     /// Ask the hub nothing: only what its cache has
     #[arg(long, global = true)]
     pub offline: bool,
+    /// Delete each weight file once it is quantized: a fetched model takes two of its files and its packed form on disk
+    #[arg(long, global = true)]
+    pub no_keep: bool,
     /// Memory of the whole process: weights, KV cache, scratch and everything else (24GB, 24GiB, 64MB)
     #[arg(long, short, global = true, value_name = "SIZE", value_parser = size::parse, conflicts_with = "weights")]
     pub budget: Option<u64>,

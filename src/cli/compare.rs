@@ -13,7 +13,7 @@ pub fn run(args: &Args, a: &CompareArgs) -> Result<(), Error> {
     let checkpoint = open::checkpoint(args)?;
     let protocol = eval::protocol(&a.windows, &open::tokenizer(&checkpoint)?);
     let base = Request { context: Some(protocol.window), pins: args.request()?.pins, ..Request::default() };
-    let dense = open::uncached(&checkpoint, &open::plan(&checkpoint, &Request { method: Method::Dense, ..base.clone() })?)?;
+    let dense = open::uncached(args, &checkpoint, &open::plan(&checkpoint, &Request { method: Method::Dense, ..base.clone() })?)?;
     let own = eval::score(&dense, None, &text, &protocol, a.windows.max_windows)?;
     let mut table = format!(
         "{}: window {}, stride {}, {} windows, {} tokens, {source}\n\n| method | weight bytes | bits per weight | KL | +/- | expected KL | same top-1 | perplexity |\n|---|---|---|---|---|---|---|---|\n",
@@ -47,7 +47,7 @@ pub fn run(args: &Args, a: &CompareArgs) -> Result<(), Error> {
             }
             Err(e) => return Err(e),
         };
-        let model = open::uncached(&checkpoint, &plan)?;
+        let model = open::uncached(args, &checkpoint, &plan)?;
         let r = eval::score(&model, Some(&dense), &text, &protocol, a.windows.max_windows)?;
         let row = row(&plan, &r);
         print(&row)?;

@@ -19,7 +19,7 @@ struct Group {
 
 /// Looks and tells.
 pub fn run(args: &Args, a: &InspectArgs) -> Result<(), Error> {
-    let checkpoint = open::headers(args)?;
+    let checkpoint = open::checkpoint(args)?;
     let tokenizer = open::tokenizer(&checkpoint)?;
     let config = checkpoint.config();
     let mut order: Vec<String> = Vec::new();

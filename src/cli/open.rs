@@ -14,16 +14,9 @@ use std::path::PathBuf;
 /// The bundled model, found beside the sources that this program was built from.
 const BUNDLED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/tiny-qwen3-moe");
 
-/// The checkpoint asked for, or the bundled one; one at the hub is fetched first.
+/// The checkpoint asked for, or the bundled one. One at the hub is fetched first, but where its weights are only looked at
+/// or not kept: then those that are not in the cache stay there.
 pub fn checkpoint(args: &Args) -> Result<Checkpoint, Error> {
-    match place(args) {
-        Place::Folder(folder) => Checkpoint::open(&folder),
-        Place::Hub(repository) => Checkpoint::open(&fetch(args, &repository)?),
-    }
-}
-
-/// The same to look at alone: weights that are not in the cache stay at the hub.
-pub fn headers(args: &Args) -> Result<Checkpoint, Error> {
     let repository = match place(args) {
         Place::Folder(folder) => return Checkpoint::open(&folder),
         Place::Hub(repository) => repository,
@@ -31,6 +24,9 @@ pub fn headers(args: &Args) -> Result<Checkpoint, Error> {
     let hub = Hub::from_env(args.offline)?;
     let snapshot = Snapshot::find(&hub, &repository, "config.json")?;
     fetching(|progress| {
+        if !args.no_keep && !matches!(args.command, Command::Plan(_) | Command::Inspect(_)) {
+            return Checkpoint::open(&snapshot.whole(progress)?);
+        }
         let (folder, weights) = snapshot.texts(progress)?;
         if snapshot.has(&weights) { Checkpoint::open(&folder) } else { Checkpoint::open_remote(&snapshot, progress) }
     })
@@ -50,12 +46,6 @@ fn place(args: &Args) -> Place {
         eprintln!("{name} is {id} here");
     }
     place
-}
-
-fn fetch(args: &Args, repository: &Repository) -> Result<PathBuf, Error> {
-    let hub = Hub::from_env(args.offline)?;
-    let snapshot = Snapshot::find(&hub, repository, "config.json")?;
-    fetching(|progress| snapshot.whole(progress))
 }
 
 /// Runs what fetches files, with a line of progress for each.
@@ -115,7 +105,7 @@ pub fn model(args: &Args, checkpoint: &Checkpoint, plan: &Plan) -> Result<Model,
         let total = size::show(machine.total);
         return Err(Error::Usage(format!("--budget {}: this machine has {total}; leave it out to use what is free", size::show(budget))));
     }
-    let Some(path) = cached(args, checkpoint, plan)? else { return Model::new(checkpoint, plan, &quantize(checkpoint, plan)?) };
+    let Some(path) = cached(args, checkpoint, plan)? else { return Model::new(checkpoint, plan, &quantize(args, checkpoint, plan)?) };
     let read = {
         let progress = Progress::new("loading", plan.weight_bytes);
         packed::read(&path, plan, &|n| progress.add(n as u64))?
@@ -125,7 +115,7 @@ pub fn model(args: &Args, checkpoint: &Checkpoint, plan: &Plan) -> Result<Model,
         Found::Nothing => {}
         Found::Damaged(why) => eprintln!("{}: {why}; quantizing again", path.display()),
     }
-    let weights = quantize(checkpoint, plan)?;
+    let weights = quantize(args, checkpoint, plan)?;
     let progress = Progress::new("caching", plan.weight_bytes);
     if let Err(e) = packed::write(&path, checkpoint, plan, &weights, &|n| progress.add(n as u64)) {
         drop(progress);
@@ -135,11 +125,14 @@ pub fn model(args: &Args, checkpoint: &Checkpoint, plan: &Plan) -> Result<Model,
 }
 
 /// The same, whatever the cache has: for plans that are tried once.
-pub fn uncached(checkpoint: &Checkpoint, plan: &Plan) -> Result<Model, Error> {
-    Model::new(checkpoint, plan, &quantize(checkpoint, plan)?)
+pub fn uncached(args: &Args, checkpoint: &Checkpoint, plan: &Plan) -> Result<Model, Error> {
+    Model::new(checkpoint, plan, &quantize(args, checkpoint, plan)?)
 }
 
-fn quantize(checkpoint: &Checkpoint, plan: &Plan) -> Result<Loaded, Error> {
+fn quantize(args: &Args, checkpoint: &Checkpoint, plan: &Plan) -> Result<Loaded, Error> {
+    if checkpoint.is_remote() {
+        return fetching(|progress| ram_run::load_arriving(checkpoint, plan, !args.no_keep, progress, &|_| ()));
+    }
     let progress = Progress::new("quantizing", weights(checkpoint));
     ram_run::load(checkpoint, plan, &|n| progress.add(n as u64))
 }

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fmt::Write};
 
 /// Prints the plan.
 pub fn run(args: &Args, a: &PlanArgs) -> Result<(), Error> {
-    let checkpoint = open::headers(args)?;
+    let checkpoint = open::checkpoint(args)?;
     let request = open::request(args)?;
     let measured = open::measured(&checkpoint, &request)?;
     let plan = ram_run::choose(&checkpoint, &measured, request.limit)?;

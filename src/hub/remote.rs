@@ -1,12 +1,14 @@
 //! A file that stays at the hub and is read in parts.
 use super::{
-    Hub, Repository, download,
-    download::Trouble,
+    Hub, Progress, Repository,
+    cache::Folder,
+    download::{self, Trouble},
     http::{Question, RETRIES, absent, pause},
 };
 use crate::Error;
 use std::{
     io::Read,
+    path::PathBuf,
     sync::{
         Mutex,
         atomic::{AtomicU64, Ordering},
@@ -21,6 +23,7 @@ pub struct Remote {
     commit: String,
     file: String,
     size: u64,
+    etag: String,
     /// Where the hub last sent us for it: to ask it for every part would be too many questions.
     at: Mutex<Option<String>>,
     fetched: AtomicU64,
@@ -30,8 +33,8 @@ impl Remote {
     pub(super) fn open(hub: &Hub, repository: &Repository, commit: &str, file: &str) -> Result<Remote, Error> {
         let (hub, repository) = (hub.clone(), repository.clone());
         let head = download::head(&hub, &repository, commit, file).map_err(|t| said(&repository, t))?;
-        let size = head.ok_or_else(|| absent(&repository, commit, file))?.size;
-        Ok(Remote { hub, repository, commit: commit.into(), file: file.into(), size, at: Mutex::new(None), fetched: AtomicU64::new(0) })
+        let download::Head { size, etag, .. } = head.ok_or_else(|| absent(&repository, commit, file))?;
+        Ok(Remote { hub, repository, commit: commit.into(), file: file.into(), size, etag, at: Mutex::new(None), fetched: AtomicU64::new(0) })
     }
 
     /// Its name in the repository.
@@ -42,6 +45,36 @@ impl Remote {
     /// Bytes that it has.
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// The name of its content: its sha256 where it is a large file.
+    pub fn etag(&self) -> &str {
+        &self.etag
+    }
+
+    /// Whether the cache has it by now.
+    pub fn in_cache(&self) -> bool {
+        Folder::new(&self.hub, &self.repository).file(&self.commit, &self.file).is_some()
+    }
+
+    /// Fetches all of it into the cache, and gives its path there.
+    ///
+    /// # Errors
+    /// [`Error::Hub`] with what the hub says.
+    pub fn fetch(&self, progress: Progress) -> Result<PathBuf, Error> {
+        if let Some(path) = Folder::new(&self.hub, &self.repository).file(&self.commit, &self.file) {
+            return Ok(path);
+        }
+        let path = download::fetch(&self.hub, &self.repository, &self.commit, &self.file, progress).map_err(|t| said(&self.repository, t))?;
+        path.ok_or_else(|| absent(&self.repository, &self.commit, &self.file))
+    }
+
+    /// Makes its commit what the revision means in the cache, now that all of it is there.
+    ///
+    /// # Errors
+    /// [`Error::Hub`] where the cache cannot be written.
+    pub fn keep(&self) -> Result<(), Error> {
+        Folder::new(&self.hub, &self.repository).set_commit(&self.repository.revision, &self.commit)
     }
 
     /// Bytes of it that were read.

@@ -276,6 +276,40 @@ fn a_cache_that_cannot_be_written() {
 }
 
 #[test]
+fn files_are_quantized_as_they_come_and_need_not_be_kept() {
+    let args = ["--weights", "200kB", "--cache", "always", "generate", "a", "--max-tokens", "4", "--temp=0"];
+    let packed = tempfile::tempdir().expect("a folder");
+    let w = world(SHARDED);
+    let run = |args: &[&str]| {
+        let out = w.command(&[&["--model", ID], args].concat()).env("RAM_RUN_CACHE", packed.path()).output().expect("runs");
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        out.stdout
+    };
+    let local = || {
+        let out = command(&[&["--model", SHARDED], &args[..]].concat()).env("RAM_RUN_CACHE", packed.path().join("local")).output().expect("runs");
+        out.stdout
+    };
+    let asked = || w.asked().iter().filter(|a| a.path.starts_with("/cdn/") && a.range.is_some_and(|(_, to)| to.is_none())).count();
+    let left = || fs::read_dir(w.cache().join("blobs")).expect("a folder").flatten().filter(|e| e.file_name().len() == 64).count();
+    let first = run(&[&["--no-keep"], &args[..]].concat());
+    assert_eq!((first.clone(), asked(), left()), (local(), 3, 0), "three files came and went");
+    // Packed weights know a checkpoint by its contents' names: nothing comes again.
+    w.server.faults(|_| None);
+    assert_eq!((run(&[&["--no-keep"], &args[..]].concat()), asked(), left()), (first.clone(), 0, 0));
+    // Kept files are found again, and packed weights made without them are good with them too.
+    let mut uncached = args;
+    uncached[3] = "off";
+    assert_eq!((run(&uncached), left()), (first.clone(), 3));
+    w.server.faults(|_| None);
+    assert_eq!(
+        (run(&args), asked(), fs::read_dir(packed.path()).expect("a folder").flatten().filter(|e| e.path().is_file()).count()),
+        (first.clone(), 0, 1)
+    );
+    // What was there before is not deleted.
+    assert_eq!((run(&[&["--no-keep"], &uncached[..]].concat()), left()), (first, 3));
+}
+
+#[test]
 fn plans_are_made_from_parts() {
     let w = world(BUNDLED);
     let args = ["--weights", "6MB", "plan", "--json"];
