@@ -206,7 +206,7 @@ impl Checkpoint {
         remote.reduce(|a, b| (a.0 + b.0, a.1 + b.1))
     }
 
-    /// sha256 over the configuration and what tells each weight file from others ([`Source::identity`]): knows a checkpoint
+    /// sha256 over the configuration and what tells each weight file from others (`Source::identity`): knows a checkpoint
     /// without reading it whole.
     ///
     /// # Errors

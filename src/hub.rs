@@ -102,6 +102,20 @@ impl Hub {
     }
 }
 
+impl Hub {
+    /// Where a token was looked for, and whether it was there.
+    pub fn looked(&self) -> &str {
+        &self.looked
+    }
+
+    /// The folder of the cache that is shared with other tools, and the bytes of what is fetched there.
+    pub fn cached(&self) -> (&Path, u64) {
+        let entries = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path()).collect::<Vec<_>>();
+        let blobs = entries(&self.cache).into_iter().flat_map(|repository| entries(&repository.join("blobs")));
+        (&self.cache, blobs.filter_map(|path| path.metadata().ok()).map(|m| m.len()).sum())
+    }
+}
+
 // Whoever prints this must not print the token.
 impl fmt::Debug for Hub {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {

@@ -1,6 +1,6 @@
 //! `ram-run doctor`: what this machine has, and which known models fit.
 use super::{args::DoctorArgs, open, print};
-use ram_run::{Error, packed, size};
+use ram_run::{Error, hub::Hub, packed, size};
 use serde_json::json;
 
 /// Parameters of the models that people ask for (from their published weight files).
@@ -26,13 +26,16 @@ pub fn run(a: &DoctorArgs) -> Result<(), Error> {
     let folder = packed::folder();
     let entries = folder.as_deref().map(packed::list).transpose()?.unwrap_or_default();
     let cached: u64 = entries.iter().map(|e| e.bytes).sum();
+    let hub = Hub::from_env(false)?;
+    let (hub_folder, hub_bytes) = hub.cached();
     let bits = |parameters: f64| budget.map(|b| 8.0 * (b as f64 - BESIDES) / parameters);
     if a.json {
         let models = KNOWN.map(|(name, parameters)| json!({"model": name, "parameters": parameters, "bits_per_weight": bits(parameters)}));
         let text = json!({
             "processor": processor(), "kernels": format!("{level:?}"), "cores": cores, "memory": free.as_ref().map(|f| f.total),
             "available": free.as_ref().map(|f| f.bytes), "limit": free.as_ref().map(|f| f.limit.clone()), "budget": budget,
-            "read_bandwidth": bandwidth, "cache": folder, "cache_entries": entries.len(), "cache_bytes": cached, "models": models,
+            "read_bandwidth": bandwidth, "cache": folder, "cache_entries": entries.len(), "cache_bytes": cached, "hub_cache": hub_folder,
+            "hub_cache_bytes": hub_bytes, "token": hub.looked(), "models": models,
         });
         return print(&format!("{text:#}\n"));
     }
@@ -45,6 +48,7 @@ pub fn run(a: &DoctorArgs) -> Result<(), Error> {
     if let Some(folder) = folder {
         text += &format!("cache       {} ({} entries, {})\n", folder.display(), entries.len(), size::show(cached));
     }
+    text += &format!("hub         {} ({}); token: {}\n", hub_folder.display(), size::show(hub_bytes), hub.looked());
     for (name, parameters) in KNOWN {
         let verdict = match bits(parameters) {
             Some(b) if b >= 16.0 => "as published, 16 bits per weight".into(),

@@ -1,7 +1,7 @@
 //! A conversation through a pipe: answers on stdout and nothing else.
 use crate::cli::command;
 use std::{
-    io::Write,
+    io::{Read, Write},
     process::{Output, Stdio},
 };
 
@@ -93,4 +93,34 @@ fn what_cannot_be_read_is_said() {
     let larger = run(&["--budget", "900TB", "generate", "a"], b"");
     assert!(larger.status.code() == Some(2) && String::from_utf8_lossy(&larger.stderr).contains("this machine has"));
     assert!(command(&["--budget", "900TB", "plan"]).output().expect("runs").status.success(), "one machine may plan for another");
+}
+
+#[test]
+fn an_interrupt_ends_the_answer_and_not_the_program() {
+    // One thread without vector instructions, so that an answer of some hundred tokens takes its time.
+    let args = ["--threads", "1", "--dense", "chat", "--temp", "1.5", "--top-k", "0", "--top-p", "1", "--min-p", "0", "--max-tokens", "150"];
+    let slow = || {
+        let mut command = command(&args);
+        command.env("RAM_RUN_ISA", "scalar").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        command.spawn().expect("the program starts")
+    };
+    let mut whole = slow();
+    whole.stdin.take().expect("a pipe").write_all(b"Tell me\n").expect("written");
+    let whole = whole.wait_with_output().expect("it ends").stdout;
+    let mut child = slow();
+    let mut stdin = child.stdin.take().expect("a pipe");
+    stdin.write_all(b"Tell me\n").expect("written");
+    let mut first = [0];
+    child.stdout.as_mut().expect("a pipe").read_exact(&mut first).expect("an answer begins");
+    let sent = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("a signal");
+    assert!(sent.success());
+    stdin.write_all(b"/clear\n/set temp 0\n/set max-tokens 5\nHello\n").expect("it listens still");
+    drop(stdin);
+    let out = child.wait_with_output().expect("it ends");
+    assert!(out.status.success());
+    let rest = String::from_utf8(out.stdout).expect("UTF-8");
+    let answer = format!("{}{}", char::from(first[0]), rest.lines().next().unwrap_or_default());
+    let whole = String::from_utf8(whole).expect("UTF-8");
+    assert!(whole.starts_with(&answer) && answer.len() < whole.trim_end().len(), "{answer:?} of {whole:?}");
+    assert!(rest.lines().count() >= 2, "{rest:?}");
 }
