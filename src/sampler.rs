@@ -138,6 +138,20 @@ mod tests {
     }
 
     #[test]
+    fn authors_say_how_to_sample() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let published = |text: &str| {
+            std::fs::write(folder.path().join("generation_config.json"), text).expect("written");
+            Sampling::published(folder.path())
+        };
+        let said = published(r#"{"do_sample": true, "temperature": 0.6, "top_k": 20, "top_p": 0.95}"#).expect("read");
+        assert_eq!((said.temperature, said.top_k, said.top_p, said.min_p), (0.6, 20, 0.95, 0.0));
+        assert_eq!(published(r#"{"do_sample": false}"#).expect("read").temperature, 0.0);
+        assert_eq!(published("{}").expect("read").temperature, 0.8);
+        assert!(published("{").is_err());
+    }
+
+    #[test]
     fn frequencies_follow_probabilities() {
         let logits = [1.0f32, 2.0, 3.0, 0.0];
         let base = Sampling { temperature: 1.0, ..Sampling::default() };

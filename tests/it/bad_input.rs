@@ -131,6 +131,17 @@ fn weight_files() {
 }
 
 #[test]
+fn files_that_cannot_be_read() {
+    // A folder in its place stands for what the system refuses to read, also to root.
+    for (file, code) in [("model.safetensors", 1), ("config.json", 1), ("tokenizer.json", 4)] {
+        let c = copy(SINGLE);
+        fs::remove_file(c.path.join(file)).expect("removed");
+        fs::create_dir(c.path.join(file)).expect("a folder");
+        refused(&["--model", c.path.to_str().expect("UTF-8"), "--dense", "generate", "a"], code, &[file, "directory"]);
+    }
+}
+
+#[test]
 fn shards() {
     let sharded = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")).expect("fixtures").flatten();
     let name = sharded.map(|e| e.path()).find(|p| p.join("model.safetensors.index.json").exists()).expect("a sharded fixture");

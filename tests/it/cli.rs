@@ -175,10 +175,11 @@ fn quality_floor() {
     for model in ["tiny-mixtral", "tiny-qwen2-moe", "tiny-qwen3-moe"] {
         let folder = shared.join("models").join(model);
         let table = compare(&folder, &text);
-        for rows in table.chunks_exact(4) {
+        // At 3.5 and 4.5 bits per weight; 1/8 and 1/5 were measured.
+        for (rows, share) in table.chunks_exact(4).zip([0.2, 0.25]) {
             let kl = |at: usize| rows[at].1;
             let best = kl(0).min(kl(1)).min(kl(2));
-            assert!(kl(3) <= 0.5 * best, "{model}: {rows:?}");
+            assert!(kl(3) <= share * best, "{model}: {rows:?}");
         }
         assert_eq!(table.len(), 8);
     }
