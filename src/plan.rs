@@ -194,6 +194,14 @@ impl Measured {
         (self.vectors + sum(u64::min), self.vectors + sum(u64::max))
     }
 
+    /// Puts other sensitivities in the place of those from the weights, in nats per unit of squared relative error; `specs`
+    /// are the checkpoint's. To compare the planner's with measured ones.
+    pub fn price(&mut self, specs: &[TensorSpec], u: &dyn Fn(&TensorSpec) -> f64) {
+        let matrices: Vec<&TensorSpec> = specs.iter().filter(|s| s.kind.is_matrix()).collect();
+        self.choices = self.items.iter().map(|item| item.choices(self.method, &matrices, &self.curves, u)).collect();
+        self.u = specs.iter().map(u).collect();
+    }
+
     fn refuse(&self, limit: Limit, least: u64) -> Error {
         let have = if let Limit::Weights(b) | Limit::Process(b) = limit { b } else { 0 };
         let weights_only = matches!(limit, Limit::Weights(_));
@@ -230,10 +238,8 @@ pub fn measure(checkpoint: &Checkpoint, request: &Request, done: &(dyn Fn(usize)
     }
     let head = sensitivity::head(checkpoint)?;
     let tied = config.tie_word_embeddings;
-    let u = |s: &TensorSpec| sensitivity::of(s, head, config.num_hidden_layers, config.num_experts.max(1), tied);
     measured.curves = rd_curve::curves(checkpoint, &matrices, &menu, done)?;
-    measured.choices = measured.items.iter().map(|item| item.choices(method, &matrices, &measured.curves, &u)).collect();
-    measured.u = specs.iter().map(u).collect();
+    measured.price(specs, &|s| sensitivity::of(s, head, config.num_hidden_layers, config.num_experts.max(1), tied));
     Ok(measured)
 }
 
