@@ -7,7 +7,7 @@ use crate::{
     rd_curve::{self, Point},
     sensitivity,
 };
-use ram_kernels::{Format, KvElement};
+use ram_kernels::{Format, KvElement, input_error};
 use ram_models::{Kind, TensorSpec};
 use regex::Regex;
 use serde::{Serialize, Serializer};
@@ -17,7 +17,7 @@ use std::{collections::BTreeMap, fmt};
 /// How formats are chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
-    /// Trellis formats; least expected KL divergence, sum of u E^2.
+    /// Trellis formats; least expected KL divergence, sum of [`Entry::loss`].
     Kl,
     /// The published RAM method: affine formats, un-squared errors, fixed priors, one item per layer and projection.
     Ram,
@@ -93,8 +93,20 @@ pub struct Entry {
     pub bytes: u64,
     /// Expected ||W - Q(W)||^2 / ||W||^2.
     pub error: f64,
-    /// Nats of KL divergence per unit of `error`.
+    /// Nats of KL divergence per unit of squared relative error.
     pub u: f64,
+}
+
+impl Entry {
+    /// Nats of KL divergence that this tensor is expected to add.
+    pub fn loss(&self) -> f64 {
+        loss(&self.spec, self.u, self.format, self.error)
+    }
+}
+
+/// u (E^2 + what rounding the inputs of its products adds): nothing for an embedding, whose rows are looked up.
+fn loss(spec: &TensorSpec, u: f64, format: Format, error: f64) -> f64 {
+    u * (error + if spec.kind == Kind::Embedding { 0.0 } else { input_error(format) })
 }
 
 /// What every tensor gets, and what that comes to.
@@ -113,7 +125,7 @@ pub struct Plan {
     pub weight_bytes: u64,
     /// 8 * weight_bytes / parameters.
     pub bits_per_weight: f64,
-    /// Sum of u E^2 in nats per token.
+    /// Sum of all tensors' [`Entry::loss`] in nats per token.
     pub expected_kl: f64,
     /// Tokens that the KV cache holds.
     pub context: usize,
@@ -237,9 +249,8 @@ pub fn measure(checkpoint: &Checkpoint, request: &Request, done: &(dyn Fn(usize)
         return Err(measured.refuse(request.limit, least));
     }
     let head = sensitivity::head(checkpoint)?;
-    let tied = config.tie_word_embeddings;
     measured.curves = rd_curve::curves(checkpoint, &matrices, &menu, done)?;
-    measured.price(specs, &|s| sensitivity::of(s, head, config.num_hidden_layers, config.num_experts.max(1), tied));
+    measured.price(specs, &|s| sensitivity::of(s, head, config));
     Ok(measured)
 }
 
@@ -290,7 +301,7 @@ fn finish(checkpoint: &Checkpoint, method: Method, entries: Vec<Entry>, memory: 
         parameters,
         weight_bytes,
         bits_per_weight: 8.0 * weight_bytes as f64 / parameters as f64,
-        expected_kl: entries.iter().map(|e| e.u * e.error).sum(),
+        expected_kl: entries.iter().map(Entry::loss).sum(),
         context,
         chunk,
         kv,
@@ -393,7 +404,7 @@ impl Item {
             let loss = if ram {
                 self.prior * points().map(|(_, p)| p.error.sqrt()).fold(0.0, f64::max)
             } else {
-                points().map(|(m, p)| u(matrices[m]) * p.error).sum()
+                points().map(|(m, p)| loss(matrices[m], u(matrices[m]), p.format, p.error)).sum()
             };
             Choice { bytes, loss }
         });

@@ -20,9 +20,9 @@ const ROWS: usize = 32;
 /// Rows of a sample that lie together.
 const RUN: usize = 8;
 
-/// The default menu: every trellis format and 8 bits.
+/// The default menu: every trellis format, 7 and 8 bits.
 pub fn trellis_menu() -> Vec<Format> {
-    let each = [2, 3, 4, 5, 6, 8].into_iter().flat_map(|bits| [16, 32, 64, 128].into_iter().filter_map(move |group| Format::trellis(bits, group)));
+    let each = [2, 3, 4, 5, 6, 7, 8].into_iter().flat_map(|bits| [16, 32, 64, 128].into_iter().filter_map(move |group| Format::trellis(bits, group)));
     each.collect()
 }
 

@@ -5,16 +5,16 @@
 //! u = 1/2 mean_v ||w_v * gamma||^2. The other tensors' u are fractions of the head's, found by noise injection into
 //! trained checkpoints of the three architectures.
 use crate::{Checkpoint, Error, load};
-use ram_models::{Kind, TensorSpec};
+use ram_models::{Config, Kind, TensorSpec};
 
 /// Head rows that u is measured on, evenly spaced.
 const ROWS: usize = 4096;
 /// Of them, so many lie together.
 const RUN: usize = 64;
-/// A layer's kind, as a fraction of the head's u, all layers together.
-const LAYERS: f64 = 0.04;
-/// The embedding's u as a fraction of the head's (measured 0.042 to 0.064).
-const EMBEDDING: f64 = 0.05;
+/// A kind of weights, all layers together, as a fraction of the head's u, where the tables below say 1.
+const LAYERS: f64 = 0.036;
+/// The embedding's u as a fraction of the head's.
+const EMBEDDING: f64 = 0.04;
 
 /// u of the head: 1/2 mean over the vocabulary of ||w_v * gamma||^2.
 ///
@@ -42,34 +42,45 @@ pub fn head(checkpoint: &Checkpoint) -> Result<f64, Error> {
 }
 
 /// u of one tensor, given the head's.
-pub fn of(spec: &TensorSpec, head: f64, layers: usize, experts: usize, tied: bool) -> f64 {
-    let share = if spec.expert.is_some() { 1.0 / experts as f64 } else { 1.0 };
-    let layer = LAYERS * head / layers as f64 * share * depth(spec.layer.unwrap_or(0), layers);
-    match spec.kind {
-        Kind::Head => head,
-        Kind::Embedding => head * (EMBEDDING + if tied { 1.0 } else { 0.0 }),
-        Kind::Output | Kind::Value | Kind::Down | Kind::Router => layer,
-        Kind::Query | Kind::Key | Kind::Gate => 0.5 * layer,
-        Kind::Up => 0.3 * layer,
-        // A shared expert counts as one expert among the routed ones.
-        Kind::SharedDown | Kind::SharedRouter => layer / experts as f64,
-        Kind::SharedGate => 0.5 * layer / experts as f64,
-        Kind::SharedUp => 0.3 * layer / experts as f64,
-        Kind::Norm | Kind::Bias => 0.0,
-    }
+pub fn of(spec: &TensorSpec, head: f64, config: &Config) -> f64 {
+    let (layers, experts) = (config.num_hidden_layers, config.num_experts.max(1) as f64);
+    let share = if spec.expert.is_some() { 1.0 / experts } else { 1.0 };
+    // A shared expert counts as as many routed ones as it is wide.
+    let shared = config.shared_expert_intermediate_size.unwrap_or(0) as f64 / config.moe_intermediate_size.max(1) as f64 / experts;
+    let fraction = match spec.kind {
+        Kind::Head => return head,
+        Kind::Embedding => return head * (EMBEDDING + if config.tie_word_embeddings { 1.0 } else { 0.0 }),
+        Kind::Norm | Kind::Bias => return 0.0,
+        Kind::Value => depth(spec, layers, [1.5, 0.38, 0.25]),
+        Kind::Output => depth(spec, layers, [1.45, 0.26, 0.28]),
+        Kind::Query => depth(spec, layers, [0.4, 0.22, 0.18]),
+        Kind::Key => depth(spec, layers, [0.45, 0.21, 0.22]),
+        Kind::Down => depth(spec, layers, DOWN),
+        Kind::Gate => depth(spec, layers, GATE),
+        Kind::Up => depth(spec, layers, UP),
+        // Which experts a token sees costs the same at every depth.
+        Kind::Router => 1.1,
+        Kind::SharedRouter => 0.15,
+        Kind::SharedDown => depth(spec, layers, DOWN) * shared,
+        Kind::SharedGate => depth(spec, layers, GATE) * shared,
+        Kind::SharedUp => depth(spec, layers, UP) * shared,
+    };
+    LAYERS * head / layers as f64 * share * fraction
 }
 
-/// How much more or less a layer costs than the mean: the first layers' outputs are most of the residual stream that all
-/// others read (its embedding is a hundred times shorter), and nothing after the last layer evens its errors out. Measured
-/// on three checkpoints (`examples/sensitivity.rs`): down projections cost 1.2 to 6 times their share in the first layer,
-/// 0.3 to 1.4 times between, 0.6 to 1.2 in the last. The profile lowers the KL divergence at 3.5 to 5 bits per weight by
-/// 2 to 20 % on all three.
-fn depth(layer: usize, layers: usize) -> f64 {
-    if layer == 0 {
-        2.5
-    } else if layer + 1 == layers {
-        1.0
-    } else {
-        0.6
+// Fractions at the first layer, between, and at the last. Measured on three checkpoints (`examples/sensitivity.rs`). What
+// writes to the residual stream in the first layer costs three times as much as elsewhere: its outputs are most of what
+// all other layers read (the embedding is a hundred times shorter). What they are made from does not: the first layer's
+// gates, queries and keys cost hardly more than others'. In the last layer gate and up cost as much as down, between a
+// third: there the next layers' norms and residuals even out what a wrong activation of one expert does.
+const DOWN: [f64; 3] = [3.0, 0.65, 0.8];
+const GATE: [f64; 3] = [0.55, 0.24, 0.56];
+const UP: [f64; 3] = [0.5, 0.14, 0.4];
+
+fn depth(spec: &TensorSpec, layers: usize, [first, between, last]: [f64; 3]) -> f64 {
+    match spec.layer {
+        Some(0) => first,
+        Some(l) if l + 1 == layers => last,
+        _ => between,
     }
 }

@@ -40,6 +40,7 @@ impl Kernel for Tiles<'_> {
             (Scheme::Trellis, 4) => self.packed::<I, Trellis<4>>(isa),
             (Scheme::Trellis, 5) => self.packed::<I, Trellis<5>>(isa),
             (Scheme::Trellis, 6) => self.packed::<I, Trellis<6>>(isa),
+            (Scheme::Trellis, 7) => self.packed::<I, Trellis<7>>(isa),
             (Scheme::Trellis, _) => self.packed::<I, Trellis<8>>(isa),
             (Scheme::Affine, 2) => self.packed::<I, Affine<2>>(isa),
             (Scheme::Affine, 3) => self.packed::<I, Affine<3>>(isa),
@@ -284,7 +285,7 @@ impl<const BITS: usize> Codec for Trellis<BITS> {
     #[inline(always)]
     fn levels<I: Isa>(isa: I, d: &mut Decoder<I>, bytes: &[u8]) -> [I::B; 4] {
         let mut out = codes::<I, BITS>(isa, bytes);
-        if BITS == 8 {
+        if BITS >= 7 {
             return out;
         }
         for v in &mut out {
@@ -311,6 +312,7 @@ fn codes<I: Isa, const BITS: usize>(isa: I, bytes: &[u8]) -> [I::B; 4] {
         4 => plane4(isa, bytes),
         5 => join::<I, 4>(isa, plane4(isa, bytes), plane1(isa, &bytes[128..])),
         6 => join::<I, 4>(isa, plane4(isa, bytes), plane2(isa, &bytes[128..])),
+        7 => join::<I, 6>(isa, codes::<I, 6>(isa, bytes), plane1(isa, &bytes[192..])),
         _ => [whole(isa, bytes), whole(isa, &bytes[64..]), whole(isa, &bytes[128..]), whole(isa, &bytes[192..])],
     }
 }

@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 /// Family of a [`Format`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Scheme {
-    /// Trellis-coded levels of rotated weights, 2 to 6 bits (8 bits: plain signed codes, rotated).
+    /// Trellis-coded levels of rotated weights, 2 to 6 bits (7 and 8 bits: plain signed codes, rotated).
     Trellis,
     /// `scale * code + offset`, unrotated.
     Affine,
@@ -49,7 +49,7 @@ impl fmt::Display for FormatError {
         match self {
             Self::Unknown(s) => write!(
                 f,
-                "unknown format '{s}': use t2..t6 or t8 with g16, g32, g64 or g128 (t4g64), a2, a3, a4 or a8 with g32, g64 or g128 (a4g64), bf16, f16 or f32"
+                "unknown format '{s}': use t2 to t8 with g16, g32, g64 or g128 (t4g64), a2, a3, a4 or a8 with g32, g64 or g128 (a4g64), bf16, f16 or f32"
             ),
             Self::Length { format, rows, cols, need, have } => write!(f, "a {rows} x {cols} matrix in {format} takes {need} bytes, not {have}"),
         }
@@ -66,9 +66,9 @@ impl Format {
     /// IEEE single.
     pub const F32: Format = Format { scheme: Scheme::F32, bits: 32, group: 0 };
 
-    /// A trellis format (8 bits: plain signed codes), or `None` where there is no such format.
+    /// A trellis format (7 and 8 bits: plain signed codes), or `None` where there is no such format.
     pub const fn trellis(bits: u8, group: u8) -> Option<Format> {
-        if (matches!(bits, 2..=6) || bits == 8) && matches!(group, 16 | 32 | 64 | 128) {
+        if matches!(bits, 2..=8) && matches!(group, 16 | 32 | 64 | 128) {
             Some(Format { scheme: Scheme::Trellis, bits, group })
         } else {
             None

@@ -57,7 +57,7 @@ const SIX: [i8; 128] = {
     levels
 };
 
-/// The `2 << bits` levels of a trellis format of 2 to 6 bits, rising, from -64 to 63; none for 8 bits.
+/// The `2 << bits` levels of a trellis format of 2 to 6 bits, rising, from -64 to 63; none for 7 and 8 bits.
 pub fn of(format: Format) -> &'static [i8] {
     let size = format.group().ilog2() as usize - 4;
     match format.bits() {

@@ -20,6 +20,7 @@ mod tests;
 pub mod training;
 mod trellis;
 
+pub use activations::input_error;
 pub use arena::{ALIGN, Arena, Matrix};
 pub use attention::{Attention, KvElement, attention, attention_at};
 pub use embed::embed;

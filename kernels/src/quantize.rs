@@ -158,8 +158,8 @@ fn packed_row(format: Format, cols: usize, tile: &[u8], row: usize, out: &mut [f
     let mut w = vec![[0.0f32; 16]; padded / 16];
     for (j, w) in w.as_flattened_mut().iter_mut().enumerate() {
         let code = usize::from(code(j));
-        let level = if bits == 8 {
-            code as f32 - 128.0
+        let level = if bits >= 7 {
+            code as f32 - (1 << (bits - 1)) as f32
         } else {
             let h = &mut history[j % 4];
             let index = 4 * (code >> 1) + 2 * ((code & 1) ^ h[0] ^ h[2]) + h[1];

@@ -84,22 +84,23 @@ pub fn squared_error(x: &[[f32; 16]], c: &Coding) -> (f64, f64) {
     (error, norm)
 }
 
-/// 8 bits: rounding to signed codes with the same scales, no trellis.
+/// 7 and 8 bits: rounding to signed codes with the same scales, no trellis.
 #[inline(always)]
 pub fn round<I: Isa>(isa: I, format: Format, x: &[[f32; 16]], c: &mut Coding) {
     let groups = x.len().div_ceil(format.group());
     c.codes.resize(x.len(), [0; 16]);
     c.scales.resize(groups, [0; 16]);
     c.wanted.resize(groups, [0.0; 16]);
-    outermost(isa, format, x, 1.0 / 127.0, &mut c.wanted);
+    let most = if format.bits() == 8 { 127.0f32 } else { 63.0 };
+    outermost(isa, format, x, 1.0 / most, &mut c.wanted);
     eight_bits(isa, c);
     let mut rounded = [0; 16];
     for (g, (x, codes)) in x.chunks(format.group()).zip(c.codes.chunks_mut(format.group())).enumerate() {
         let inverse = isa.div(isa.splat(1.0), isa.load(&c.wanted[g]));
         for (x, code) in x.iter().zip(codes) {
-            let y = isa.max(isa.min(isa.mul(isa.load(x), inverse), isa.splat(127.0)), isa.splat(-127.0));
+            let y = isa.max(isa.min(isa.mul(isa.load(x), inverse), isa.splat(most)), isa.splat(-most));
             isa.store_i(isa.round(y), &mut rounded);
-            *code = rounded.map(|v| (v + 128) as u8);
+            *code = rounded.map(|v| (v + most as i32 + 1) as u8);
         }
     }
 }

@@ -32,7 +32,7 @@ pub fn table(plan: &Plan) -> String {
     for row in rows(plan) {
         let (bytes, numbers) = (row.entries.iter().map(|e| e.bytes).sum::<u64>(), row.entries.iter().map(|e| numbers(e)).sum::<u64>());
         let error = row.entries.iter().map(|e| e.error).sum::<f64>() / row.entries.len() as f64;
-        let loss = row.entries.iter().map(|e| e.error * e.u).sum::<f64>();
+        let loss = row.entries.iter().map(|e| e.loss()).sum::<f64>();
         let bits = 8.0 * bytes as f64 / numbers as f64;
         let _ = writeln!(out, "{:<12} {:<13} {:<28} {bits:>7.3} {bytes:>12} {error:>10.6} {loss:>10.6}", row.layers, row.kind, row.formats);
     }
