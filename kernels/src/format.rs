@@ -68,11 +68,7 @@ impl Format {
 
     /// A trellis format (7 and 8 bits: plain signed codes), or `None` where there is no such format.
     pub const fn trellis(bits: u8, group: u8) -> Option<Format> {
-        if matches!(bits, 2..=8) && matches!(group, 16 | 32 | 64 | 128) {
-            Some(Format { scheme: Scheme::Trellis, bits, group })
-        } else {
-            None
-        }
+        if matches!(bits, 2..=8) && matches!(group, 16 | 32 | 64 | 128) { Some(Format { scheme: Scheme::Trellis, bits, group }) } else { None }
     }
     /// An affine format, or `None` where there is no such format.
     pub const fn affine(bits: u8, group: u8) -> Option<Format> {

@@ -279,7 +279,7 @@ pub struct CompareArgs {
     pub text: Option<PathBuf>,
     #[command(flatten)]
     pub windows: WindowArgs,
-    /// Uniform affine formats whose bytes every other method gets [default: a3g64,a4g64 where no --weights is given]
+    /// Uniform affine formats whose bytes every other method gets [default: a3g64,a3g32,a4g64,a4g32 where no --weights is given]
     #[arg(long, value_name = "FORMAT", value_delimiter = ',', value_parser = |s: &str| s.parse::<Format>())]
     pub at: Vec<Format>,
     /// Also the table as a Markdown file

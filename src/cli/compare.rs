@@ -16,18 +16,18 @@ pub fn run(args: &Args, a: &CompareArgs) -> Result<(), Error> {
     let dense = open::uncached(args, &checkpoint, &open::plan(&checkpoint, &Request { method: Method::Dense, ..base.clone() })?)?;
     let own = eval::score(&dense, None, &text, &protocol, a.windows.max_windows)?;
     let mut table = format!(
-        "{}: window {}, stride {}, {} windows, {} tokens, {source}\n\n| method | weight bytes | bits per weight | KL | +/- | expected KL | same top-1 | perplexity |\n|---|---|---|---|---|---|---|---|\n",
+        "{}: window {}, stride {}, {} windows, {} tokens, {source}\n\n| method | weight bytes | bits per weight | KL | +/- | of the best other | expected KL | same top-1 | perplexity |\n|---|---|---|---|---|---|---|---|---|\n",
         checkpoint.folder().display(),
         protocol.window,
         protocol.stride,
         own.windows,
         own.tokens_scored,
     );
-    table += &format!("| dense | {} | {:.2} | | | | | {:.3} |\n", dense.plan.weight_bytes, dense.plan.bits_per_weight, own.perplexity);
+    table += &format!("| dense | {} | {:.2} | | | | | | {:.3} |\n", dense.plan.weight_bytes, dense.plan.bits_per_weight, own.perplexity);
     print(&table)?;
     let mut curves: Vec<Curve> = Vec::new();
     let mut requests = Vec::new();
-    let usual = ["a3g64", "a4g64"].map(|f| f.parse().map_err(|_| Error::Failed(format!("{f} is no format"))));
+    let usual = ["a3g64", "a3g32", "a4g64", "a4g32"].map(|f| f.parse().map_err(|_| Error::Failed(format!("{f} is no format"))));
     let usual = usual.into_iter().collect::<Result<Vec<_>, _>>()?;
     // A size alone is a comparison at that size alone.
     for &format in if a.at.is_empty() && args.weights.is_none() { &usual } else { &a.at } {
@@ -37,6 +37,7 @@ pub fn run(args: &Args, a: &CompareArgs) -> Result<(), Error> {
         requests.extend(equal(&base, bytes));
     }
     requests.extend(args.weights.into_iter().flat_map(|bytes| equal(&base, bytes)));
+    let mut best = f64::INFINITY;
     for request in requests {
         let plan = match open::plan(&checkpoint, &request) {
             Ok(plan) => plan,
@@ -49,7 +50,10 @@ pub fn run(args: &Args, a: &CompareArgs) -> Result<(), Error> {
         };
         let model = open::uncached(args, &checkpoint, &plan)?;
         let r = eval::score(&model, Some(&dense), &text, &protocol, a.windows.max_windows)?;
-        let row = row(&plan, &r);
+        // A size is done with this project's plan, its last row.
+        let own = plan.method == Method::Kl;
+        let row = row(&plan, &r, own.then_some(best));
+        best = if own { f64::INFINITY } else { best.min(r.kl.unwrap_or(f64::INFINITY)) };
         print(&row)?;
         table += &row;
         let name = match plan.method {
@@ -78,11 +82,12 @@ fn equal(base: &Request, bytes: u64) -> [Request; 3] {
     [Method::Ram, Method::RamExperts, Method::Kl].map(|method| Request { method, limit: Limit::Weights(bytes), ..base.clone() })
 }
 
-fn row(plan: &Plan, r: &Report) -> String {
+fn row(plan: &Plan, r: &Report, best: Option<f64>) -> String {
     let number = |v: Option<f64>| v.unwrap_or(f64::NAN);
     let (kl, error, top) = (number(r.kl), number(r.kl_standard_error), number(r.top1_agreement));
+    let share = best.filter(|b| b.is_finite()).map_or(String::new(), |b| format!("1/{:.1}", b / kl));
     format!(
-        "| {} | {} | {:.3} | {kl:.5} | {error:.5} | {:.5} | {:.2} % | {:.3} |\n",
+        "| {} | {} | {:.3} | {kl:.5} | {error:.5} | {share} | {:.5} | {:.2} % | {:.3} |\n",
         plan.method,
         plan.weight_bytes,
         plan.bits_per_weight,
