@@ -1,7 +1,7 @@
 //! A budget is a promise about the process: weights, KV cache, scratch and everything else, while loading and after.
-use crate::{Checkpoint, load};
+use crate::load;
 use ram_kernels::KvElement;
-use ram_models::{KvCache, Transformer};
+use ram_models::{Config, KvCache, TensorSpec, Transformer};
 use serde::Serialize;
 
 /// What the process may take.
@@ -49,27 +49,25 @@ pub fn logits_bytes(budget: Option<u64>) -> usize {
 }
 
 /// Tokens per forward pass of a prompt: 512, fewer where their scratch would take more than a sixteenth of the budget.
-pub fn chunk(checkpoint: &Checkpoint, limit: Limit) -> usize {
+pub fn chunk(config: &Config, limit: Limit) -> usize {
     let mut chunk = *CHUNKS.end();
     if let Limit::Process(budget) = limit {
-        while chunk > *CHUNKS.start() && Transformer::scratch_bytes(checkpoint.config(), chunk) as u64 > budget / 16 {
+        while chunk > *CHUNKS.start() && Transformer::scratch_bytes(config, chunk) as u64 > budget / 16 {
             chunk /= 2;
         }
     }
     chunk
 }
 
-/// Everything but the weights, which are 0 here.
-pub fn fixed(checkpoint: &Checkpoint, context: usize, kv: KvElement, chunk: usize, limit: Limit) -> Memory {
-    let config = checkpoint.config();
-    let tokenizer = std::fs::metadata(checkpoint.folder().join("tokenizer.json")).map_or(0, |m| m.len());
+/// Everything but the weights, which are 0 here. `tokenizer` is the size of tokenizer.json in bytes.
+pub fn fixed(config: &Config, specs: &[TensorSpec], tokenizer: u64, context: usize, kv: KvElement, chunk: usize, limit: Limit) -> Memory {
     let budget = if let Limit::Process(b) = limit { Some(b) } else { None };
     let logits = (config.vocab_size * 4).max(logits_bytes(budget)) as u64;
     let forward = Transformer::scratch_bytes(config, chunk.min(context)) as u64 + logits;
     // Both at once: the system's allocator keeps what loading freed, and a quarter more than a forward needs.
-    let scratch = forward + forward / 4 + load::buffer_bytes(checkpoint.specs()) * LOADERS;
+    let scratch = forward + forward / 4 + load::buffer_bytes(specs) * LOADERS;
     let kv_cache = KvCache::bytes(config, context, kv) as u64;
-    let other = PROGRAM + TOKENIZER * tokenizer + TENSOR * checkpoint.specs().len() as u64;
+    let other = PROGRAM + TOKENIZER * tokenizer + TENSOR * specs.len() as u64;
     Memory { weights: 0, kv_cache, scratch, other, total: kv_cache + scratch + other, budget }
 }
 

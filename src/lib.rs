@@ -53,7 +53,7 @@ pub use machine::{Available, available, read_bandwidth};
 pub use memory::peak_rss;
 pub use model::Model;
 pub use perplexity::{Protocol, Report, Running};
-pub use plan::{Measured, Method, Pin, Plan, Request, choose, measure, plan};
+pub use plan::{Measured, Method, Pin, Plan, Request, choose, measure, outline, plan};
 pub use ram_kernels::{Format, KvElement, isa::Level};
 pub use ram_models::{Config, Kind, KvCache, TensorSpec, Transformer};
 pub use rd_curve::Point;

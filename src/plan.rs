@@ -8,7 +8,7 @@ use crate::{
     sensitivity,
 };
 use ram_kernels::{Format, KvElement, input_error};
-use ram_models::{Kind, TensorSpec};
+use ram_models::{Config, Kind, TensorSpec};
 use regex::Regex;
 use serde::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
@@ -206,6 +206,19 @@ impl Measured {
         (self.vectors + sum(u64::min), self.vectors + sum(u64::max))
     }
 
+    /// The choices without dense matrices, but for routers: while some matrix is coded in fewer than 8 bits, none takes 16.
+    /// That would gain next to nothing (the rounding of its inputs) and cost decoding time: a head of 150,000 rows in bf16
+    /// is a quarter of what a token of Qwen3-30B-A3B reads at 4 bits.
+    fn packed(&self) -> Option<Vec<Vec<Choice>>> {
+        let each = self.items.iter().zip(&self.choices).map(|(item, choices)| {
+            let formats = item.formats(self.method, &self.curves);
+            let dense = |f: Format| f.is_dense() && !item.router && formats.len() > 1;
+            let keep = |(c, f): (&Choice, &Format)| if dense(*f) { Choice { loss: f64::INFINITY, ..*c } } else { *c };
+            choices.iter().zip(&formats).map(keep).collect()
+        });
+        (self.method == Method::Kl).then(|| each.collect())
+    }
+
     /// Puts other sensitivities in the place of those from the weights, in nats per unit of squared relative error; `specs`
     /// are the checkpoint's. To compare the planner's with measured ones.
     pub fn price(&mut self, specs: &[TensorSpec], u: &dyn Fn(&TensorSpec) -> f64) {
@@ -226,32 +239,62 @@ impl Measured {
 /// # Errors
 /// As for [`plan`].
 pub fn measure(checkpoint: &Checkpoint, request: &Request, done: &(dyn Fn(usize) + Sync)) -> Result<Measured, Error> {
-    let config = checkpoint.config();
+    let (config, specs) = (checkpoint.config(), checkpoint.specs());
+    let tokenizer = std::fs::metadata(checkpoint.folder().join("tokenizer.json")).map_or(0, |m| m.len());
+    let own = |spec: &TensorSpec| load::dense_format(checkpoint, &spec.name);
+    let (mut measured, menu) = prepare(config, specs, &own, tokenizer, request)?;
+    let head = sensitivity::head(checkpoint)?;
+    let matrices: Vec<&TensorSpec> = specs.iter().filter(|s| s.kind.is_matrix()).collect();
+    measured.curves = rd_curve::curves(checkpoint, &matrices, &menu, done)?;
+    measured.price(specs, &|s| sensitivity::of(s, head, config));
+    Ok(measured)
+}
+
+/// What the plan of a checkpoint would be of which only config.json is known: errors are those of Gaussian weights, which
+/// rotated ones are like, dense tensors are bf16, losses are fractions of what the head's unit would cost.
+///
+/// # Errors
+/// As for [`plan`].
+pub fn outline(config: &Config, request: &Request) -> Result<Plan, Error> {
+    /// Bytes of the tokenizer.json of a vocabulary of 150,000.
+    const TOKENIZER: u64 = 8 << 20;
+    let specs = config.tensors();
+    let (mut measured, menu) = prepare(config, &specs, &|_| Format::BF16, TOKENIZER, request)?;
+    let matrices: Vec<&TensorSpec> = specs.iter().filter(|s| s.kind.is_matrix()).collect();
+    measured.curves = rd_curve::gaussian(&matrices, &menu);
+    measured.price(&specs, &|s| sensitivity::of(s, 1.0, config));
+    select("unseen".into(), &specs, &measured, request.limit)
+}
+
+/// What does not depend on the weights: memory, items, and every matrix' menu; `own` is what a matrix is published in.
+fn prepare(
+    config: &Config,
+    specs: &[TensorSpec],
+    own: &dyn Fn(&TensorSpec) -> Format,
+    tokenizer: u64,
+    request: &Request,
+) -> Result<(Measured, Vec<Vec<Format>>), Error> {
     let context = request.context.unwrap_or(config.max_position_embeddings.min(4096));
     if context == 0 || context > config.max_position_embeddings {
         return Err(Error::Usage(format!("--ctx {context}: the model was made for 1 to {} tokens", config.max_position_embeddings)));
     }
     let kv = request.kv.unwrap_or(if request.method == Method::Dense { KvElement::F32 } else { KvElement::F16 });
-    let chunk = budget::chunk(checkpoint, request.limit);
-    let memory = budget::fixed(checkpoint, context, kv, chunk, request.limit);
-    let specs = checkpoint.specs();
+    let chunk = budget::chunk(config, request.limit);
+    let memory = budget::fixed(config, specs, tokenizer, context, kv, chunk, request.limit);
     let matrices: Vec<&TensorSpec> = specs.iter().filter(|s| s.kind.is_matrix()).collect();
     let pins = pinned(&matrices, &request.pins)?;
     let vectors: u64 = specs.iter().filter(|s| !s.kind.is_matrix()).map(|s| 4 * s.shape.iter().product::<usize>() as u64).sum();
-    let menu = menu(request, checkpoint, &matrices, &pins);
+    let menu = menu(request, own, &matrices, &pins);
     let items = items(request.method, &matrices, config.num_hidden_layers);
     let method = request.method;
-    let mut measured = Measured { method, memory, context, chunk, kv, vectors, curves: Vec::new(), items, choices: Vec::new(), u: Vec::new() };
+    let measured = Measured { method, memory, context, chunk, kv, vectors, curves: Vec::new(), items, choices: Vec::new(), u: Vec::new() };
     // Before a weight is read: exact bytes of the cheapest formats do not depend on the weights.
     let least =
         vectors + matrices.iter().zip(&menu).map(|(s, m)| m.iter().map(|f| f.bytes(s.shape[0], s.shape[1]) as u64).min().unwrap_or(0)).sum::<u64>();
     if least > measured.available(request.limit) {
         return Err(measured.refuse(request.limit, least));
     }
-    let head = sensitivity::head(checkpoint)?;
-    measured.curves = rd_curve::curves(checkpoint, &matrices, &menu, done)?;
-    measured.price(specs, &|s| sensitivity::of(s, head, config));
-    Ok(measured)
+    Ok((measured, menu))
 }
 
 /// The best plan within `limit`.
@@ -259,10 +302,17 @@ pub fn measure(checkpoint: &Checkpoint, request: &Request, done: &(dyn Fn(usize)
 /// # Errors
 /// [`Error::Budget`] with the smallest limit that works.
 pub fn choose(checkpoint: &Checkpoint, measured: &Measured, limit: Limit) -> Result<Plan, Error> {
-    let m = measured;
+    select(checkpoint.fingerprint(), checkpoint.specs(), measured, limit)
+}
+
+fn select(checkpoint: String, specs: &[TensorSpec], m: &Measured, limit: Limit) -> Result<Plan, Error> {
     let refuse = |least: u64| m.refuse(limit, least + m.vectors);
     let available = m.available(limit).checked_sub(m.vectors).ok_or_else(|| refuse(m.range().0 - m.vectors))?;
-    let at = allocate(&m.choices, available).map_err(refuse)?;
+    let at = match m.packed() {
+        Some(packed) if most(&packed) > available => allocate(&packed, available),
+        _ => allocate(&m.choices, available),
+    };
+    let at = at.map_err(refuse)?;
     let mut chosen: BTreeMap<usize, Point> = BTreeMap::new();
     for (item, &at) in m.items.iter().zip(&at) {
         let format = item.formats(m.method, &m.curves)[at];
@@ -271,8 +321,13 @@ pub fn choose(checkpoint: &Checkpoint, measured: &Measured, limit: Limit) -> Res
         }
     }
     let mut matrix = 0;
-    let entries: Vec<Entry> = checkpoint.specs().iter().zip(&m.u).map(|(spec, &u)| entry(spec, &chosen, &mut matrix, u)).collect();
-    Ok(finish(checkpoint, m.method, entries, m.memory.clone(), m.context, m.chunk, m.kv))
+    let entries: Vec<Entry> = specs.iter().zip(&m.u).map(|(spec, &u)| entry(spec, &chosen, &mut matrix, u)).collect();
+    Ok(finish(checkpoint, m, entries))
+}
+
+/// Bytes of all items at their least loss.
+fn most(items: &[Vec<Choice>]) -> u64 {
+    items.iter().filter_map(|c| c.iter().min_by(|a, b| a.loss.total_cmp(&b.loss))).map(|c| c.bytes).sum()
 }
 
 fn entry(spec: &TensorSpec, chosen: &BTreeMap<usize, Point>, matrix: &mut usize, u: f64) -> Entry {
@@ -285,27 +340,27 @@ fn entry(spec: &TensorSpec, chosen: &BTreeMap<usize, Point>, matrix: &mut usize,
     Entry { spec: spec.clone(), format: p.format, bytes: p.bytes, error: p.error, u }
 }
 
-fn finish(checkpoint: &Checkpoint, method: Method, entries: Vec<Entry>, memory: Memory, context: usize, chunk: usize, kv: KvElement) -> Plan {
+fn finish(checkpoint: String, m: &Measured, entries: Vec<Entry>) -> Plan {
     let weight_bytes = entries.iter().map(|e| e.bytes).sum::<u64>();
     let parameters = entries.iter().map(|e| e.spec.shape.iter().product::<usize>() as u64).sum::<u64>();
     let mut hash = Sha256::new();
-    hash.update(checkpoint.fingerprint());
+    hash.update(&checkpoint);
     for e in &entries {
         hash.update(format!("{}={}\n", e.spec.name, e.format));
     }
     let fingerprint = hash.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect();
     Plan {
         fingerprint,
-        checkpoint: checkpoint.fingerprint(),
-        method,
+        checkpoint,
+        method: m.method,
         parameters,
         weight_bytes,
         bits_per_weight: 8.0 * weight_bytes as f64 / parameters as f64,
         expected_kl: entries.iter().map(Entry::loss).sum(),
-        context,
-        chunk,
-        kv,
-        memory: memory.with_weights(weight_bytes),
+        context: m.context,
+        chunk: m.chunk,
+        kv: m.kv,
+        memory: m.memory.clone().with_weights(weight_bytes),
         entries,
     }
 }
@@ -325,19 +380,18 @@ fn pinned(matrices: &[&TensorSpec], pins: &[Pin]) -> Result<BTreeMap<usize, Form
 }
 
 /// The formats that each matrix may get.
-fn menu(request: &Request, checkpoint: &Checkpoint, matrices: &[&TensorSpec], pins: &BTreeMap<usize, Format>) -> Vec<Vec<Format>> {
+fn menu(request: &Request, own: &dyn Fn(&TensorSpec) -> Format, matrices: &[&TensorSpec], pins: &BTreeMap<usize, Format>) -> Vec<Vec<Format>> {
     let each = matrices.iter().enumerate().map(|(m, spec)| {
         if let Some(&format) = pins.get(&m) {
             return vec![format];
         }
-        let own = load::dense_format(checkpoint, &spec.name);
         let mut menu = match request.method {
             Method::Kl => rd_curve::trellis_menu(),
             Method::Ram | Method::RamExperts => rd_curve::affine_menu(),
             Method::Uniform(format) if !matches!(spec.kind, Kind::Router | Kind::SharedRouter) => return vec![format],
             Method::Uniform(_) | Method::Dense => Vec::new(),
         };
-        menu.push(own);
+        menu.push(own(spec));
         menu
     });
     each.collect()
@@ -347,6 +401,7 @@ fn menu(request: &Request, checkpoint: &Checkpoint, matrices: &[&TensorSpec], pi
 struct Item {
     matrices: Vec<usize>,
     prior: f64,
+    router: bool,
 }
 
 fn items(method: Method, matrices: &[&TensorSpec], layers: usize) -> Vec<Item> {
@@ -355,12 +410,13 @@ fn items(method: Method, matrices: &[&TensorSpec], layers: usize) -> Vec<Item> {
     for (m, spec) in matrices.iter().enumerate() {
         if method == Method::Ram && spec.expert.is_some() {
             let at = *by_kind.entry((spec.layer, spec.kind)).or_insert_with(|| {
-                items.push(Item { matrices: Vec::new(), prior: ram_prior(spec, layers) });
+                items.push(Item { matrices: Vec::new(), prior: ram_prior(spec, layers), router: false });
                 items.len() - 1
             });
             items[at].matrices.push(m);
         } else {
-            items.push(Item { matrices: vec![m], prior: ram_prior(spec, layers) });
+            let router = matches!(spec.kind, Kind::Router | Kind::SharedRouter);
+            items.push(Item { matrices: vec![m], prior: ram_prior(spec, layers), router });
         }
     }
     items

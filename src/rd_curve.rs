@@ -2,7 +2,9 @@
 use crate::{Checkpoint, Error, load};
 use ram_kernels::{Format, relative_error};
 use ram_models::TensorSpec;
+use rand_pcg::{Pcg64Mcg, rand_core::Rng};
 use rayon::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One format of one matrix.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -54,4 +56,21 @@ fn curve(checkpoint: &Checkpoint, spec: &TensorSpec, menu: &[Format]) -> Result<
     let picks = load::sampled_rows(rows, ROWS, RUN);
     let sample = load::read_rows(checkpoint, &spec.name, cols, &picks)?;
     Ok(menu.iter().map(|&format| Point { format, bytes: format.bytes(rows, cols) as u64, error: relative_error(format, &sample, cols) }).collect())
+}
+
+/// Curves of matrices that nobody has seen: as if their weights were Gaussian, which rotated ones are like. One error per
+/// format and number of inputs.
+pub fn gaussian(specs: &[&TensorSpec], menus: &[Vec<Format>]) -> Vec<Vec<Point>> {
+    let all: BTreeSet<(usize, Format)> = specs.iter().zip(menus).flat_map(|(s, menu)| menu.iter().map(|&f| (s.shape[1], f))).collect();
+    let errors = all.into_par_iter().map(|(cols, format)| ((cols, format), relative_error(format, &normal(ROWS * cols), cols)));
+    let errors: BTreeMap<(usize, Format), f64> = errors.collect();
+    let point = |s: &TensorSpec, format: Format| Point { format, bytes: format.bytes(s.shape[0], s.shape[1]) as u64, error: errors[&(s.shape[1], format)] };
+    specs.iter().zip(menus).map(|(s, menu)| menu.iter().map(|&f| point(s, f)).collect()).collect()
+}
+
+/// Gaussian numbers, always the same ones (Box and Muller).
+fn normal(n: usize) -> Vec<f32> {
+    let mut random = Pcg64Mcg::new(1);
+    let mut uniform = || (random.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
+    (0..n).map(|_| ((-2.0 * (1.0 - uniform()).ln()).sqrt() * (std::f64::consts::TAU * uniform()).cos()) as f32).collect()
 }

@@ -1,0 +1,91 @@
+//! What real models would get at real budgets, from their config.json alone: bits per weight by kind of tensor.
+//!
+//!     cargo run --release --example real_shapes
+use ram_run::{Config, Error, Kind, Limit, Plan, Request, outline, size};
+use std::{collections::BTreeMap, fmt::Write};
+
+/// Name and config.json of each model, as its authors published it (keys that do not shape a plan left out).
+const MODELS: [(&str, &str); 4] = [
+    (
+        "Mixtral-8x7B",
+        r#"{"model_type": "mixtral", "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
+            "num_attention_heads": 32, "num_key_value_heads": 8, "num_local_experts": 8, "num_experts_per_tok": 2,
+            "max_position_embeddings": 32768, "rms_norm_eps": 1e-5, "rope_theta": 1e6}"#,
+    ),
+    (
+        "Qwen3-30B-A3B",
+        r#"{"model_type": "qwen3_moe", "vocab_size": 151936, "hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 48,
+            "num_attention_heads": 32, "num_key_value_heads": 4, "head_dim": 128, "num_experts": 128, "num_experts_per_tok": 8,
+            "moe_intermediate_size": 768, "norm_topk_prob": true, "max_position_embeddings": 40960, "rms_norm_eps": 1e-6, "rope_theta": 1e6}"#,
+    ),
+    (
+        "Qwen2-57B-A14B",
+        r#"{"model_type": "qwen2_moe", "vocab_size": 151936, "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28,
+            "num_attention_heads": 28, "num_key_value_heads": 4, "num_experts": 64, "num_experts_per_tok": 8, "moe_intermediate_size": 2560,
+            "shared_expert_intermediate_size": 20480, "norm_topk_prob": false, "max_position_embeddings": 131072, "rms_norm_eps": 1e-6,
+            "rope_theta": 1e6}"#,
+    ),
+    (
+        "Qwen3-235B-A22B",
+        r#"{"model_type": "qwen3_moe", "vocab_size": 151936, "hidden_size": 4096, "intermediate_size": 12288, "num_hidden_layers": 94,
+            "num_attention_heads": 64, "num_key_value_heads": 4, "head_dim": 128, "num_experts": 128, "num_experts_per_tok": 8,
+            "moe_intermediate_size": 1536, "norm_topk_prob": true, "max_position_embeddings": 40960, "rms_norm_eps": 1e-6, "rope_theta": 1e6}"#,
+    ),
+];
+
+/// The budgets of the published RAM comparisons, and what a 235B model takes.
+const BUDGETS: [&str; 8] = ["16.1GiB", "19GiB", "24GiB", "24.5GiB", "29.9GiB", "80GiB", "96GiB", "128GiB"];
+
+const KINDS: [Kind; 13] = [
+    Kind::Embedding,
+    Kind::Head,
+    Kind::Query,
+    Kind::Key,
+    Kind::Value,
+    Kind::Output,
+    Kind::Router,
+    Kind::Gate,
+    Kind::Up,
+    Kind::Down,
+    Kind::SharedGate,
+    Kind::SharedUp,
+    Kind::SharedDown,
+];
+
+/// Bits per weight of a kind: the first layer's, then those of all others.
+fn bits(plan: &Plan, kind: Kind) -> String {
+    let mut sums: BTreeMap<bool, (u64, usize)> = BTreeMap::new();
+    for e in plan.entries.iter().filter(|e| e.spec.kind == kind) {
+        let sum = sums.entry(e.spec.layer.is_some_and(|l| l > 0)).or_default();
+        *sum = (sum.0 + e.bytes, sum.1 + e.spec.shape.iter().product::<usize>());
+    }
+    let each: Vec<String> = sums.values().map(|&(bytes, numbers)| format!("{:.1}", 8.0 * bytes as f64 / numbers as f64)).collect();
+    each.join(" ")
+}
+
+fn main() -> Result<(), Error> {
+    for (name, json) in MODELS {
+        let config = Config::from_json(json).map_err(|source| Error::Config { path: name.into(), source })?;
+        let kinds = KINDS.into_iter().filter(|k| !k.to_string().starts_with("shared") || config.shared_expert_intermediate_size.is_some());
+        let kinds: Vec<Kind> = kinds.collect();
+        let mut table = format!("\n**{name}**\n\n| budget | whole |");
+        kinds.iter().for_each(|k| table += &format!(" {k} |"));
+        let _ = write!(table, "\n|{}", "---|".repeat(kinds.len() + 2));
+        for budget in BUDGETS {
+            let limit = Limit::Process(size::parse(budget).map_err(Error::Usage)?);
+            let plan = match outline(&config, &Request { limit, ..Request::default() }) {
+                Ok(plan) if plan.bits_per_weight < 9.0 => plan,
+                Ok(_) => continue,
+                Err(Error::Budget { need, .. }) => {
+                    let _ = write!(table, "\n| {budget} | needs {} |", size::show(need));
+                    continue;
+                }
+                Err(e) => return Err(e),
+            };
+            let _ = write!(table, "\n| {budget} | {:.2} |", plan.bits_per_weight);
+            kinds.iter().for_each(|&k| table += &format!(" {} |", bits(&plan, k)));
+        }
+        println!("{table}");
+    }
+    Ok(())
+}
