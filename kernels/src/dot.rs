@@ -7,10 +7,11 @@
 use crate::{
     Format, Scheme,
     activations::{Arranged, Group, Want},
-    isa::{Isa, Kernel},
+    isa::{Isa, Kernel, Level, dispatch},
     levels,
 };
 use half::f16;
+use std::marker::PhantomData;
 
 /// Inputs whose levels are decoded at a time when many tokens share them: 16 rows x 512 = 8 KiB, a quarter of an L1 cache.
 const PANEL: usize = 512;
@@ -28,38 +29,59 @@ pub struct Tiles<'a> {
     pub y: &'a mut [[f32; 16]],
 }
 
-impl Kernel for Tiles<'_> {
-    type Out = ();
-    #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
+impl Tiles<'_> {
+    /// Computes them. Each way of coding is a kernel of its own: as one, they would be a single function of half a million
+    /// instructions per instruction set, which the compiler takes minutes over.
+    pub fn multiply(self, level: Level) {
         assert_eq!(self.x.want, Want::of(self.format));
         assert_eq!(self.x.padded, self.cols.next_multiple_of(16));
         match (self.format.scheme(), self.format.bits()) {
-            (Scheme::Trellis, 2) => self.packed::<I, Trellis<2>>(isa),
-            (Scheme::Trellis, 3) => self.packed::<I, Trellis<3>>(isa),
-            (Scheme::Trellis, 4) => self.packed::<I, Trellis<4>>(isa),
-            (Scheme::Trellis, 5) => self.packed::<I, Trellis<5>>(isa),
-            (Scheme::Trellis, 6) => self.packed::<I, Trellis<6>>(isa),
-            (Scheme::Trellis, 7) => self.packed::<I, Trellis<7>>(isa),
-            (Scheme::Trellis, _) => self.packed::<I, Trellis<8>>(isa),
-            (Scheme::Affine, 2) => self.packed::<I, Affine<2>>(isa),
-            (Scheme::Affine, 3) => self.packed::<I, Affine<3>>(isa),
-            (Scheme::Affine, 4) => self.packed::<I, Affine<4>>(isa),
-            (Scheme::Affine, _) => self.packed::<I, Affine<8>>(isa),
-            (Scheme::Bf16 | Scheme::F16 | Scheme::F32, _) => crate::dense::tiles(isa, self),
+            (Scheme::Trellis, 2) => self.packed::<Trellis<2>>(level),
+            (Scheme::Trellis, 3) => self.packed::<Trellis<3>>(level),
+            (Scheme::Trellis, 4) => self.packed::<Trellis<4>>(level),
+            (Scheme::Trellis, 5) => self.packed::<Trellis<5>>(level),
+            (Scheme::Trellis, 6) => self.packed::<Trellis<6>>(level),
+            (Scheme::Trellis, 7) => self.packed::<Trellis<7>>(level),
+            (Scheme::Trellis, _) => self.packed::<Trellis<8>>(level),
+            (Scheme::Affine, 2) => self.packed::<Affine<2>>(level),
+            (Scheme::Affine, 3) => self.packed::<Affine<3>>(level),
+            (Scheme::Affine, 4) => self.packed::<Affine<4>>(level),
+            (Scheme::Affine, _) => self.packed::<Affine<8>>(level),
+            (Scheme::Bf16 | Scheme::F16 | Scheme::F32, _) => dispatch(level, Dense(self)),
         }
+    }
+
+    fn packed<C: Codec>(self, level: Level) {
+        dispatch(level, Packed::<C> { tiles: self, codec: PhantomData });
     }
 }
 
-impl Tiles<'_> {
+struct Dense<'a>(Tiles<'a>);
+
+impl Kernel for Dense<'_> {
+    type Out = ();
     #[inline(always)]
-    fn packed<I: Isa, C: Codec>(self, isa: I) {
-        let tile_bytes = self.format.bytes(16, self.cols);
+    fn run<I: Isa>(self, isa: I) {
+        crate::dense::tiles(isa, self.0);
+    }
+}
+
+struct Packed<'a, C> {
+    tiles: Tiles<'a>,
+    codec: PhantomData<C>,
+}
+
+impl<C: Codec> Kernel for Packed<'_, C> {
+    type Out = ();
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let Tiles { format, bytes, cols, first_tile, x, y, .. } = self.tiles;
+        let tile_bytes = format.bytes(16, cols);
         let mut panel = [[0u8; 64]; PANEL / 4];
-        for (i, y) in self.y.chunks_exact_mut(self.x.tokens).enumerate() {
-            let bytes = &self.bytes[(self.first_tile + i) * tile_bytes..][..tile_bytes];
-            let tile = Tile::new::<C>(self.format, bytes, self.x);
-            match self.x.groups.as_slice() {
+        for (i, y) in y.chunks_exact_mut(x.tokens).enumerate() {
+            let bytes = &bytes[(first_tile + i) * tile_bytes..][..tile_bytes];
+            let tile = Tile::new::<C>(format, bytes, x);
+            match x.groups.as_slice() {
                 [Group { width: 1, .. }] => tile.straight::<I, C, 1>(isa, y),
                 [Group { width: 2, .. }] => tile.straight::<I, C, 2>(isa, y),
                 [Group { width: 4, .. }] => tile.straight::<I, C, 4>(isa, y),

@@ -3,7 +3,7 @@ use crate::{
     Matrix,
     activations::{Arranged, Rows, Want},
     dot::Tiles,
-    isa::{Level, dispatch},
+    isa::Level,
 };
 use rayon::prelude::*;
 
@@ -40,7 +40,7 @@ pub fn linear_at(level: Level, x: &[f32], matrices: &[&Matrix], out: &mut [&mut 
         let x = inputs.of(m, 0);
         tasks.extend(y.chunks_mut(TILES * tokens).enumerate().map(|(i, y)| tiles_of(m, i * TILES, x, y)));
     }
-    tasks.into_par_iter().for_each(|task| dispatch(level, task));
+    tasks.into_par_iter().for_each(|task| task.multiply(level));
     for (y, out) in tiles.iter().zip(out) {
         let rows = out.len() / tokens;
         out.par_chunks_exact_mut(rows).enumerate().with_min_len(32).for_each(|(t, out)| {
