@@ -64,7 +64,8 @@ pub fn gaussian(specs: &[&TensorSpec], menus: &[Vec<Format>]) -> Vec<Vec<Point>>
     let all: BTreeSet<(usize, Format)> = specs.iter().zip(menus).flat_map(|(s, menu)| menu.iter().map(|&f| (s.shape[1], f))).collect();
     let errors = all.into_par_iter().map(|(cols, format)| ((cols, format), relative_error(format, &normal(ROWS * cols), cols)));
     let errors: BTreeMap<(usize, Format), f64> = errors.collect();
-    let point = |s: &TensorSpec, format: Format| Point { format, bytes: format.bytes(s.shape[0], s.shape[1]) as u64, error: errors[&(s.shape[1], format)] };
+    let point =
+        |s: &TensorSpec, format: Format| Point { format, bytes: format.bytes(s.shape[0], s.shape[1]) as u64, error: errors[&(s.shape[1], format)] };
     specs.iter().zip(menus).map(|(s, menu)| menu.iter().map(|&f| point(s, f)).collect()).collect()
 }
 

@@ -18,7 +18,7 @@ const RUN: usize = 64;
 /// u of the head, where the median square of its rows is 1.
 const HEAD: f64 = 0.32;
 /// A kind of weights of one layer, but the first, as a fraction of the head's u, where the tables below say 1.
-const LAYER: f64 = 0.022;
+const LAYER: f64 = 0.025;
 /// The embedding's u as a fraction of the head's.
 const EMBEDDING: f64 = 0.13;
 

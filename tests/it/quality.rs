@@ -1,0 +1,53 @@
+//! What the plans are worth, on the trained checkpoints: at equal bytes against RAM's method and uniform affine formats, and
+//! against what they themselves expect. Margins are wide enough for 24 windows; docs/quality.md has the numbers.
+use crate::cli::stdout;
+use std::path::Path;
+
+const MODELS: [&str; 3] = ["tiny-mixtral", "tiny-qwen2-moe", "tiny-qwen3-moe"];
+
+/// A line of `ram-run compare`.
+#[derive(Debug)]
+struct Row {
+    method: String,
+    kl: f64,
+    expected: f64,
+}
+
+/// Four rows per size, this project's plan the last.
+fn compare(folder: &Path, text: &Path) -> Vec<Row> {
+    let (folder, text) = (folder.to_str().expect("UTF-8"), text.to_str().expect("UTF-8"));
+    let out = stdout(&["--model", folder, "compare", "--text", text, "--window", "256", "--max-windows", "24"]);
+    eprintln!("{out}");
+    let rows = out.lines().filter(|l| l.starts_with("| ") && !l.starts_with("| method") && !l.starts_with("| dense"));
+    let cells = rows.map(|l| l.split('|').map(str::trim).collect::<Vec<_>>());
+    let number = |cell: &str| cell.parse::<f64>().expect("a number");
+    cells.map(|c| Row { method: c[1].into(), kl: number(c[4]), expected: number(c[7]) }).collect()
+}
+
+#[test]
+fn plans_lose_a_fraction_of_what_the_baselines_lose() {
+    let Some(shared) = crate::parity::shared() else { return };
+    let text = shared.join("data/wikitext-2-raw/wiki.test.raw");
+    for model in MODELS {
+        let table = compare(&shared.join("models").join(model), &text);
+        let sizes: Vec<&[Row]> = table.chunks_exact(4).collect();
+        assert_eq!((table.len(), sizes.len()), (16, 4), "{model}: {table:?}");
+        // 3.5, 4.0, 4.5 and 5.0 bits per weight.
+        for (rows, share) in sizes.iter().zip([1.0 / 5.0, 1.0 / 4.0, 1.0 / 4.0, 1.0 / 3.0]) {
+            assert_eq!(rows[3].method, "kl");
+            let best = rows[..3].iter().map(|r| r.kl).fold(f64::INFINITY, f64::min);
+            assert!(rows[3].kl <= share * best, "{model}: {rows:?}");
+        }
+        // At 4.0 bits as good as RAM's method at 5.0.
+        let ram = sizes[3][..3].iter().filter(|r| r.method.starts_with("ram")).map(|r| r.kl).fold(f64::INFINITY, f64::min);
+        assert!(sizes[1][3].kl <= ram, "{model}: {} against {ram}", sizes[1][3].kl);
+        // What is expected is what is found, within a factor; and it orders plans that differ by more than a fifth.
+        let own: Vec<&Row> = table.iter().filter(|r| r.method == "kl").collect();
+        for row in &own {
+            assert!((1.0 / 1.5..=1.5).contains(&(row.expected / row.kl)), "{model}: {row:?}");
+        }
+        for (a, b) in own.iter().flat_map(|a| own.iter().map(move |b| (a, b))) {
+            assert!(a.kl <= 1.2 * b.kl || a.expected > b.expected, "{model}: {a:?} {b:?}");
+        }
+    }
+}
