@@ -7,7 +7,7 @@ use crate::{
     rd_curve::{self, Point},
     sensitivity,
 };
-use ram_kernels::{Format, KvElement, input_error};
+use ram_kernels::{Effort, Format, KvElement, input_error};
 use ram_models::{Kind, TensorSpec};
 use regex::Regex;
 use serde::{Serialize, Serializer};
@@ -72,11 +72,13 @@ pub struct Request {
     pub context: Option<usize>,
     /// What the KV cache holds; `None` for f16, or f32 where everything is dense.
     pub kv: Option<KvElement>,
+    /// How long the encoder searches.
+    pub effort: Effort,
 }
 
 impl Default for Request {
     fn default() -> Request {
-        Request { limit: Limit::None, method: Method::Kl, pins: Vec::new(), context: None, kv: None }
+        Request { limit: Limit::None, method: Method::Kl, pins: Vec::new(), context: None, kv: None, effort: Effort::Default }
     }
 }
 
@@ -112,13 +114,16 @@ fn loss(spec: &TensorSpec, u: f64, format: Format, error: f64) -> f64 {
 /// What every tensor gets, and what that comes to.
 #[derive(Clone, Debug, Serialize)]
 pub struct Plan {
-    /// sha256 over the checkpoint's fingerprint and every tensor's format, first 16 digits.
+    /// sha256 over the checkpoint's fingerprint, the encoder's effort and every tensor's format, first 16 digits.
     pub fingerprint: String,
     /// The checkpoint's own fingerprint.
     pub checkpoint: String,
     /// How formats were chosen.
     #[serde(serialize_with = "text")]
     pub method: Method,
+    /// How long the encoder searches.
+    #[serde(serialize_with = "text")]
+    pub effort: Effort,
     /// Numbers in the checkpoint.
     pub parameters: u64,
     /// Bytes of all tensors.
@@ -176,6 +181,7 @@ pub fn plan(checkpoint: &Checkpoint, request: &Request, done: &(dyn Fn(usize) + 
 /// need it once.
 pub struct Measured {
     method: Method,
+    effort: Effort,
     memory: Memory,
     context: usize,
     chunk: usize,
@@ -240,8 +246,9 @@ pub fn measure(checkpoint: &Checkpoint, request: &Request, done: &(dyn Fn(usize)
     let vectors: u64 = specs.iter().filter(|s| !s.kind.is_matrix()).map(|s| 4 * s.shape.iter().product::<usize>() as u64).sum();
     let menu = menu(request, checkpoint, &matrices, &pins);
     let items = items(request.method, &matrices, config.num_hidden_layers);
-    let method = request.method;
-    let mut measured = Measured { method, memory, context, chunk, kv, vectors, curves: Vec::new(), items, choices: Vec::new(), u: Vec::new() };
+    let (method, effort) = (request.method, request.effort);
+    let mut measured =
+        Measured { method, effort, memory, context, chunk, kv, vectors, curves: Vec::new(), items, choices: Vec::new(), u: Vec::new() };
     // Before a weight is read: exact bytes of the cheapest formats do not depend on the weights.
     let least =
         vectors + matrices.iter().zip(&menu).map(|(s, m)| m.iter().map(|f| f.bytes(s.shape[0], s.shape[1]) as u64).min().unwrap_or(0)).sum::<u64>();
@@ -249,7 +256,7 @@ pub fn measure(checkpoint: &Checkpoint, request: &Request, done: &(dyn Fn(usize)
         return Err(measured.refuse(request.limit, least));
     }
     let head = sensitivity::head(checkpoint)?;
-    measured.curves = rd_curve::curves(checkpoint, &matrices, &menu, done)?;
+    measured.curves = rd_curve::curves(checkpoint, &matrices, &menu, effort, done)?;
     measured.price(specs, &|s| sensitivity::of(s, head, config));
     Ok(measured)
 }
@@ -272,7 +279,7 @@ pub fn choose(checkpoint: &Checkpoint, measured: &Measured, limit: Limit) -> Res
     }
     let mut matrix = 0;
     let entries: Vec<Entry> = checkpoint.specs().iter().zip(&m.u).map(|(spec, &u)| entry(spec, &chosen, &mut matrix, u)).collect();
-    Ok(finish(checkpoint, m.method, entries, m.memory.clone(), m.context, m.chunk, m.kv))
+    Ok(finish(checkpoint, m, entries))
 }
 
 fn entry(spec: &TensorSpec, chosen: &BTreeMap<usize, Point>, matrix: &mut usize, u: f64) -> Entry {
@@ -285,11 +292,12 @@ fn entry(spec: &TensorSpec, chosen: &BTreeMap<usize, Point>, matrix: &mut usize,
     Entry { spec: spec.clone(), format: p.format, bytes: p.bytes, error: p.error, u }
 }
 
-fn finish(checkpoint: &Checkpoint, method: Method, entries: Vec<Entry>, memory: Memory, context: usize, chunk: usize, kv: KvElement) -> Plan {
+fn finish(checkpoint: &Checkpoint, m: &Measured, entries: Vec<Entry>) -> Plan {
     let weight_bytes = entries.iter().map(|e| e.bytes).sum::<u64>();
     let parameters = entries.iter().map(|e| e.spec.shape.iter().product::<usize>() as u64).sum::<u64>();
     let mut hash = Sha256::new();
     hash.update(checkpoint.fingerprint());
+    hash.update(format!("effort={}\n", m.effort));
     for e in &entries {
         hash.update(format!("{}={}\n", e.spec.name, e.format));
     }
@@ -297,15 +305,16 @@ fn finish(checkpoint: &Checkpoint, method: Method, entries: Vec<Entry>, memory: 
     Plan {
         fingerprint,
         checkpoint: checkpoint.fingerprint(),
-        method,
+        method: m.method,
+        effort: m.effort,
         parameters,
         weight_bytes,
         bits_per_weight: 8.0 * weight_bytes as f64 / parameters as f64,
         expected_kl: entries.iter().map(Entry::loss).sum(),
-        context,
-        chunk,
-        kv,
-        memory: memory.with_weights(weight_bytes),
+        context: m.context,
+        chunk: m.chunk,
+        kv: m.kv,
+        memory: m.memory.clone().with_weights(weight_bytes),
         entries,
     }
 }
