@@ -9,7 +9,7 @@
 //! because tokens that never come have rows many times longer than others.
 //!
 //!     cargo run --release --example sensitivity -- FOLDER TEXT [WINDOWS]
-use ram_kernels::{Arena, Format, Matrix, quantize};
+use ram_kernels::{Arena, Effort, Format, Matrix, quantize};
 use ram_models::{Kind, TensorSpec, Transformer, Weights};
 use ram_run::{Checkpoint, Error, Limit, Loaded, Method, Model, Plan, Protocol, Request, choose, load, measure, plan};
 use std::{collections::BTreeMap, path::Path, sync::Arc};
@@ -40,7 +40,7 @@ impl Weights for Noisy<'_> {
         }
         let len = Format::F32.bytes(rows, cols);
         let mut arena = Arena::new(len).map_err(|e| Error::Failed(e.to_string()))?;
-        quantize(Format::F32, &w, cols, &mut arena.bytes_mut()[..len]);
+        quantize(Format::F32, Effort::Default, &w, cols, &mut arena.bytes_mut()[..len]);
         Ok(Matrix::new(Arc::new(arena), 0, Format::F32, rows, cols))
     }
     fn vector(&self, spec: &TensorSpec) -> Result<Vec<f32>, Error> {

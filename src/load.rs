@@ -5,7 +5,7 @@ use crate::{
     source::Source,
 };
 use half::{bf16, f16};
-use ram_kernels::{Arena, Format, Matrix, quantize};
+use ram_kernels::{Arena, Effort, Format, Matrix, quantize};
 use ram_models::{Config, TensorSpec, Transformer, Weights};
 use rayon::prelude::*;
 use safetensors::Dtype;
@@ -133,7 +133,7 @@ fn pieces<'a>(plan: &'a Plan, arena: &'a mut Arena) -> Vec<Piece<'a>> {
             let n = step.min(rows - first);
             let (out, after) = own.split_at_mut(e.format.bytes(n, cols));
             own = after;
-            pieces.push(Piece { name: &e.spec.name, format: e.format, first, rows: n, cols, out });
+            pieces.push(Piece { name: &e.spec.name, format: e.format, effort: plan.effort, first, rows: n, cols, out });
         }
     }
     pieces
@@ -188,6 +188,7 @@ struct Buffers {
 struct Piece<'a> {
     name: &'a str,
     format: Format,
+    effort: Effort,
     first: usize,
     rows: usize,
     cols: usize,
@@ -205,7 +206,7 @@ impl Piece<'_> {
         if self.format == dense_format(checkpoint, self.name) {
             self.out.copy_from_slice(&b.bytes);
         } else {
-            quantize(self.format, &b.floats, self.cols, self.out);
+            quantize(self.format, self.effort, &b.floats, self.cols, self.out);
         }
         Ok(())
     }

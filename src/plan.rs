@@ -7,7 +7,7 @@ use crate::{
     rd_curve::{self, Point},
     sensitivity,
 };
-use ram_kernels::{Format, KvElement, input_error};
+use ram_kernels::{Effort, Format, KvElement, input_error};
 use ram_models::{Config, Kind, TensorSpec};
 use regex::Regex;
 use serde::{Serialize, Serializer};
@@ -72,11 +72,13 @@ pub struct Request {
     pub context: Option<usize>,
     /// What the KV cache holds; `None` for f16, or f32 where everything is dense.
     pub kv: Option<KvElement>,
+    /// How long the encoder searches.
+    pub effort: Effort,
 }
 
 impl Default for Request {
     fn default() -> Request {
-        Request { limit: Limit::None, method: Method::Kl, pins: Vec::new(), context: None, kv: None }
+        Request { limit: Limit::None, method: Method::Kl, pins: Vec::new(), context: None, kv: None, effort: Effort::Default }
     }
 }
 
@@ -112,13 +114,16 @@ fn loss(spec: &TensorSpec, u: f64, format: Format, error: f64) -> f64 {
 /// What every tensor gets, and what that comes to.
 #[derive(Clone, Debug, Serialize)]
 pub struct Plan {
-    /// sha256 over the checkpoint's fingerprint and every tensor's format, first 16 digits.
+    /// sha256 over the checkpoint's fingerprint, the encoder's effort and every tensor's format, first 16 digits.
     pub fingerprint: String,
     /// The checkpoint's own fingerprint.
     pub checkpoint: String,
     /// How formats were chosen.
     #[serde(serialize_with = "text")]
     pub method: Method,
+    /// How long the encoder searches.
+    #[serde(serialize_with = "text")]
+    pub effort: Effort,
     /// Numbers in the checkpoint.
     pub parameters: u64,
     /// Bytes of all tensors.
@@ -176,6 +181,7 @@ pub fn plan(checkpoint: &Checkpoint, request: &Request, done: &(dyn Fn(usize) + 
 /// need it once.
 pub struct Measured {
     method: Method,
+    effort: Effort,
     memory: Memory,
     context: usize,
     chunk: usize,
@@ -245,7 +251,7 @@ pub fn measure(checkpoint: &Checkpoint, request: &Request, done: &(dyn Fn(usize)
     let (mut measured, menu) = prepare(config, specs, &own, tokenizer, request)?;
     let head = sensitivity::head(checkpoint)?;
     let matrices: Vec<&TensorSpec> = specs.iter().filter(|s| s.kind.is_matrix()).collect();
-    measured.curves = rd_curve::curves(checkpoint, &matrices, &menu, done)?;
+    measured.curves = rd_curve::curves(checkpoint, &matrices, &menu, request.effort, done)?;
     measured.price(specs, &|s| sensitivity::of(s, head, config));
     Ok(measured)
 }
@@ -261,7 +267,7 @@ pub fn outline(config: &Config, request: &Request) -> Result<Plan, Error> {
     let specs = config.tensors();
     let (mut measured, menu) = prepare(config, &specs, &|_| Format::BF16, TOKENIZER, request)?;
     let matrices: Vec<&TensorSpec> = specs.iter().filter(|s| s.kind.is_matrix()).collect();
-    measured.curves = rd_curve::gaussian(&matrices, &menu);
+    measured.curves = rd_curve::gaussian(&matrices, &menu, request.effort);
     measured.price(&specs, &|s| sensitivity::of(s, 1.0, config));
     select("unseen".into(), &specs, &measured, request.limit)
 }
@@ -286,8 +292,8 @@ fn prepare(
     let vectors: u64 = specs.iter().filter(|s| !s.kind.is_matrix()).map(|s| 4 * s.shape.iter().product::<usize>() as u64).sum();
     let menu = menu(request, own, &matrices, &pins);
     let items = items(request.method, &matrices, config.num_hidden_layers);
-    let method = request.method;
-    let measured = Measured { method, memory, context, chunk, kv, vectors, curves: Vec::new(), items, choices: Vec::new(), u: Vec::new() };
+    let (method, effort) = (request.method, request.effort);
+    let measured = Measured { method, effort, memory, context, chunk, kv, vectors, curves: Vec::new(), items, choices: Vec::new(), u: Vec::new() };
     // Before a weight is read: exact bytes of the cheapest formats do not depend on the weights.
     let least =
         vectors + matrices.iter().zip(&menu).map(|(s, m)| m.iter().map(|f| f.bytes(s.shape[0], s.shape[1]) as u64).min().unwrap_or(0)).sum::<u64>();
@@ -345,6 +351,7 @@ fn finish(checkpoint: String, m: &Measured, entries: Vec<Entry>) -> Plan {
     let parameters = entries.iter().map(|e| e.spec.shape.iter().product::<usize>() as u64).sum::<u64>();
     let mut hash = Sha256::new();
     hash.update(&checkpoint);
+    hash.update(format!("effort={}\n", m.effort));
     for e in &entries {
         hash.update(format!("{}={}\n", e.spec.name, e.format));
     }
@@ -353,6 +360,7 @@ fn finish(checkpoint: String, m: &Measured, entries: Vec<Entry>) -> Plan {
         fingerprint,
         checkpoint,
         method: m.method,
+        effort: m.effort,
         parameters,
         weight_bytes,
         bits_per_weight: 8.0 * weight_bytes as f64 / parameters as f64,

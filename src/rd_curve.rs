@@ -1,6 +1,6 @@
 //! Rate-distortion curves: for every matrix and every format of a menu, exact bytes and measured squared relative error.
 use crate::{Checkpoint, Error, load};
-use ram_kernels::{Format, relative_error};
+use ram_kernels::{Effort, Format, relative_error};
 use ram_models::TensorSpec;
 use rand_pcg::{Pcg64Mcg, rand_core::Rng};
 use rayon::prelude::*;
@@ -33,7 +33,7 @@ pub fn affine_menu() -> Vec<Format> {
     [(2, 32), (3, 64), (4, 32), (4, 64), (4, 128), (8, 64), (8, 128)].into_iter().filter_map(|(b, g)| Format::affine(b, g)).collect()
 }
 
-/// Curves of `specs`, each over its menu; matrices in parallel, read by sampled rows.
+/// Curves of `specs`, each over its menu, with the encoder's `effort`; matrices in parallel, read by sampled rows.
 ///
 /// # Errors
 /// Where the checkpoint cannot be read, or a sampled weight is not finite.
@@ -41,28 +41,30 @@ pub fn curves(
     checkpoint: &Checkpoint,
     specs: &[&TensorSpec],
     menus: &[Vec<Format>],
+    effort: Effort,
     done: &(dyn Fn(usize) + Sync),
 ) -> Result<Vec<Vec<Point>>, Error> {
     let each = specs.par_iter().zip(menus).map(|(spec, menu)| {
-        let curve = curve(checkpoint, spec, menu);
+        let curve = curve(checkpoint, spec, menu, effort);
         done(spec.shape.iter().product());
         curve
     });
     each.collect()
 }
 
-fn curve(checkpoint: &Checkpoint, spec: &TensorSpec, menu: &[Format]) -> Result<Vec<Point>, Error> {
+fn curve(checkpoint: &Checkpoint, spec: &TensorSpec, menu: &[Format], effort: Effort) -> Result<Vec<Point>, Error> {
     let (rows, cols) = (spec.shape[0], spec.shape[1]);
     let picks = load::sampled_rows(rows, ROWS, RUN);
     let sample = load::read_rows(checkpoint, &spec.name, cols, &picks)?;
-    Ok(menu.iter().map(|&format| Point { format, bytes: format.bytes(rows, cols) as u64, error: relative_error(format, &sample, cols) }).collect())
+    let point = |&format: &Format| Point { format, bytes: format.bytes(rows, cols) as u64, error: relative_error(format, effort, &sample, cols) };
+    Ok(menu.iter().map(point).collect())
 }
 
 /// Curves of matrices that nobody has seen: as if their weights were Gaussian, which rotated ones are like. One error per
 /// format and number of inputs.
-pub fn gaussian(specs: &[&TensorSpec], menus: &[Vec<Format>]) -> Vec<Vec<Point>> {
+pub fn gaussian(specs: &[&TensorSpec], menus: &[Vec<Format>], effort: Effort) -> Vec<Vec<Point>> {
     let all: BTreeSet<(usize, Format)> = specs.iter().zip(menus).flat_map(|(s, menu)| menu.iter().map(|&f| (s.shape[1], f))).collect();
-    let errors = all.into_par_iter().map(|(cols, format)| ((cols, format), relative_error(format, &normal(ROWS * cols), cols)));
+    let errors = all.into_par_iter().map(|(cols, format)| ((cols, format), relative_error(format, effort, &normal(ROWS * cols), cols)));
     let errors: BTreeMap<(usize, Format), f64> = errors.collect();
     let point =
         |s: &TensorSpec, format: Format| Point { format, bytes: format.bytes(s.shape[0], s.shape[1]) as u64, error: errors[&(s.shape[1], format)] };

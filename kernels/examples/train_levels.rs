@@ -3,7 +3,7 @@
 //!
 //!     cargo run --release -p ram-kernels --example train_levels [t4g128 ...]
 use ram_kernels::{
-    Format,
+    Effort, Format,
     training::{error_with, levels_of},
 };
 
@@ -69,11 +69,11 @@ fn main() {
     for format in if asked.is_empty() { all.collect() } else { asked } {
         let shapes = [0.5, 1.0, 1.5, 2.0, 2.5].map(|bend| bent(2 << format.bits(), bend));
         let climbed = shapes.into_iter().chain([levels_of(format).to_vec()]).map(|mut levels| {
-            let seen = climb(&mut levels, |levels| error_with(format, levels, &train, COLS));
+            let seen = climb(&mut levels, |levels| error_with(format, Effort::Default, levels, &train, COLS));
             (seen, levels)
         });
         let (seen, levels) = climbed.min_by(|a, b| a.0.total_cmp(&b.0)).expect("several shapes");
-        println!("// {format}: {:.6}; {seen:.6} on the rows that were climbed on", error_with(format, &levels, &test, COLS));
+        println!("// {format}: {:.6}; {seen:.6} on the rows that were climbed on", error_with(format, Effort::Default, &levels, &test, COLS));
         println!("{levels:?},");
     }
 }

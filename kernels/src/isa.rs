@@ -72,6 +72,8 @@ pub trait Isa: Copy + Send + Sync {
     fn sub_i(self, a: Self::I, b: Self::I) -> Self::I;
     /// `a & b`.
     fn and_i(self, a: Self::I, b: Self::I) -> Self::I;
+    /// `a | b`.
+    fn or_i(self, a: Self::I, b: Self::I) -> Self::I;
     /// Shift left.
     fn shl_i<const N: u32>(self, a: Self::I) -> Self::I;
     /// Arithmetic shift right.
@@ -86,6 +88,8 @@ pub trait Isa: Copy + Send + Sync {
     fn trunc(self, a: Self::F) -> Self::I;
     /// The bits as they are.
     fn as_f(self, a: Self::I) -> Self::F;
+    /// The bits as they are.
+    fn as_i(self, a: Self::F) -> Self::I;
 
     /// 64 bytes.
     fn load_b(self, v: &[u8; 64]) -> Self::B;

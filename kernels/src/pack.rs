@@ -28,17 +28,24 @@ const fn place(width: usize, s: usize, lane: usize) -> (usize, usize) {
     }
 }
 
-/// Packs (16 inputs) of 16 rows' codes into `32 * bits` bytes.
-pub fn pack(bits: usize, codes: &[[u8; 16]; 16], out: &mut [u8]) {
-    out.fill(0);
+/// Packs a macro-step's codes, 4 steps of 16 rows of 4 bytes, into `32 * bits` bytes.
+pub fn pack(bits: usize, steps: &[[i32; 16]; 4], out: &mut [u8]) {
     let (mut rest, mut below) = (out, 0);
     for &width in planes(bits) {
         let (plane, after) = rest.split_at_mut(32 * width);
-        for (input, codes) in codes.iter().enumerate() {
-            for (row, &code) in codes.iter().enumerate() {
-                let (byte, shift) = place(width, input / 4, 4 * row + input % 4);
-                plane[byte] |= (code >> below & mask(width)) << shift;
+        // Steps whose codes share bytes, lane for lane: four bytes at once, no bit leaves its byte.
+        let together = (8 / width).min(4);
+        for (steps, plane) in steps.chunks_exact(together).zip(plane.chunks_mut(64)) {
+            let mut lanes = [0u32; 16];
+            for (i, step) in steps.iter().enumerate() {
+                let shift = i * 8 / together;
+                lanes.iter_mut().zip(step).for_each(|(to, &codes)| *to |= (codes as u32 >> below & mask(width)) << shift);
             }
+            if width == 1 {
+                let (low, high) = lanes.split_at_mut(8);
+                low.iter_mut().zip(high).for_each(|(low, high)| *low |= *high << 1);
+            }
+            plane.as_chunks_mut().0.iter_mut().zip(lanes).for_each(|(to, lanes)| *to = lanes.to_le_bytes());
         }
         (rest, below) = (after, below + width);
     }
@@ -49,12 +56,13 @@ pub fn code(bits: usize, packed: &[u8], input: usize, row: usize) -> u8 {
     let (mut rest, mut below, mut code) = (packed, 0, 0);
     for &width in planes(bits) {
         let (byte, shift) = place(width, input / 4, 4 * row + input % 4);
-        code |= (rest[byte] >> shift & mask(width)) << below;
+        code |= (rest[byte] >> shift & mask(width) as u8) << below;
         (rest, below) = (&rest[32 * width..], below + width);
     }
     code
 }
 
-const fn mask(width: usize) -> u8 {
-    if width == 8 { 255 } else { (1 << width) - 1 }
+/// The lowest `width` bits of each of four bytes.
+const fn mask(width: usize) -> u32 {
+    0x0101_0101 * ((1 << width) - 1)
 }

@@ -1,8 +1,10 @@
 //! Rows in, packed bytes out, and a row back.
 use crate::{
-    Format, Scheme, affine,
+    Effort, Format, Scheme, affine,
     isa::{Isa, Kernel, Level, dispatch},
-    levels, pack, rotate, trellis,
+    levels, pack, plain, rotate,
+    search::Search,
+    trellis,
 };
 use half::{bf16, f16};
 
@@ -10,12 +12,12 @@ use half::{bf16, f16};
 ///
 /// # Panics
 /// If `out` has another size.
-pub fn quantize(format: Format, rows: &[f32], cols: usize, out: &mut [u8]) {
-    quantize_at(Level::active(), format, rows, cols, out);
+pub fn quantize(format: Format, effort: Effort, rows: &[f32], cols: usize, out: &mut [u8]) {
+    quantize_at(Level::active(), format, effort, rows, cols, out);
 }
 
 /// [`quantize`] with a given instruction set: the bytes are the same.
-pub fn quantize_at(level: Level, format: Format, rows: &[f32], cols: usize, out: &mut [u8]) {
+pub fn quantize_at(level: Level, format: Format, effort: Effort, rows: &[f32], cols: usize, out: &mut [u8]) {
     assert_eq!(out.len(), format.bytes(rows.len() / cols, cols), "{format} takes another number of bytes");
     match format.scheme() {
         Scheme::F32 => out.as_chunks_mut().0.iter_mut().zip(rows).for_each(|(to, w)| *to = w.to_le_bytes()),
@@ -25,14 +27,14 @@ pub fn quantize_at(level: Level, format: Format, rows: &[f32], cols: usize, out:
             let tile_bytes = format.bytes(16, cols);
             rows.chunks(16 * cols).zip(out.chunks_exact_mut(tile_bytes)).for_each(|(rows, out)| affine_tile(format, rows, cols, out));
         }
-        Scheme::Trellis => dispatch(level, Trellis { format, rows, cols, out }),
+        Scheme::Trellis => dispatch(level, Trellis { format, effort, rows, cols, out }),
     }
 }
 
 fn affine_tile(format: Format, rows: &[f32], cols: usize, out: &mut [u8]) {
     let padded = cols.next_multiple_of(16);
     let (heads, packed) = out.split_at_mut(padded.div_ceil(format.group()) * 64);
-    let mut codes = vec![[0u8; 16]; padded];
+    let mut codes = vec![[0i32; 16]; padded / 4];
     let mut line = vec![0u8; format.group()];
     heads.fill(0);
     for (r, row) in rows.chunks_exact(cols).enumerate() {
@@ -41,15 +43,16 @@ fn affine_tile(format: Format, rows: &[f32], cols: usize, out: &mut [u8]) {
             heads[64 * g + 2 * r..][..2].copy_from_slice(&scale.to_le_bytes());
             heads[64 * g + 32 + 2 * r..][..2].copy_from_slice(&offset.to_le_bytes());
             for (j, &code) in line[..group.len()].iter().enumerate() {
-                codes[g * format.group() + j][r] = code;
+                let j = g * format.group() + j;
+                codes[j / 4][r] |= i32::from(code) << (8 * (j % 4));
             }
         }
     }
     pack_all(format.bits(), &codes, packed);
 }
 
-fn pack_all(bits: usize, codes: &[[u8; 16]], out: &mut [u8]) {
-    for (codes, out) in codes.as_chunks::<16>().0.iter().zip(out.chunks_exact_mut(32 * bits)) {
+fn pack_all(bits: usize, codes: &[[i32; 16]], out: &mut [u8]) {
+    for (codes, out) in codes.as_chunks::<4>().0.iter().zip(out.chunks_exact_mut(32 * bits)) {
         pack::pack(bits, codes, out);
     }
 }
@@ -57,6 +60,7 @@ fn pack_all(bits: usize, codes: &[[u8; 16]], out: &mut [u8]) {
 /// Tiles of a trellis format.
 struct Trellis<'a> {
     format: Format,
+    effort: Effort,
     rows: &'a [f32],
     cols: usize,
     out: &'a mut [u8],
@@ -70,12 +74,12 @@ impl Kernel for Trellis<'_> {
         let mut x = vec![[0.0f32; 16]; padded];
         let mut coding = trellis::Coding::default();
         let levels = levels::of(self.format);
-        let search = if levels.is_empty() { None } else { Some(trellis::Search::new(levels)) };
+        let search = if levels.is_empty() { None } else { Some(Search::new(levels)) };
         for (rows, out) in self.rows.chunks(16 * self.cols).zip(self.out.chunks_exact_mut(self.format.bytes(16, self.cols))) {
             transpose_rotated(isa, rows, self.cols, &mut x);
             match &search {
-                Some(search) => trellis::encode(isa, self.format, search, &x, &mut coding),
-                None => trellis::round(isa, self.format, &x, &mut coding),
+                Some(search) => trellis::encode(isa, self.format, self.effort.searches(), search, &x, &mut coding),
+                None => plain::round(isa, self.format, self.effort.plain(), &x, &mut coding),
             }
             let (heads, packed) = out.split_at_mut(64 + 16 * coding.scales.len());
             heads.as_chunks_mut::<4>().0.iter_mut().zip(coding.row_scales).for_each(|(to, s)| *to = s.to_le_bytes());
@@ -106,10 +110,10 @@ pub(crate) fn transpose_rotated<I: Isa>(isa: I, rows: &[f32], cols: usize, x: &m
 }
 
 /// ||W - Q(W)||^2 / ||W||^2 of row-major (n, cols) weights; 0 where all of them are 0.
-pub fn relative_error(format: Format, rows: &[f32], cols: usize) -> f64 {
+pub fn relative_error(format: Format, effort: Effort, rows: &[f32], cols: usize) -> f64 {
     let n = rows.len() / cols;
     let mut packed = vec![0; format.bytes(n, cols)];
-    quantize(format, rows, cols, &mut packed);
+    quantize(format, effort, rows, cols, &mut packed);
     let mut back = vec![0.0; cols];
     let (mut error, mut norm) = (0.0, 0.0);
     for (r, row) in rows.chunks_exact(cols).enumerate() {

@@ -1,8 +1,10 @@
 //! What a trellis format would be with another table of levels: how the tables were found.
 use crate::{
-    Format,
+    Effort, Format,
     isa::{Isa, Kernel, Level, dispatch},
-    quantize, trellis,
+    quantize,
+    search::Search,
+    trellis,
 };
 use rayon::prelude::*;
 
@@ -11,10 +13,10 @@ use rayon::prelude::*;
 ///
 /// # Panics
 /// If the format has another number of levels.
-pub fn error_with(format: Format, levels: &[i8], rows: &[f32], cols: usize) -> f64 {
+pub fn error_with(format: Format, effort: Effort, levels: &[i8], rows: &[f32], cols: usize) -> f64 {
     assert!(levels.len() == 2 << format.bits(), "{format} has no table of {} levels", levels.len());
-    let search = trellis::Search::new(levels);
-    let tiles = rows.par_chunks(16 * cols).map(|rows| dispatch(Level::active(), Tile { format, search: &search, rows, cols }));
+    let search = Search::new(levels);
+    let tiles = rows.par_chunks(16 * cols).map(|rows| dispatch(Level::active(), Tile { format, effort, search: &search, rows, cols }));
     let sums: Vec<(f64, f64)> = tiles.collect();
     let (error, norm) = sums.into_iter().fold((0.0, 0.0), |a, b| (a.0 + b.0, a.1 + b.1));
     error / norm
@@ -24,7 +26,8 @@ pub use crate::levels::of as levels_of;
 
 struct Tile<'a> {
     format: Format,
-    search: &'a trellis::Search,
+    effort: Effort,
+    search: &'a Search,
     rows: &'a [f32],
     cols: usize,
 }
@@ -36,7 +39,7 @@ impl Kernel for Tile<'_> {
         let mut x = vec![[0.0f32; 16]; self.cols.next_multiple_of(16)];
         let mut coding = trellis::Coding::default();
         quantize::transpose_rotated(isa, self.rows, self.cols, &mut x);
-        trellis::encode(isa, self.format, self.search, &x, &mut coding);
+        trellis::encode(isa, self.format, self.effort.searches(), self.search, &x, &mut coding);
         trellis::squared_error(&x, &coding)
     }
 }

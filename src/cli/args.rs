@@ -1,6 +1,6 @@
 //! What can be typed.
 use clap::{Args as Group, Parser, Subcommand, ValueEnum};
-use ram_run::{Error, Format, KvElement, Limit, Method, Pin, Request, Sampling, size};
+use ram_run::{Effort, Error, Format, KvElement, Limit, Method, Pin, Request, Sampling, size};
 use std::{num::NonZeroUsize, path::PathBuf};
 
 /// Run a Mixture-of-Experts language model in the memory you have.
@@ -43,6 +43,10 @@ pub struct Args {
     /// What the KV cache holds [default: f16; f32 with --dense]
     #[arg(long, global = true, value_enum)]
     pub kv: Option<Kv>,
+    /// How long to look for the best coding of each weight: fast loads in half the time at up to 9 % more squared error,
+    /// best in 2.5 times the time at 1 % less
+    #[arg(long, global = true, value_enum, default_value_t = EffortName::Default)]
+    pub effort: EffortName,
     /// Threads [default: one per core]
     #[arg(long, global = true)]
     pub threads: Option<NonZeroUsize>,
@@ -314,6 +318,13 @@ pub enum Kv {
     F32,
 }
 
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+pub enum EffortName {
+    Fast,
+    Default,
+    Best,
+}
+
 impl Args {
     /// The plan asked for.
     pub fn request(&self) -> Result<Request, Error> {
@@ -334,7 +345,12 @@ impl Args {
             Kv::F16 => KvElement::F16,
             Kv::F32 => KvElement::F32,
         });
-        Ok(Request { limit, method, pins, context: self.ctx, kv })
+        let effort = match self.effort {
+            EffortName::Fast => Effort::Fast,
+            EffortName::Default => Effort::Default,
+            EffortName::Best => Effort::Best,
+        };
+        Ok(Request { limit, method, pins, context: self.ctx, kv, effort })
     }
 }
 

@@ -12,7 +12,8 @@ pub fn run(args: &Args, a: &CompareArgs) -> Result<(), Error> {
     let (text, source) = eval::text(args, a.text.as_deref())?;
     let checkpoint = open::checkpoint(args)?;
     let protocol = eval::protocol(&a.windows, &open::tokenizer(&checkpoint)?);
-    let base = Request { context: Some(protocol.window), pins: args.request()?.pins, ..Request::default() };
+    let asked = args.request()?;
+    let base = Request { context: Some(protocol.window), pins: asked.pins, effort: asked.effort, ..Request::default() };
     let dense = open::uncached(args, &checkpoint, &open::plan(&checkpoint, &Request { method: Method::Dense, ..base.clone() })?)?;
     let own = eval::score(&dense, None, &text, &protocol, a.windows.max_windows)?;
     let mut table = format!(

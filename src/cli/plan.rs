@@ -38,7 +38,7 @@ pub fn table(plan: &Plan) -> String {
     }
     let m = &plan.memory;
     let _ = writeln!(out, "\n{} parameters, {} weight bytes, {:.3} bits per weight", plan.parameters, plan.weight_bytes, plan.bits_per_weight);
-    let _ = writeln!(out, "objective {}, expected KL divergence {:.6} nats per token", plan.method, plan.expected_kl);
+    let _ = writeln!(out, "objective {}, effort {}, expected KL divergence {:.6} nats per token", plan.method, plan.effort, plan.expected_kl);
     let _ = write!(out, "memory: weights {}, KV cache {} ({} tokens), ", size::show(m.weights), size::show(m.kv_cache), plan.context);
     let _ = write!(out, "scratch {}, everything else {}: {}", size::show(m.scratch), size::show(m.other), size::show(m.total));
     let _ = writeln!(out, "{}", m.budget.map_or(String::new(), |b| format!(" of {}", size::show(b))));

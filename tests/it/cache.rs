@@ -53,6 +53,9 @@ fn a_second_start_reads_what_the_first_one_packed() {
         assert_eq!(again.stdout, plain.stdout);
         assert_eq!(run(folder.path(), &["cache", "verify"]).status.code(), Some(0));
     }
+    // Weights of another effort are other weights.
+    let fast = run(folder.path(), &[&["--effort", "fast"], &ARGS[..]].concat());
+    assert!(fast.status.success() && files(folder.path()).len() == 2, "{}", text(&fast.stderr));
     assert!(run(folder.path(), &["cache", "rm", "nothing"]).status.code() == Some(2));
     assert!(run(folder.path(), &["cache", "rm", "--all"]).status.success() && files(folder.path()).is_empty());
 }

@@ -148,6 +148,10 @@ impl Isa for Avx2 {
         both!(_mm256_and_si256; a, b)
     }
     #[inline(always)]
+    fn or_i(self, a: Self::I, b: Self::I) -> Self::I {
+        both!(_mm256_or_si256; a, b)
+    }
+    #[inline(always)]
     fn shl_i<const N: u32>(self, a: Self::I) -> Self::I {
         let n = op!(_mm_cvtsi32_si128(N as i32));
         op!([_mm256_sll_epi32(a[0], n), _mm256_sll_epi32(a[1], n)])
@@ -178,6 +182,10 @@ impl Isa for Avx2 {
     #[inline(always)]
     fn as_f(self, a: Self::I) -> Self::F {
         both!(_mm256_castsi256_ps; a)
+    }
+    #[inline(always)]
+    fn as_i(self, a: Self::F) -> Self::I {
+        both!(_mm256_castps_si256; a)
     }
 
     #[inline(always)]

@@ -130,6 +130,10 @@ impl<const VNNI: bool, const VBMI: bool> Isa for Avx512<VNNI, VBMI> {
         op!(_mm512_and_si512(a, b))
     }
     #[inline(always)]
+    fn or_i(self, a: __m512i, b: __m512i) -> __m512i {
+        op!(_mm512_or_si512(a, b))
+    }
+    #[inline(always)]
     fn shl_i<const N: u32>(self, a: __m512i) -> __m512i {
         op!(_mm512_slli_epi32::<N>(a))
     }
@@ -164,6 +168,10 @@ impl<const VNNI: bool, const VBMI: bool> Isa for Avx512<VNNI, VBMI> {
     #[inline(always)]
     fn as_f(self, a: __m512i) -> __m512 {
         op!(_mm512_castsi512_ps(a))
+    }
+    #[inline(always)]
+    fn as_i(self, a: __m512) -> __m512i {
+        op!(_mm512_castps_si512(a))
     }
 
     #[inline(always)]

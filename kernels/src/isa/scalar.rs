@@ -108,6 +108,10 @@ impl Isa for Scalar {
         from_fn(|i| a[i] & b[i])
     }
     #[inline(always)]
+    fn or_i(self, a: [i32; 16], b: [i32; 16]) -> [i32; 16] {
+        from_fn(|i| a[i] | b[i])
+    }
+    #[inline(always)]
     fn shl_i<const N: u32>(self, a: [i32; 16]) -> [i32; 16] {
         from_fn(|i| a[i] << N)
     }
@@ -134,6 +138,10 @@ impl Isa for Scalar {
     #[inline(always)]
     fn as_f(self, a: [i32; 16]) -> [f32; 16] {
         from_fn(|i| f32::from_bits(a[i] as u32))
+    }
+    #[inline(always)]
+    fn as_i(self, a: [f32; 16]) -> [i32; 16] {
+        from_fn(|i| a[i].to_bits() as i32)
     }
 
     #[inline(always)]
