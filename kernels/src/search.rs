@@ -60,7 +60,8 @@ impl Search {
     /// Searches all four sequences. `group` inputs share a span, one of `c.spans` times one of `factors`, rounded as it
     /// will be stored; leaves the chosen spans and the sums of weight * level and level^2, and the codes where `codes`.
     #[inline(always)]
-    pub fn run<I: Isa>(&self, isa: I, group: usize, factors: &[f32], codes: bool, x: &[[f32; 16]], c: &mut Coding, b: &mut Buffers) {
+    pub fn run<I: Isa>(&self, isa: I, group: usize, factors: &[f32], codes: bool, x: &[[f32; 16]], c: &mut Coding) {
+        let mut b = std::mem::take(&mut c.buffers);
         b.decisions.resize(x.len() / 4, Decisions::default());
         b.trial.resize(group / 4, Decisions::default());
         let mut costs: Costs = [[[1e30; 16]; 8]; 4];
@@ -98,6 +99,7 @@ impl Search {
         } else {
             self.back::<I, false>(isa, group, x, &costs, c, &b.decisions);
         }
+        c.buffers = b;
     }
 
     /// Costs of the eight states of every sequence along a group; gives the sum of each row's four least.

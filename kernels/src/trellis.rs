@@ -20,7 +20,8 @@ pub struct Coding {
     pub products: Vec<[f32; 16]>,
     /// Sums of level^2 in the units of [`SPAN`].
     pub squares: Vec<[f32; 16]>,
-    buffers: search::Buffers,
+    /// Decisions of a search.
+    pub buffers: search::Buffers,
 }
 
 impl Coding {
@@ -41,15 +42,13 @@ impl Coding {
 pub fn encode<I: Isa>(isa: I, format: Format, searches: &[&[f32]], search: &Search, x: &[[f32; 16]], c: &mut Coding) {
     c.resize(format, x.len());
     outermost(isa, format, x, SPAN / 64.0, &mut c.spans);
-    let mut buffers = std::mem::take(&mut c.buffers);
     for (i, factors) in searches.iter().enumerate() {
         if i > 0 {
             refit(isa, c);
         }
         row_scales(isa, factors.iter().fold(0.0, |a, &b| a.max(b)), c);
-        search.run(isa, format.group(), factors, i + 1 == searches.len(), x, c, &mut buffers);
+        search.run(isa, format.group(), factors, i + 1 == searches.len(), x, c);
     }
-    c.buffers = buffers;
     unbias(isa, x, c);
 }
 
