@@ -67,7 +67,7 @@ pub fn fixed(checkpoint: &Checkpoint, context: usize, kv: KvElement, chunk: usiz
     let logits = (config.vocab_size * 4).max(logits_bytes(budget)) as u64;
     let forward = Transformer::scratch_bytes(config, chunk.min(context)) as u64 + logits;
     // Both at once: the system's allocator keeps what loading freed, and a quarter more than a forward needs.
-    let scratch = forward + forward / 4 + load::buffer_bytes(checkpoint.specs()) * LOADERS;
+    let scratch = forward + forward / 4 + load::buffer_bytes(checkpoint) * LOADERS;
     let kv_cache = KvCache::bytes(config, context, kv) as u64;
     let other = PROGRAM + TOKENIZER * tokenizer + TENSOR * checkpoint.specs().len() as u64;
     Memory { weights: 0, kv_cache, scratch, other, total: kv_cache + scratch + other, budget }

@@ -35,6 +35,7 @@ mod model;
 pub mod packed;
 mod perplexity;
 pub mod plan;
+mod quantized;
 mod rd_curve;
 mod sampler;
 mod sensitivity;

@@ -3,7 +3,6 @@ use crate::{
     Checkpoint, Error,
     allocate::{Choice, allocate},
     budget::{self, Limit, Memory},
-    load,
     rd_curve::{self, Point},
     sensitivity,
 };
@@ -237,6 +236,7 @@ pub fn measure(checkpoint: &Checkpoint, request: &Request, done: &(dyn Fn(usize)
     let specs = checkpoint.specs();
     let matrices: Vec<&TensorSpec> = specs.iter().filter(|s| s.kind.is_matrix()).collect();
     let pins = pinned(&matrices, &request.pins)?;
+    refuse_again(checkpoint, request.method, &matrices, &pins)?;
     let vectors: u64 = specs.iter().filter(|s| !s.kind.is_matrix()).map(|s| 4 * s.shape.iter().product::<usize>() as u64).sum();
     let menu = menu(request, checkpoint, &matrices, &pins);
     let items = items(request.method, &matrices, config.num_hidden_layers);
@@ -324,13 +324,40 @@ fn pinned(matrices: &[&TensorSpec], pins: &[Pin]) -> Result<BTreeMap<usize, Form
     Ok(fixed)
 }
 
+/// What is quantized already keeps its codes: quantizing it again would add an error that nothing here counts.
+fn refuse_again(checkpoint: &Checkpoint, method: Method, matrices: &[&TensorSpec], pins: &BTreeMap<usize, Format>) -> Result<(), Error> {
+    if checkpoint.is_quantized() && !matches!(method, Method::Kl | Method::Dense) {
+        let folder = checkpoint.folder().display();
+        return Err(Error::Usage(format!(
+            "{folder} is quantized already and runs as it is: leave out --uniform and --objective, or take the dense model"
+        )));
+    }
+    let own = |m: &usize| checkpoint.own_format(&matrices[*m].name);
+    if let Some((&m, format)) = pins.iter().find(|(m, f)| checkpoint.quantized(&matrices[**m].name).is_some() && **f != own(m)) {
+        return Err(Error::Usage(format!("--pin {}={format}: it is quantized already, as {}", matrices[m].name, own(&m))));
+    }
+    let ordered = |m: &usize, f: Format| f.order_bytes(1) > 0 && f != own(m);
+    match pins.iter().find(|(m, f)| ordered(m, **f)) {
+        Some((_, format)) => Err(Error::Usage(format!("--pin {format}: formats with an order of inputs are only read from GPTQ checkpoints"))),
+        None => match method {
+            Method::Uniform(f) if f.order_bytes(1) > 0 => {
+                Err(Error::Usage(format!("--uniform {f}: formats with an order of inputs are only read from GPTQ checkpoints")))
+            }
+            _ => Ok(()),
+        },
+    }
+}
+
 /// The formats that each matrix may get.
 fn menu(request: &Request, checkpoint: &Checkpoint, matrices: &[&TensorSpec], pins: &BTreeMap<usize, Format>) -> Vec<Vec<Format>> {
     let each = matrices.iter().enumerate().map(|(m, spec)| {
         if let Some(&format) = pins.get(&m) {
             return vec![format];
         }
-        let own = load::dense_format(checkpoint, &spec.name);
+        let own = checkpoint.own_format(&spec.name);
+        if checkpoint.is_quantized() {
+            return vec![own];
+        }
         let mut menu = match request.method {
             Method::Kl => rd_curve::trellis_menu(),
             Method::Ram | Method::RamExperts => rd_curve::affine_menu(),

@@ -4,7 +4,7 @@ use crate::{
     activations::{Arranged, Rows, Want},
     dot::Tiles,
     isa::{Isa, Kernel, Level, dispatch},
-    linear::{Inputs, TILES, tiles_of},
+    linear::{Inputs, TILES, arrange_ordered, tiles_of},
 };
 use rayon::prelude::*;
 
@@ -44,9 +44,9 @@ pub fn experts_at(level: Level, x: &[f32], experts: &Experts, routes: &[(u32, f3
     if buckets.is_empty() {
         return;
     }
-    let sets: Vec<&[u32]> = buckets.iter().map(|b| b.tokens.as_slice()).collect();
-    let first = buckets.iter().flat_map(|b| [&experts.gate[b.expert], &experts.up[b.expert]]);
-    let inputs = Inputs::new(level, x, hidden, first.map(|m| Want::of(m.format())), &sets);
+    let first: Vec<[&Matrix; 2]> = buckets.iter().map(|b| [&experts.gate[b.expert], &experts.up[b.expert]]).collect();
+    let sets: Vec<(&[u32], &[&Matrix])> = buckets.iter().zip(&first).map(|(b, m)| (b.tokens.as_slice(), m.as_slice())).collect();
+    let inputs = Inputs::new(level, x, hidden, &sets);
     let middle: Vec<Arranged> = gate_and_up(level, experts, &buckets, &inputs);
     down(level, experts, &buckets, &middle, tokens, out);
 }
@@ -74,8 +74,10 @@ fn gate_and_up(level: Level, experts: &Experts, buckets: &[Bucket], inputs: &Inp
     }
     tasks.into_par_iter().for_each_init(Vec::new, |scratch, (gate, (up, x))| {
         scratch.resize(gate.y.len(), [0.0; 16]);
-        dispatch(level, tiles_of(up, gate.first_tile, x, scratch));
-        dispatch(level, Gated { gate, up: scratch });
+        tiles_of(up, gate.first_tile, x, scratch).multiply(level);
+        let Tiles { format, bytes, rows, cols, first_tile, x, y } = gate;
+        Tiles { format, bytes, rows, cols, first_tile, x, y: &mut *y }.multiply(level);
+        dispatch(level, Gated { gate: y, up: scratch });
     });
     let ready = buckets.par_iter().zip(products).map(|(b, y)| {
         let m = &experts.down[b.expert];
@@ -87,14 +89,17 @@ fn gate_and_up(level: Level, experts: &Experts, buckets: &[Bucket], inputs: &Inp
             }
         }
         let all: Vec<u32> = (0..n as u32).collect();
-        Rows::new(level, Want::of(m.format()), &rows, cols).arrange(level, &all)
+        match m.order() {
+            None => Rows::new(level, Want::of(m.format()), &rows, cols).arrange(level, &all),
+            Some(order) => arrange_ordered(level, &rows, cols, &all, order),
+        }
     });
     ready.collect()
 }
 
-/// The gate's tiles, then times up through silu, in place.
+/// silu(gate) * up, in place of the gate.
 struct Gated<'a> {
-    gate: Tiles<'a>,
+    gate: &'a mut [[f32; 16]],
     up: &'a [[f32; 16]],
 }
 
@@ -102,10 +107,8 @@ impl Kernel for Gated<'_> {
     type Out = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let Tiles { format, bytes, rows, cols, first_tile, x, y } = self.gate;
-        Tiles { format, bytes, rows, cols, first_tile, x, y }.run(isa);
         let one = isa.splat(1.0);
-        for (y, up) in y.iter_mut().zip(self.up) {
+        for (y, up) in self.gate.iter_mut().zip(self.up) {
             let gate = isa.load(y);
             let sigmoid = isa.div(one, isa.add(one, isa.exp(isa.sub(isa.splat(0.0), gate))));
             isa.store(isa.mul(isa.mul(gate, sigmoid), isa.load(up)), y);
@@ -124,7 +127,7 @@ fn down(level: Level, experts: &Experts, buckets: &[Bucket], middle: &[Arranged]
             for (b, x) in buckets.iter().zip(middle) {
                 let n = b.tokens.len();
                 let y = &mut scratch[..sums.len() / tokens * n];
-                dispatch(level, tiles_of(&experts.down[b.expert], k * TILES, x, y));
+                tiles_of(&experts.down[b.expert], k * TILES, x, y).multiply(level);
                 for (sums, y) in sums.chunks_exact_mut(tokens).zip(y.chunks_exact(n)) {
                     for ((y, &t), &weight) in y.iter().zip(&b.tokens).zip(&b.weights) {
                         for (sum, y) in sums[t as usize].iter_mut().zip(y) {

@@ -1,6 +1,9 @@
 //! The numbers and flags of an architecture, in `config.json`'s words, and the only place that knows architectures.
 pub use crate::json::ConfigError;
-use crate::json::Keys;
+use crate::{
+    json::Keys,
+    quantization::{self, Quantization},
+};
 
 /// What a checkpoint is.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,6 +54,8 @@ pub struct Config {
     pub bos_token_id: Option<u32>,
     /// Tokens that end a text.
     pub eos_token_id: Vec<u32>,
+    /// How the weights are quantized already, where they are.
+    pub quantization: Option<Quantization>,
     pub(crate) names: Names,
 }
 
@@ -113,13 +118,12 @@ const HARMLESS: [&str; 37] = [
 ];
 
 /// Keys that change what a model computes unless they are null, false, 0 or empty.
-const OFF: [&str; 9] = [
+const OFF: [&str; 8] = [
     "add_cross_attention",
     "cross_attention_hidden_size",
     "is_encoder_decoder",
     "mlp_bias",
     "pruned_heads",
-    "quantization_config",
     "rope_interleaved",
     "tie_encoder_decoder",
     "use_sliding_window",
@@ -238,6 +242,7 @@ impl Config {
             sparse,
             bos_token_id: keys.token("bos_token_id")?,
             eos_token_id: keys.tokens("eos_token_id")?,
+            quantization: quantization::read(&mut keys, text)?,
             names: match architecture {
                 Mixtral => Names { moe: "block_sparse_moe", expert: ["w1", "w3", "w2"] },
                 Qwen2Moe | Qwen3Moe => Names { moe: "mlp", expert: ["gate_proj", "up_proj", "down_proj"] },
