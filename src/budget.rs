@@ -1,5 +1,4 @@
 //! A budget is a promise about the process: weights, KV cache, scratch and everything else, while loading and after.
-use crate::load;
 use ram_kernels::KvElement;
 use ram_models::{Config, KvCache, TensorSpec, Transformer};
 use serde::Serialize;
@@ -59,13 +58,15 @@ pub fn chunk(config: &Config, limit: Limit) -> usize {
     chunk
 }
 
-/// Everything but the weights, which are 0 here. `tokenizer` is the size of tokenizer.json in bytes.
-pub fn fixed(config: &Config, specs: &[TensorSpec], tokenizer: u64, context: usize, kv: KvElement, chunk: usize, limit: Limit) -> Memory {
+/// Everything but the weights, which are 0 here. `tokenizer` is the size of tokenizer.json in bytes, `buffers` what one thread
+/// needs to load.
+pub fn fixed(config: &Config, specs: &[TensorSpec], tokenizer: u64, buffers: u64, context: usize, kv: KvElement, limit: Limit) -> Memory {
+    let chunk = chunk(config, limit);
     let budget = if let Limit::Process(b) = limit { Some(b) } else { None };
     let logits = (config.vocab_size * 4).max(logits_bytes(budget)) as u64;
     let forward = Transformer::scratch_bytes(config, chunk.min(context)) as u64 + logits;
     // Both at once: the system's allocator keeps what loading freed, and a quarter more than a forward needs.
-    let scratch = forward + forward / 4 + load::buffer_bytes(specs) * LOADERS;
+    let scratch = forward + forward / 4 + buffers * LOADERS;
     let kv_cache = KvCache::bytes(config, context, kv) as u64;
     let other = PROGRAM + TOKENIZER * tokenizer + TENSOR * specs.len() as u64;
     Memory { weights: 0, kv_cache, scratch, other, total: kv_cache + scratch + other, budget }

@@ -3,8 +3,10 @@ use crate::{
     Error,
     header::{self, Stored},
     hub::{self, Snapshot},
+    quantized::{self, Quantized},
     source::{self, Source},
 };
+use ram_kernels::Format;
 use ram_models::{Config, TensorSpec};
 use rayon::prelude::*;
 use safetensors::Dtype;
@@ -40,6 +42,8 @@ pub struct Checkpoint {
     specs: Vec<TensorSpec>,
     files: Vec<Source>,
     tensors: HashMap<String, TensorInfo>,
+    /// Matrices that are quantized already.
+    quantized: HashMap<String, Quantized>,
     fingerprint: String,
 }
 
@@ -82,8 +86,7 @@ impl Checkpoint {
             },
             _ => Error::Io { path: path.clone(), source },
         })?;
-        let config = Config::from_json(&text).map_err(|source| Error::Config { path, source })?;
-        let specs = config.tensors();
+        let mut config = Config::from_json(&text).map_err(|source| Error::Config { path, source })?;
         let (mut files, mut stored) = (Vec::new(), Vec::<(usize, Stored)>::new());
         let shards = shards(folder)?;
         let each = shards.into_par_iter().map(|(name, listed)| {
@@ -102,6 +105,8 @@ impl Checkpoint {
             stored.extend(held.into_iter().map(|s| (files.len(), s)));
             files.push(source);
         }
+        config.adopt_names(stored.iter().map(|(_, s)| s.name.as_str()));
+        let specs = config.tensors();
         let mut hash = Sha256::new();
         hash.update(&text);
         let mut tensors = HashMap::new();
@@ -114,15 +119,37 @@ impl Checkpoint {
             tensors.insert(s.name, TensorInfo { dtype: s.dtype, shape: s.shape, file, offset: s.offset, len: s.len });
         }
         let fingerprint = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
-        let checkpoint = Checkpoint { folder: folder.into(), config, specs, files, tensors, fingerprint };
+        let mut checkpoint = Checkpoint { folder: folder.into(), config, specs, files, tensors, quantized: HashMap::new(), fingerprint };
+        checkpoint.unstack();
+        checkpoint.quantized = quantized::find(&checkpoint)?;
         checkpoint.validate()?;
         Ok(checkpoint)
+    }
+
+    /// Tensors in which MLX keeps those of all experts of a layer, cut into one per expert.
+    fn unstack(&mut self) {
+        for spec in &self.specs {
+            let (Some(stacked), Some(expert)) = (self.config.stacked(spec), spec.expert) else { continue };
+            for part in ["weight", "scales", "biases"] {
+                let Some(all) = self.tensors.get(&format!("{stacked}.{part}")).filter(|t| t.shape.first() == Some(&self.config.num_experts)) else {
+                    continue;
+                };
+                let len = all.len / self.config.num_experts as u64;
+                let own = TensorInfo { shape: all.shape[1..].to_vec(), offset: all.offset + expert as u64 * len, len, ..all.clone() };
+                self.tensors.insert(format!("{}.{part}", spec.name.trim_end_matches(".weight")), own);
+                if expert + 1 == self.config.num_experts {
+                    self.tensors.remove(&format!("{stacked}.{part}"));
+                }
+            }
+        }
     }
 
     /// Every tensor there with its shape and a type that is known, and none besides.
     fn validate(&self) -> Result<(), Error> {
         let mut asked = BTreeSet::new();
-        for spec in &self.specs {
+        let parts: Vec<String> = self.quantized.values().flat_map(|q| q.parts(self)).collect();
+        asked.extend(parts.iter().map(String::as_str));
+        for spec in self.specs.iter().filter(|s| !self.quantized.contains_key(&s.name)) {
             let info = self.tensors.get(&spec.name).ok_or_else(|| Error::MissingTensor(spec.name.clone()))?;
             let wrong = |reason: String| Error::Tensor { name: spec.name.clone(), reason };
             if info.shape != spec.shape {
@@ -135,7 +162,14 @@ impl Checkpoint {
         }
         let harmless = |name: &str| name.ends_with(".rotary_emb.inv_freq") || (self.config.tie_word_embeddings && name == "lm_head.weight");
         let extra: BTreeMap<&String, ()> = self.tensors.keys().filter(|n| !asked.contains(n.as_str()) && !harmless(n)).map(|n| (n, ())).collect();
-        extra.into_keys().next().map_or(Ok(()), |name| Err(Error::UnexpectedTensor(name.clone())))
+        extra.into_keys().find(|name| !self.is_no_bias(name)).map_or(Ok(()), |name| Err(Error::UnexpectedTensor(name.clone())))
+    }
+
+    /// Whether a tensor is one of the biases of zeros that AutoGPTQ gives modules which have none.
+    fn is_no_bias(&self, name: &str) -> bool {
+        let module = name.strip_suffix(".bias").filter(|m| self.tensors.contains_key(&format!("{m}.qweight")));
+        let mut bytes = vec![1; module.map_or(0, |_| self.tensors[name].len as usize)];
+        module.is_some() && self.read(name, 0, &mut bytes).is_ok() && bytes.iter().all(|b| *b == 0)
     }
 
     /// Where it was opened.
@@ -153,10 +187,51 @@ impl Checkpoint {
         &self.specs
     }
 
+    /// Where a tensor lies, if there is one of that name.
+    pub(crate) fn find(&self, name: &str) -> Option<&TensorInfo> {
+        self.tensors.get(name)
+    }
+
+    /// How a matrix is quantized already.
+    pub(crate) fn quantized(&self, name: &str) -> Option<&Quantized> {
+        self.quantized.get(name)
+    }
+
+    /// Whether any matrix is quantized already.
+    pub fn is_quantized(&self) -> bool {
+        !self.quantized.is_empty()
+    }
+
+    /// The format that keeps a tensor as it is.
+    pub fn own_format(&self, name: &str) -> Format {
+        match self.quantized(name) {
+            Some(q) => q.format,
+            None => match self.info(name).dtype {
+                Dtype::F16 => Format::F16,
+                Dtype::F32 => Format::F32,
+                _ => Format::BF16,
+            },
+        }
+    }
+
+    /// The file in which a tensor lies, all parts of it.
+    ///
+    /// # Errors
+    /// Where they lie in several.
+    pub(crate) fn file_of(&self, name: &str) -> Result<usize, Error> {
+        let parts = self.quantized(name).map_or_else(|| vec![name.to_string()], |q| q.parts(self));
+        let mut files: Vec<usize> = parts.iter().map(|part| self.tensors[part].file).collect();
+        files.dedup();
+        match files[..] {
+            [file] => Ok(file),
+            _ => Err(Error::Tensor { name: name.into(), reason: "lies in two files: leave out --no-keep".into() }),
+        }
+    }
+
     /// Where a tensor lies.
     ///
     /// # Panics
-    /// If the checkpoint has no such tensor; those of [`Checkpoint::specs`] are there.
+    /// If the checkpoint has no such tensor; those of [`Checkpoint::specs`] are there but where they are quantized already.
     pub fn info(&self, name: &str) -> &TensorInfo {
         &self.tensors[name]
     }

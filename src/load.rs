@@ -2,10 +2,11 @@
 use crate::{
     Checkpoint, Error, Plan,
     hub::{self, Progress},
+    quantized::{self, Quantized},
     source::Source,
 };
 use half::{bf16, f16};
-use ram_kernels::{Arena, Effort, Format, Matrix, quantize};
+use ram_kernels::{Arena, Effort, Format, Matrix, dequantize_row, quantize};
 use ram_models::{Config, TensorSpec, Transformer, Weights};
 use rayon::prelude::*;
 use safetensors::Dtype;
@@ -20,11 +21,21 @@ fn piece_rows(cols: usize) -> usize {
     (65536 / cols.max(1)).next_multiple_of(16).clamp(16, 256)
 }
 
-/// Bytes of buffers that one thread needs to load the widest matrix of `specs`: what is read (at most 4 bytes a
-/// weight), its f32 form, and the encoder's transposed tile and decisions.
-pub fn buffer_bytes(specs: &[TensorSpec]) -> u64 {
-    let widest = specs.iter().filter(|s| s.kind.is_matrix()).map(|s| (piece_rows(s.shape[1]) * 8 + 16 * 16) * s.shape[1]).max();
-    widest.unwrap_or(0) as u64
+/// The same for matrices that are quantized already: those of GPTQ lie by columns, and of each a piece reads 4 bytes per row
+/// at a time.
+fn quantized_rows(cols: usize) -> usize {
+    ((1 << 21) / cols.max(1)).next_multiple_of(16).clamp(16, 4096)
+}
+
+/// Bytes of buffers that one thread needs to load the widest matrix: what is read (at most 4 bytes a weight), its f32 form,
+/// and the encoder's transposed tile and decisions; or packed codes, and codes of a byte, with their scales.
+/// `own` is the format in which a matrix is published.
+pub fn buffer_bytes(specs: &[TensorSpec], own: &dyn Fn(&TensorSpec) -> Format) -> u64 {
+    let each = specs.iter().filter(|s| s.kind.is_matrix()).map(|s| {
+        let (rows, cols) = (s.shape[0], s.shape[1]);
+        if own(s).is_dense() { (piece_rows(cols) * 8 + 16 * 16) * cols } else { (quantized_rows(cols).min(rows) * 9 / 4 + 32) * cols }
+    });
+    each.max().unwrap_or(0) as u64
 }
 
 /// A checkpoint's weights in memory, as its plan says.
@@ -55,7 +66,7 @@ pub fn places(plan: &Plan) -> (Vec<usize>, usize) {
 /// Where the checkpoint cannot be read, or a weight is not finite (the tensor is named).
 pub fn load(checkpoint: &Checkpoint, plan: &Plan, done: &(dyn Fn(usize) + Sync)) -> Result<Loaded, Error> {
     let mut arena = room(checkpoint, plan)?;
-    quantize_all(checkpoint, None, pieces(plan, &mut arena), done)?;
+    quantize_all(checkpoint, None, pieces(checkpoint, plan, &mut arena), done)?;
     let vectors = plan.entries.iter().filter(|e| !e.spec.kind.is_matrix()).map(|e| read_vector(checkpoint, &e.spec.name));
     let vectors = vectors.collect::<Result<_, _>>()?;
     Ok(Loaded::new(plan, arena, vectors))
@@ -69,8 +80,8 @@ pub fn load(checkpoint: &Checkpoint, plan: &Plan, done: &(dyn Fn(usize) + Sync))
 pub fn load_arriving(checkpoint: &Checkpoint, plan: &Plan, keep: bool, progress: Progress, done: &(dyn Fn(usize) + Sync)) -> Result<Loaded, Error> {
     let mut arena = room(checkpoint, plan)?;
     let mut by_file: BTreeMap<usize, Vec<Piece>> = BTreeMap::new();
-    for piece in pieces(plan, &mut arena) {
-        by_file.entry(checkpoint.info(piece.name).file).or_default().push(piece);
+    for piece in pieces(checkpoint, plan, &mut arena) {
+        by_file.entry(checkpoint.file_of(piece.name)?).or_default().push(piece);
     }
     let vectors: Vec<&str> = plan.entries.iter().filter(|e| !e.spec.kind.is_matrix()).map(|e| e.spec.name.as_str()).collect();
     let names = &vectors;
@@ -121,17 +132,19 @@ fn room(checkpoint: &Checkpoint, plan: &Plan) -> Result<Arena, Error> {
 }
 
 /// All matrices in pieces, each with its place in the arena.
-fn pieces<'a>(plan: &'a Plan, arena: &'a mut Arena) -> Vec<Piece<'a>> {
+fn pieces<'a>(checkpoint: &Checkpoint, plan: &'a Plan, arena: &'a mut Arena) -> Vec<Piece<'a>> {
     let mut pieces = Vec::new();
     let mut rest = &mut arena.bytes_mut()[..places(plan).1];
     for e in plan.entries.iter().filter(|e| e.spec.kind.is_matrix()) {
         let (mut own, after) = rest.split_at_mut((e.bytes as usize).next_multiple_of(ram_kernels::ALIGN));
         rest = after;
         let (rows, cols) = (e.spec.shape[0], e.spec.shape[1]);
-        let step = piece_rows(cols);
+        let step = if checkpoint.quantized(&e.spec.name).is_some() { quantized_rows(cols) } else { piece_rows(cols) };
         for first in (0..rows).step_by(step) {
             let n = step.min(rows - first);
-            let (out, after) = own.split_at_mut(e.format.bytes(n, cols));
+            // The order of the inputs, where there is one, is the last piece's.
+            let last = if first + n == rows { e.format.order_bytes(cols) } else { 0 };
+            let (out, after) = own.split_at_mut(e.format.row_bytes(n, cols) + last);
             own = after;
             pieces.push(Piece { name: &e.spec.name, format: e.format, effort: plan.effort, first, rows: n, cols, out });
         }
@@ -197,27 +210,21 @@ struct Piece<'a> {
 
 impl Piece<'_> {
     fn quantize(self, checkpoint: &Checkpoint, source: Option<&Source>, b: &mut Buffers) -> Result<(), Error> {
+        if let Some(q) = checkpoint.quantized(self.name) {
+            return quantized::read(checkpoint, source, q, [self.first, self.rows], self.cols, self.out);
+        }
         let dtype = checkpoint.info(self.name).dtype;
         let row_bytes = self.cols * size(dtype);
         b.bytes.resize(self.rows * row_bytes, 0);
         checkpoint.read_from(source, self.name, (self.first * row_bytes) as u64, &mut b.bytes)?;
         b.floats.resize(self.rows * self.cols, 0.0);
         widen(self.name, dtype, &b.bytes, &mut b.floats)?;
-        if self.format == dense_format(checkpoint, self.name) {
+        if self.format == checkpoint.own_format(self.name) {
             self.out.copy_from_slice(&b.bytes);
         } else {
             quantize(self.format, self.effort, &b.floats, self.cols, self.out);
         }
         Ok(())
-    }
-}
-
-/// The dense format that keeps a tensor as it is.
-pub fn dense_format(checkpoint: &Checkpoint, name: &str) -> Format {
-    match checkpoint.info(name).dtype {
-        Dtype::F16 => Format::F16,
-        Dtype::F32 => Format::F32,
-        _ => Format::BF16,
     }
 }
 
@@ -236,12 +243,32 @@ pub fn sampled_rows(rows: usize, count: usize, run: usize) -> Vec<usize> {
 /// # Errors
 /// Where they cannot be read or hold a number that is not finite.
 pub fn read_rows(checkpoint: &Checkpoint, name: &str, cols: usize, rows: &[usize]) -> Result<Vec<f32>, Error> {
+    if let Some(q) = checkpoint.quantized(name) {
+        return quantized_sample(checkpoint, q, cols, rows);
+    }
     let dtype = checkpoint.info(name).dtype;
     let row_bytes = cols * size(dtype);
     let mut bytes = vec![0; rows.len() * row_bytes];
     checkpoint.read_rows(name, row_bytes, rows, &mut bytes)?;
     let mut out = vec![0.0; rows.len() * cols];
     widen(name, dtype, &bytes, &mut out)?;
+    Ok(out)
+}
+
+/// Rows of a matrix that is quantized already, tile by tile.
+fn quantized_sample(checkpoint: &Checkpoint, q: &Quantized, cols: usize, rows: &[usize]) -> Result<Vec<f32>, Error> {
+    let (mut out, mut tile) = (vec![0.0; rows.len() * cols], Vec::new());
+    let mut read = None;
+    for (&row, out) in rows.iter().zip(out.chunks_exact_mut(cols)) {
+        let first = row / 16 * 16;
+        let n = 16.min(q.rows - first);
+        if read != Some(first) {
+            tile.resize(q.format.bytes(n, cols), 0);
+            quantized::read(checkpoint, None, q, [first, n], cols, &mut tile)?;
+            read = Some(first);
+        }
+        dequantize_row(q.format, n, cols, &tile, row - first, out);
+    }
     Ok(out)
 }
 

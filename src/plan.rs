@@ -247,7 +247,7 @@ impl Measured {
 pub fn measure(checkpoint: &Checkpoint, request: &Request, done: &(dyn Fn(usize) + Sync)) -> Result<Measured, Error> {
     let (config, specs) = (checkpoint.config(), checkpoint.specs());
     let tokenizer = std::fs::metadata(checkpoint.folder().join("tokenizer.json")).map_or(0, |m| m.len());
-    let own = |spec: &TensorSpec| load::dense_format(checkpoint, &spec.name);
+    let own = |spec: &TensorSpec| checkpoint.own_format(&spec.name);
     let (mut measured, menu) = prepare(config, specs, &own, tokenizer, request)?;
     let head = sensitivity::head(checkpoint)?;
     let matrices: Vec<&TensorSpec> = specs.iter().filter(|s| s.kind.is_matrix()).collect();
@@ -286,9 +286,11 @@ fn prepare(
     }
     let kv = request.kv.unwrap_or(if request.method == Method::Dense { KvElement::F32 } else { KvElement::F16 });
     let chunk = budget::chunk(config, request.limit);
-    let memory = budget::fixed(config, specs, tokenizer, context, kv, chunk, request.limit);
+    let buffers = load::buffer_bytes(specs, own);
+    let memory = budget::fixed(config, specs, tokenizer, buffers, context, kv, request.limit);
     let matrices: Vec<&TensorSpec> = specs.iter().filter(|s| s.kind.is_matrix()).collect();
     let pins = pinned(&matrices, &request.pins)?;
+    refuse_again(own, request.method, &matrices, &pins)?;
     let vectors: u64 = specs.iter().filter(|s| !s.kind.is_matrix()).map(|s| 4 * s.shape.iter().product::<usize>() as u64).sum();
     let menu = menu(request, own, &matrices, &pins);
     let items = items(request.method, &matrices, config.num_hidden_layers);
@@ -387,11 +389,40 @@ fn pinned(matrices: &[&TensorSpec], pins: &[Pin]) -> Result<BTreeMap<usize, Form
     Ok(fixed)
 }
 
+/// What is quantized already keeps its codes: quantizing it again would add an error that nothing here counts.
+fn refuse_again(own: &dyn Fn(&TensorSpec) -> Format, method: Method, matrices: &[&TensorSpec], pins: &BTreeMap<usize, Format>) -> Result<(), Error> {
+    let quantized = |m: &&TensorSpec| !own(m).is_dense();
+    if let Some(m) = matrices.iter().find(|m| quantized(m) && !matches!(method, Method::Kl | Method::Dense)) {
+        let reason = format!("{} is quantized already, as {}", m.name, own(m));
+        let flag = if let Method::Uniform(f) = method { format!("--uniform {f}") } else { format!("--objective {method}") };
+        return Err(Error::Usage(format!("{flag} quantizes dense checkpoints, and {reason}: leave the flag out")));
+    }
+    for (&m, &format) in pins {
+        let (name, own) = (&matrices[m].name, own(matrices[m]));
+        if !own.is_dense() && format != own {
+            return Err(Error::Usage(format!("--pin {name}={format}: it is quantized already, as {own}")));
+        }
+        if own.is_dense() && format.order_bytes(1) > 0 {
+            return Err(Error::Usage(format!("--pin {name}={format}: formats with an order of inputs are only read from GPTQ checkpoints")));
+        }
+    }
+    match method {
+        Method::Uniform(f) if f.order_bytes(1) > 0 => {
+            Err(Error::Usage(format!("--uniform {f}: formats with an order of inputs are only read from GPTQ checkpoints")))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The formats that each matrix may get.
 fn menu(request: &Request, own: &dyn Fn(&TensorSpec) -> Format, matrices: &[&TensorSpec], pins: &BTreeMap<usize, Format>) -> Vec<Vec<Format>> {
     let each = matrices.iter().enumerate().map(|(m, spec)| {
         if let Some(&format) = pins.get(&m) {
             return vec![format];
+        }
+        let own = own(spec);
+        if !own.is_dense() {
+            return vec![own];
         }
         let mut menu = match request.method {
             Method::Kl => rd_curve::trellis_menu(),
@@ -399,7 +430,7 @@ fn menu(request: &Request, own: &dyn Fn(&TensorSpec) -> Format, matrices: &[&Ten
             Method::Uniform(format) if !matches!(spec.kind, Kind::Router | Kind::SharedRouter) => return vec![format],
             Method::Uniform(_) | Method::Dense => Vec::new(),
         };
-        menu.push(own(spec));
+        menu.push(own);
         menu
     });
     each.collect()

@@ -26,8 +26,8 @@ impl Want {
     pub fn of(format: Format) -> Want {
         match format.scheme() {
             Scheme::Trellis => Want::Rotated,
-            Scheme::Affine => Want::Plain,
-            _ => Want::Dense,
+            Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered => Want::Plain,
+            Scheme::Bf16 | Scheme::F16 | Scheme::F32 => Want::Dense,
         }
     }
 }
@@ -38,6 +38,17 @@ impl Want {
 /// all weights in 8 bits the KL divergence of three of them is twice what this says, hence 3.9 deviations.
 pub const fn input_error(format: Format) -> f64 {
     if format.is_dense() { 0.0 } else { (3.9 / 127.0) * (3.9 / 127.0) / 12.0 }
+}
+
+/// (tokens, cols) inputs of `tokens` with the columns in another order, which is one of little-endian u32.
+pub fn reordered(x: &[f32], cols: usize, tokens: &[u32], order: &[u8]) -> Vec<f32> {
+    let order: Vec<usize> = order.as_chunks().0.iter().map(|b| u32::from_le_bytes(*b) as usize).collect();
+    let mut out = vec![0.0; tokens.len() * cols];
+    for (out, &t) in out.chunks_exact_mut(cols).zip(tokens) {
+        let x = &x[t as usize * cols..][..cols];
+        out.iter_mut().zip(&order).for_each(|(to, &from)| *to = x[from]);
+    }
+    out
 }
 
 /// (tokens, padded) inputs in one of the three forms, row by row; `padded` is `cols` up to a multiple of 16, zeros behind.

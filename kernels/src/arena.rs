@@ -65,6 +65,12 @@ impl Matrix {
         &self.arena.bytes()[self.at.clone()]
     }
 
+    /// Which input each column takes, as little-endian u32, where that is not the one of its own number.
+    pub fn order(&self) -> Option<&[u8]> {
+        let n = self.format.order_bytes(self.cols);
+        (n > 0).then(|| &self.bytes()[self.at.len() - n..])
+    }
+
     /// How it is stored.
     pub fn format(&self) -> Format {
         self.format

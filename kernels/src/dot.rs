@@ -7,10 +7,10 @@
 use crate::{
     Format, Scheme,
     activations::{Arranged, Group, Want},
+    codec::{Affine, Codec, Decoder, Trellis},
     isa::{Isa, Kernel, Level, dispatch},
     levels,
 };
-use half::f16;
 use std::marker::PhantomData;
 
 /// Inputs whose levels are decoded at a time when many tokens share them: 16 rows x 512 = 8 KiB, a quarter of an L1 cache.
@@ -43,11 +43,13 @@ impl Tiles<'_> {
             (Scheme::Trellis, 6) => self.packed::<Trellis<6>>(level),
             (Scheme::Trellis, 7) => self.packed::<Trellis<7>>(level),
             (Scheme::Trellis, _) => self.packed::<Trellis<8>>(level),
-            (Scheme::Affine, 2) => self.packed::<Affine<2>>(level),
-            (Scheme::Affine, 3) => self.packed::<Affine<3>>(level),
-            (Scheme::Affine, 4) => self.packed::<Affine<4>>(level),
-            (Scheme::Affine, _) => self.packed::<Affine<8>>(level),
             (Scheme::Bf16 | Scheme::F16 | Scheme::F32, _) => dispatch(level, Dense(self)),
+            (_, 2) => self.packed::<Affine<2>>(level),
+            (_, 3) => self.packed::<Affine<3>>(level),
+            (_, 4) => self.packed::<Affine<4>>(level),
+            (_, 5) => self.packed::<Affine<5>>(level),
+            (_, 6) => self.packed::<Affine<6>>(level),
+            (_, _) => self.packed::<Affine<8>>(level),
         }
     }
 
@@ -76,11 +78,11 @@ impl<C: Codec> Kernel for Packed<'_, C> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         let Tiles { format, bytes, cols, first_tile, x, y, .. } = self.tiles;
-        let tile_bytes = format.bytes(16, cols);
+        let tile_bytes = format.row_bytes(16, cols);
         let mut panel = [[0u8; 64]; PANEL / 4];
         for (i, y) in y.chunks_exact_mut(x.tokens).enumerate() {
             let bytes = &bytes[(first_tile + i) * tile_bytes..][..tile_bytes];
-            let tile = Tile::new::<C>(format, bytes, x);
+            let tile = Tile::new(format, bytes, x);
             match x.groups.as_slice() {
                 [Group { width: 1, .. }] => tile.straight::<I, C, 1>(isa, y),
                 [Group { width: 2, .. }] => tile.straight::<I, C, 2>(isa, y),
@@ -98,7 +100,9 @@ struct Tile<'a> {
     scales: &'a [u8],
     codes: &'a [u8],
     table: [u8; 64],
+    scheme: Scheme,
     group: usize,
+    group_bytes: usize,
     /// Inputs that share both a weight scale and an activation scale.
     inner: usize,
     x: &'a Arranged,
@@ -106,10 +110,11 @@ struct Tile<'a> {
 
 impl<'a> Tile<'a> {
     #[inline(always)]
-    fn new<C: Codec>(format: Format, bytes: &'a [u8], x: &'a Arranged) -> Tile<'a> {
-        let (row_scales, rest) = bytes.split_at(if C::AFFINE { 0 } else { 64 });
-        let (scales, codes) = rest.split_at(x.padded.div_ceil(format.group()) * if C::AFFINE { 64 } else { 16 });
-        Tile { row_scales, scales, codes, table: levels::table(format), group: format.group(), inner: format.group().min(x.block), x }
+    fn new(format: Format, bytes: &'a [u8], x: &'a Arranged) -> Tile<'a> {
+        let (row_scales, rest) = bytes.split_at(format.head_bytes());
+        let (scheme, group, group_bytes) = (format.scheme(), format.group(), format.group_bytes());
+        let (scales, codes) = rest.split_at(x.padded.div_ceil(group) * group_bytes);
+        Tile { row_scales, scales, codes, table: levels::table(format), scheme, group, group_bytes, inner: group.min(x.block), x }
     }
 
     /// Few tokens: levels go straight into the products.
@@ -211,164 +216,19 @@ impl<'a> Tile<'a> {
         let running = &self.x.sums[g.sums..];
         let before: &[i32; N] = running[start / 16 * N..].first_chunk().expect("a sum per 16 inputs and token");
         let after: &[i32; N] = running[end / 16 * N..].first_chunk().expect("a sum per 16 inputs and token");
-        let k = start / self.group;
-        if C::AFFINE {
-            let halves: &[[u16; 16]; 2] = &halves(&self.scales[64 * k..64 * k + 64]);
-            let (scale, offset) = (isa.load_f16(&halves[0]), isa.load_f16(&halves[1]));
-            for t in 0..N {
-                let x_scale = isa.splat(x_scales[t]);
-                sums[t] = isa.fma(isa.to_f(dots[t]), isa.mul(scale, x_scale), sums[t]);
-                sums[t] = isa.fma(isa.mul(isa.splat((after[t] - before[t]) as f32), x_scale), offset, sums[t]);
-            }
-        } else {
-            let scales: &[u8; 16] = self.scales[16 * k..].first_chunk().expect("16 scales per group");
-            let scale = isa.load_i8(&scales.map(|s| s as i8));
-            for t in 0..N {
-                // Exact in f32: both are below 2^24 for blocks of up to 128 inputs.
-                let dot = isa.sub(isa.to_f(dots[t]), isa.splat(C::ZERO * (after[t] - before[t]) as f32));
-                sums[t] = isa.fma(dot, isa.mul(scale, isa.splat(x_scales[t])), sums[t]);
-            }
-        }
+        let group = &self.scales[start / self.group * self.group_bytes..][..self.group_bytes];
+        C::add(isa, self.scheme, group, dots, x_scales, &std::array::from_fn(|t| after[t] - before[t]), sums);
     }
 
     #[inline(always)]
     fn finish<I: Isa, C: Codec, const N: usize>(&self, isa: I, sums: &[I::F; N], y: &mut [[f32; 16]]) {
         let mut row_scales = [1.0; 16];
-        if !C::AFFINE {
-            for (to, from) in row_scales.iter_mut().zip(self.row_scales.as_chunks::<4>().0) {
-                *to = f32::from_le_bytes(*from);
-            }
+        for (to, from) in row_scales.iter_mut().zip(self.row_scales.as_chunks::<4>().0) {
+            *to = f32::from_le_bytes(*from);
         }
         let row_scales = isa.load(&row_scales);
         for (y, sum) in y.iter_mut().zip(sums) {
             isa.store(isa.mul(*sum, row_scales), y);
         }
     }
-}
-
-/// 64 bytes as two times 16 halves.
-#[inline(always)]
-fn halves(bytes: &[u8]) -> [[u16; 16]; 2] {
-    let mut out = [[0; 16]; 2];
-    for (to, from) in out.as_flattened_mut().iter_mut().zip(bytes.as_chunks::<2>().0) {
-        *to = f16::from_le_bytes(*from).to_bits();
-    }
-    out
-}
-
-/// What decoding remembers from step to step: the u bits of the last three, at bit 1.
-struct Decoder<I: Isa> {
-    table: I::Table,
-    h1: I::B,
-    h2: I::B,
-    h3: I::B,
-}
-
-impl<I: Isa> Decoder<I> {
-    #[inline(always)]
-    fn new(isa: I, table: &[u8; 64]) -> Decoder<I> {
-        let zero = isa.splat_b(0);
-        Decoder { table: isa.table(table), h1: zero, h2: zero, h3: zero }
-    }
-}
-
-/// A way of coding weights as unsigned levels.
-trait Codec {
-    const BITS: usize;
-    const AFFINE: bool;
-    /// The level that stands for zero (trellis only).
-    const ZERO: f32;
-    /// Levels of the four steps of a macro-step of `32 * BITS` bytes.
-    fn levels<I: Isa>(isa: I, decoder: &mut Decoder<I>, codes: &[u8]) -> [I::B; 4];
-    #[inline(always)]
-    fn dot<I: Isa>(isa: I, acc: I::I, levels: I::B, x: I::B) -> I::I {
-        if Self::BITS == 8 { isa.dot_u8(acc, levels, x) } else { isa.dot_u7(acc, levels, x) }
-    }
-}
-
-struct Affine<const BITS: usize>;
-
-impl<const BITS: usize> Codec for Affine<BITS> {
-    const BITS: usize = BITS;
-    const AFFINE: bool = true;
-    const ZERO: f32 = 0.0;
-    #[inline(always)]
-    fn levels<I: Isa>(isa: I, _: &mut Decoder<I>, bytes: &[u8]) -> [I::B; 4] {
-        codes::<I, BITS>(isa, bytes)
-    }
-}
-
-struct Trellis<const BITS: usize>;
-
-impl<const BITS: usize> Codec for Trellis<BITS> {
-    const BITS: usize = BITS;
-    const AFFINE: bool = false;
-    const ZERO: f32 = if BITS == 8 { 128.0 } else { 64.0 };
-    #[inline(always)]
-    fn levels<I: Isa>(isa: I, d: &mut Decoder<I>, bytes: &[u8]) -> [I::B; 4] {
-        let mut out = codes::<I, BITS>(isa, bytes);
-        if BITS >= 7 {
-            return out;
-        }
-        for v in &mut out {
-            let code = isa.shl_b::<1>(*v);
-            let index = isa.or_b(isa.xor3_b(code, d.h1, d.h3), isa.shr_b::<1>(d.h2));
-            (d.h3, d.h2, d.h1) = (d.h2, d.h1, isa.and_b(code, isa.splat_b(2)));
-            *v = match BITS {
-                2 | 3 => isa.look::<16>(d.table, index),
-                4 => isa.look::<32>(d.table, index),
-                5 => isa.look::<64>(d.table, index),
-                _ => index,
-            };
-        }
-        out
-    }
-}
-
-/// Codes of the four steps of a macro-step: its planes of 8, 4, 2 or 1 bits put together, low bits first.
-#[inline(always)]
-fn codes<I: Isa, const BITS: usize>(isa: I, bytes: &[u8]) -> [I::B; 4] {
-    match BITS {
-        2 => plane2(isa, bytes),
-        3 => join::<I, 2>(isa, plane2(isa, bytes), plane1(isa, &bytes[64..])),
-        4 => plane4(isa, bytes),
-        5 => join::<I, 4>(isa, plane4(isa, bytes), plane1(isa, &bytes[128..])),
-        6 => join::<I, 4>(isa, plane4(isa, bytes), plane2(isa, &bytes[128..])),
-        7 => join::<I, 6>(isa, codes::<I, 6>(isa, bytes), plane1(isa, &bytes[192..])),
-        _ => [whole(isa, bytes), whole(isa, &bytes[64..]), whole(isa, &bytes[128..]), whole(isa, &bytes[192..])],
-    }
-}
-
-#[inline(always)]
-fn join<I: Isa, const LOW: u32>(isa: I, low: [I::B; 4], high: [I::B; 4]) -> [I::B; 4] {
-    let one = |i: usize| isa.or_b(low[i], isa.shl_b::<LOW>(high[i]));
-    [one(0), one(1), one(2), one(3)]
-}
-
-#[inline(always)]
-fn whole<I: Isa>(isa: I, bytes: &[u8]) -> I::B {
-    isa.load_b(bytes.first_chunk().expect("64 bytes"))
-}
-
-#[inline(always)]
-fn plane4<I: Isa>(isa: I, bytes: &[u8]) -> [I::B; 4] {
-    let (a, b, mask) = (whole(isa, bytes), whole(isa, &bytes[64..]), isa.splat_b(15));
-    [isa.and_b(a, mask), isa.and_b(isa.shr_b::<4>(a), mask), isa.and_b(b, mask), isa.and_b(isa.shr_b::<4>(b), mask)]
-}
-
-#[inline(always)]
-fn plane2<I: Isa>(isa: I, bytes: &[u8]) -> [I::B; 4] {
-    fields(isa, whole(isa, bytes), 3)
-}
-
-#[inline(always)]
-fn plane1<I: Isa>(isa: I, bytes: &[u8]) -> [I::B; 4] {
-    fields(isa, isa.load_b_twice(bytes.first_chunk().expect("32 bytes")), 1)
-}
-
-/// The bits at 0, 2, 4 and 6 of every byte, as many as `mask` has.
-#[inline(always)]
-fn fields<I: Isa>(isa: I, v: I::B, mask: u8) -> [I::B; 4] {
-    let mask = isa.splat_b(mask);
-    [isa.and_b(v, mask), isa.and_b(isa.shr_b::<2>(v), mask), isa.and_b(isa.shr_b::<4>(v), mask), isa.and_b(isa.shr_b::<6>(v), mask)]
 }

@@ -4,7 +4,7 @@ use crate::{
     activations::{Arranged, Rows, Want},
     dot::Tiles,
     isa::{Isa, Kernel, Level, dispatch},
-    linear::{Inputs, TILES, tiles_of},
+    linear::{Inputs, TILES, arrange_ordered, tiles_of},
 };
 use rayon::prelude::*;
 
@@ -44,9 +44,9 @@ pub fn experts_at(level: Level, x: &[f32], experts: &Experts, routes: &[(u32, f3
     if buckets.is_empty() {
         return;
     }
-    let sets: Vec<&[u32]> = buckets.iter().map(|b| b.tokens.as_slice()).collect();
-    let first = buckets.iter().flat_map(|b| [&experts.gate[b.expert], &experts.up[b.expert]]);
-    let inputs = Inputs::new(level, x, hidden, first.map(|m| Want::of(m.format())), &sets);
+    let first: Vec<[&Matrix; 2]> = buckets.iter().map(|b| [&experts.gate[b.expert], &experts.up[b.expert]]).collect();
+    let sets: Vec<(&[u32], &[&Matrix])> = buckets.iter().zip(&first).map(|(b, m)| (b.tokens.as_slice(), m.as_slice())).collect();
+    let inputs = Inputs::new(level, x, hidden, &sets);
     let middle: Vec<Arranged> = gate_and_up(level, experts, &buckets, &inputs);
     down(level, experts, &buckets, &middle, tokens, out);
 }
@@ -89,7 +89,10 @@ fn gate_and_up(level: Level, experts: &Experts, buckets: &[Bucket], inputs: &Inp
             }
         }
         let all: Vec<u32> = (0..n as u32).collect();
-        Rows::new(level, Want::of(m.format()), &rows, cols).arrange(level, &all)
+        match m.order() {
+            None => Rows::new(level, Want::of(m.format()), &rows, cols).arrange(level, &all),
+            Some(order) => arrange_ordered(level, &rows, cols, &all, order),
+        }
     });
     ready.collect()
 }

@@ -6,8 +6,14 @@ use std::{fmt, str::FromStr};
 pub enum Scheme {
     /// Trellis-coded levels of rotated weights, 2 to 6 bits (7 and 8 bits: plain signed codes, rotated).
     Trellis,
-    /// `scale * code + offset`, unrotated.
+    /// `scale * code + offset`, unrotated, f16 scale and offset.
     Affine,
+    /// The same with bf16 scale and offset, as MLX stores it for bf16 models.
+    AffineBf16,
+    /// `scale * (code - zero)`, f16 scale and a zero of as many bits as a code: GPTQ's, unrotated.
+    Gptq,
+    /// The same with groups over reordered inputs, whose order is stored behind the matrix (act-order).
+    GptqOrdered,
     /// 16-bit brain float.
     Bf16,
     /// IEEE half.
@@ -16,12 +22,12 @@ pub enum Scheme {
     F32,
 }
 
-/// How one matrix is stored. `t4g64`, `t8g64`, `a4g64`, `bf16`, `f16`, `f32`.
+/// How one matrix is stored. `t4g64`, `t8g64`, `a4g64`, `b4g64`, `q4g128`, `p4g128`, `bf16`, `f16`, `f32`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Format {
     scheme: Scheme,
     bits: u8,
-    group: u8,
+    group: u16,
 }
 
 /// Why a format or a packed matrix is not valid.
@@ -49,7 +55,7 @@ impl fmt::Display for FormatError {
         match self {
             Self::Unknown(s) => write!(
                 f,
-                "unknown format '{s}': use t2 to t8 with g16, g32, g64 or g128 (t4g64), a2, a3, a4 or a8 with g32, g64 or g128 (a4g64), bf16, f16 or f32"
+                "unknown format '{s}': use t2 to t8 with g16, g32, g64 or g128 (t4g64), a2 to a6 or a8 with g32, g64 or g128 (a4g64), bf16, f16 or f32"
             ),
             Self::Length { format, rows, cols, need, have } => write!(f, "a {rows} x {cols} matrix in {format} takes {need} bytes, not {have}"),
         }
@@ -67,12 +73,25 @@ impl Format {
     pub const F32: Format = Format { scheme: Scheme::F32, bits: 32, group: 0 };
 
     /// A trellis format (7 and 8 bits: plain signed codes), or `None` where there is no such format.
-    pub const fn trellis(bits: u8, group: u8) -> Option<Format> {
+    pub const fn trellis(bits: u8, group: u16) -> Option<Format> {
         if matches!(bits, 2..=8) && matches!(group, 16 | 32 | 64 | 128) { Some(Format { scheme: Scheme::Trellis, bits, group }) } else { None }
     }
     /// An affine format, or `None` where there is no such format.
-    pub const fn affine(bits: u8, group: u8) -> Option<Format> {
-        if matches!(bits, 2 | 3 | 4 | 8) && matches!(group, 32 | 64 | 128) { Some(Format { scheme: Scheme::Affine, bits, group }) } else { None }
+    pub const fn affine(bits: u8, group: u16) -> Option<Format> {
+        if matches!(bits, 2..=6 | 8) && matches!(group, 32 | 64 | 128) { Some(Format { scheme: Scheme::Affine, bits, group }) } else { None }
+    }
+    /// An affine format with bf16 scales and offsets, or `None` where there is no such format.
+    pub const fn affine_bf16(bits: u8, group: u16) -> Option<Format> {
+        match Format::affine(bits, group) {
+            Some(f) => Some(Format { scheme: Scheme::AffineBf16, ..f }),
+            None => None,
+        }
+    }
+    /// A format of GPTQ, whose groups are as long as a multiple of 32 can be: a row that is one group is one of its length.
+    /// `ordered` for act-order. `None` where there is no such format.
+    pub const fn gptq(bits: u8, group: u16, ordered: bool) -> Option<Format> {
+        let scheme = if ordered { Scheme::GptqOrdered } else { Scheme::Gptq };
+        if matches!(bits, 2 | 3 | 4 | 8) && group != 0 && group.is_multiple_of(32) { Some(Format { scheme, bits, group }) } else { None }
     }
     /// The family.
     pub const fn scheme(self) -> Scheme {
@@ -93,15 +112,34 @@ impl Format {
 
     /// Bytes of a (rows, cols) matrix: the only place where this is computed.
     pub const fn bytes(self, rows: usize, cols: usize) -> usize {
+        self.row_bytes(rows, cols) + self.order_bytes(cols)
+    }
+    /// Of these, those of rows that come first, in tiles of 16.
+    pub const fn row_bytes(self, rows: usize, cols: usize) -> usize {
         match self.scheme {
             Scheme::Bf16 | Scheme::F16 => rows * cols * 2,
             Scheme::F32 => rows * cols * 4,
-            Scheme::Trellis | Scheme::Affine => {
+            _ => {
                 let (tiles, cols) = (rows.div_ceil(16), cols.next_multiple_of(16));
-                let groups = cols.div_ceil(self.group as usize);
-                let scales = if matches!(self.scheme, Scheme::Trellis) { groups + 4 } else { 4 * groups };
-                tiles * (16 * scales + 2 * cols * self.bits as usize)
+                tiles * (self.head_bytes() + cols.div_ceil(self.group as usize) * self.group_bytes() + 2 * cols * self.bits as usize)
             }
+        }
+    }
+    /// Of these, those of the order of the inputs, which comes last: a little-endian u32 each.
+    pub const fn order_bytes(self, cols: usize) -> usize {
+        if matches!(self.scheme, Scheme::GptqOrdered) { 4 * cols } else { 0 }
+    }
+    /// Bytes in front of a tile: 16 f32 row scales of a trellis.
+    pub(crate) const fn head_bytes(self) -> usize {
+        if matches!(self.scheme, Scheme::Trellis) { 64 } else { 0 }
+    }
+    /// Bytes of what a tile's 16 rows have per group: 8-bit scales; or 16-bit scales and offsets; or 16-bit scales and zeros.
+    pub(crate) const fn group_bytes(self) -> usize {
+        match self.scheme {
+            Scheme::Trellis => 16,
+            Scheme::Affine | Scheme::AffineBf16 => 64,
+            Scheme::Gptq | Scheme::GptqOrdered => 32 + 2 * self.bits as usize,
+            _ => 0,
         }
     }
 }
@@ -114,6 +152,9 @@ impl fmt::Display for Format {
             Scheme::F32 => "f32".to_string(),
             Scheme::Trellis => format!("t{}g{}", self.bits, self.group),
             Scheme::Affine => format!("a{}g{}", self.bits, self.group),
+            Scheme::AffineBf16 => format!("b{}g{}", self.bits, self.group),
+            Scheme::Gptq => format!("q{}g{}", self.bits, self.group),
+            Scheme::GptqOrdered => format!("p{}g{}", self.bits, self.group),
         };
         f.pad(&text)
     }
@@ -135,6 +176,8 @@ impl FromStr for Format {
         match scheme {
             "t" => Format::trellis(bits, group),
             "a" => Format::affine(bits, group),
+            "b" => Format::affine_bf16(bits, group),
+            "q" | "p" => Format::gptq(bits, group, scheme == "p"),
             _ => None,
         }
         .filter(|f| f.to_string() == s)

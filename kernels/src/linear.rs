@@ -1,7 +1,7 @@
 //! Matrices times tokens, in parallel over tiles of 16 rows.
 use crate::{
     Matrix,
-    activations::{Arranged, Rows, Want},
+    activations::{Arranged, Rows, Want, reordered},
     dot::Tiles,
     isa::Level,
 };
@@ -33,7 +33,7 @@ pub fn linear_at(level: Level, x: &[f32], matrices: &[&Matrix], out: &mut [&mut 
         return;
     }
     let all: Vec<u32> = (0..tokens as u32).collect();
-    let inputs = Inputs::new(level, x, cols, matrices.iter().map(|m| Want::of(m.format())), &[&all]);
+    let inputs = Inputs::new(level, x, cols, &[(&all, matrices)]);
     let mut tiles: Vec<Vec<[f32; 16]>> = matrices.iter().map(|m| vec![[0.0; 16]; m.rows().div_ceil(16) * tokens]).collect();
     let mut tasks = Vec::new();
     for (m, y) in matrices.iter().zip(&mut tiles) {
@@ -57,25 +57,49 @@ pub(crate) fn tiles_of<'a>(m: &'a Matrix, first_tile: usize, x: &'a Arranged, y:
 }
 
 /// Inputs in every form that some matrix wants, for sets of tokens.
-pub(crate) struct Inputs {
+pub(crate) struct Inputs<'a> {
     /// By form, then by set.
     forms: [Vec<Arranged>; 3],
+    /// By set, those of matrices that take inputs in an order of their own.
+    ordered: Vec<Vec<(&'a [u8], Arranged)>>,
 }
 
-impl Inputs {
-    pub(crate) fn new(level: Level, x: &[f32], cols: usize, wants: impl Iterator<Item = Want>, sets: &[&[u32]]) -> Inputs {
+impl<'a> Inputs<'a> {
+    /// Each set of tokens with the matrices that it is multiplied with.
+    pub(crate) fn new(level: Level, x: &[f32], cols: usize, sets: &[(&[u32], &[&'a Matrix])]) -> Inputs<'a> {
         let mut forms = [Vec::new(), Vec::new(), Vec::new()];
-        for want in wants {
+        for m in sets.iter().flat_map(|(_, matrices)| *matrices).filter(|m| m.order().is_none()) {
+            let want = Want::of(m.format());
             let form = &mut forms[want as usize];
             if form.is_empty() {
                 let rows = Rows::new(level, want, x, cols);
-                *form = sets.par_iter().map(|tokens| rows.arrange(level, tokens)).collect();
+                *form = sets.par_iter().map(|(tokens, _)| rows.arrange(level, tokens)).collect();
             }
         }
-        Inputs { forms }
+        let ordered = sets.par_iter().map(|(tokens, matrices)| {
+            let mut own: Vec<(&[u8], Arranged)> = Vec::new();
+            for order in matrices.iter().filter_map(|m| m.order()) {
+                // q, k and v, or gate and up, mostly have the same.
+                if own.iter().all(|(o, _)| *o != order) {
+                    own.push((order, arrange_ordered(level, x, cols, tokens, order)));
+                }
+            }
+            own
+        });
+        let ordered = ordered.collect();
+        Inputs { forms, ordered }
     }
 
     pub(crate) fn of(&self, m: &Matrix, set: usize) -> &Arranged {
-        &self.forms[Want::of(m.format()) as usize][set]
+        match m.order() {
+            None => &self.forms[Want::of(m.format()) as usize][set],
+            Some(order) => &self.ordered[set].iter().find(|(own, _)| *own == order).expect("inputs were made for this matrix").1,
+        }
     }
+}
+
+/// Inputs of `tokens` for a matrix that takes them in `order`.
+pub(crate) fn arrange_ordered(level: Level, x: &[f32], cols: usize, tokens: &[u32], order: &[u8]) -> Arranged {
+    let all: Vec<u32> = (0..tokens.len() as u32).collect();
+    Rows::new(level, Want::Plain, &reordered(x, cols, tokens, order), cols).arrange(level, &all)
 }

@@ -1,6 +1,6 @@
 //! Rows in, packed bytes out, and a row back.
 use crate::{
-    Effort, Format, Scheme, affine,
+    Effort, Format, Scheme, affine, codec, import,
     isa::{Isa, Kernel, Level, dispatch},
     levels, pack, plain, rotate,
     search::Search,
@@ -8,7 +8,8 @@ use crate::{
 };
 use half::{bf16, f16};
 
-/// Packs row-major (n, cols) weights, all finite, into the `format.bytes(n, cols)` bytes of `out`; sequential.
+/// Packs row-major (n, cols) weights, all finite, into the `format.row_bytes(n, cols)` bytes of `out`; sequential. Where the
+/// format has an order of inputs, the weights are in that order.
 ///
 /// # Panics
 /// If `out` has another size.
@@ -18,40 +19,29 @@ pub fn quantize(format: Format, effort: Effort, rows: &[f32], cols: usize, out: 
 
 /// [`quantize`] with a given instruction set: the bytes are the same.
 pub fn quantize_at(level: Level, format: Format, effort: Effort, rows: &[f32], cols: usize, out: &mut [u8]) {
-    assert_eq!(out.len(), format.bytes(rows.len() / cols, cols), "{format} takes another number of bytes");
+    assert_eq!(out.len(), format.row_bytes(rows.len() / cols, cols), "{format} takes another number of bytes");
     match format.scheme() {
         Scheme::F32 => out.as_chunks_mut().0.iter_mut().zip(rows).for_each(|(to, w)| *to = w.to_le_bytes()),
         Scheme::F16 => out.as_chunks_mut().0.iter_mut().zip(rows).for_each(|(to, w)| *to = f16::from_f32(*w).to_le_bytes()),
         Scheme::Bf16 => out.as_chunks_mut().0.iter_mut().zip(rows).for_each(|(to, w)| *to = bf16::from_f32(*w).to_le_bytes()),
-        Scheme::Affine => {
-            let tile_bytes = format.bytes(16, cols);
-            rows.chunks(16 * cols).zip(out.chunks_exact_mut(tile_bytes)).for_each(|(rows, out)| affine_tile(format, rows, cols, out));
+        Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered => {
+            let tile_bytes = format.row_bytes(16, cols);
+            rows.chunks(16 * cols).zip(out.chunks_exact_mut(tile_bytes)).for_each(|(rows, out)| affine_rows(format, rows, cols, out));
         }
         Scheme::Trellis => dispatch(level, Trellis { format, effort, rows, cols, out }),
     }
 }
 
-fn affine_tile(format: Format, rows: &[f32], cols: usize, out: &mut [u8]) {
-    let padded = cols.next_multiple_of(16);
-    let (heads, packed) = out.split_at_mut(padded.div_ceil(format.group()) * 64);
-    let mut codes = vec![[0i32; 16]; padded / 4];
-    let mut line = vec![0u8; format.group()];
-    heads.fill(0);
-    for (r, row) in rows.chunks_exact(cols).enumerate() {
-        for (g, group) in row.chunks(format.group()).enumerate() {
-            let (scale, offset) = affine::encode(group, format.bits(), &mut line);
-            heads[64 * g + 2 * r..][..2].copy_from_slice(&scale.to_le_bytes());
-            heads[64 * g + 32 + 2 * r..][..2].copy_from_slice(&offset.to_le_bytes());
-            for (j, &code) in line[..group.len()].iter().enumerate() {
-                let j = g * format.group() + j;
-                codes[j / 4][r] |= i32::from(code) << (8 * (j % 4));
-            }
-        }
-    }
-    pack_all(format.bits(), &codes, packed);
+fn affine_rows(format: Format, rows: &[f32], cols: usize, out: &mut [u8]) {
+    let mut codes = vec![0u8; rows.len()];
+    let groups = rows.chunks_exact(cols).flat_map(|row| row.chunks(format.group()));
+    let codes_of = codes.chunks_exact_mut(cols).flat_map(|row| row.chunks_mut(format.group()));
+    let (scales, offsets): (Vec<u16>, Vec<u16>) = groups.zip(codes_of).map(|(group, codes)| affine::encode(group, format, codes)).unzip();
+    import::place(format, cols, &codes, import::Groups { scales: &scales, offsets: &offsets }, out);
 }
 
-fn pack_all(bits: usize, codes: &[[i32; 16]], out: &mut [u8]) {
+/// Codes of 16 rows, four columns to a word, into macro-steps.
+pub(crate) fn pack_all(bits: usize, codes: &[[i32; 16]], out: &mut [u8]) {
     for (codes, out) in codes.as_chunks::<4>().0.iter().zip(out.chunks_exact_mut(32 * bits)) {
         pack::pack(bits, codes, out);
     }
@@ -75,7 +65,7 @@ impl Kernel for Trellis<'_> {
         let mut coding = trellis::Coding::default();
         let levels = levels::of(self.format);
         let search = if levels.is_empty() { None } else { Some(Search::new(levels)) };
-        for (rows, out) in self.rows.chunks(16 * self.cols).zip(self.out.chunks_exact_mut(self.format.bytes(16, self.cols))) {
+        for (rows, out) in self.rows.chunks(16 * self.cols).zip(self.out.chunks_exact_mut(self.format.row_bytes(16, self.cols))) {
             transpose_rotated(isa, rows, self.cols, &mut x);
             match &search {
                 Some(search) => trellis::encode(isa, self.format, self.effort.searches(), search, &x, &mut coding),
@@ -110,6 +100,9 @@ pub(crate) fn transpose_rotated<I: Isa>(isa: I, rows: &[f32], cols: usize, x: &m
 }
 
 /// ||W - Q(W)||^2 / ||W||^2 of row-major (n, cols) weights; 0 where all of them are 0.
+///
+/// # Panics
+/// If the format has an order of inputs, which comes from elsewhere.
 pub fn relative_error(format: Format, effort: Effort, rows: &[f32], cols: usize) -> f64 {
     let n = rows.len() / cols;
     let mut packed = vec![0; format.bytes(n, cols)];
@@ -136,23 +129,34 @@ pub fn dequantize_row(format: Format, rows: usize, cols: usize, bytes: &[u8], ro
         Scheme::F32 => out.iter_mut().zip(bytes.as_chunks().0.iter().skip(row * cols)).for_each(|(to, b)| *to = f32::from_le_bytes(*b)),
         Scheme::F16 => out.iter_mut().zip(bytes.as_chunks().0.iter().skip(row * cols)).for_each(|(to, b)| *to = f16::from_le_bytes(*b).to_f32()),
         Scheme::Bf16 => out.iter_mut().zip(bytes.as_chunks().0.iter().skip(row * cols)).for_each(|(to, b)| *to = bf16::from_le_bytes(*b).to_f32()),
-        Scheme::Affine | Scheme::Trellis => {
-            packed_row(format, cols, &bytes[row / 16 * format.bytes(16, cols)..][..format.bytes(16, cols)], row % 16, out)
+        _ => {
+            let tile = &bytes[row / 16 * format.row_bytes(16, cols)..][..format.row_bytes(16, cols)];
+            if format.order_bytes(cols) == 0 {
+                return packed_row(format, cols, tile, row % 16, out);
+            }
+            let mut ordered = vec![0.0; cols];
+            packed_row(format, cols, tile, row % 16, &mut ordered);
+            let order = bytes[format.row_bytes(rows, cols)..].as_chunks().0;
+            order.iter().zip(ordered).for_each(|(to, w)| out[u32::from_le_bytes(*to) as usize] = w);
         }
     }
 }
 
 fn packed_row(format: Format, cols: usize, tile: &[u8], row: usize, out: &mut [f32]) {
     let (padded, bits, group) = (cols.next_multiple_of(16), format.bits(), format.group());
-    let affine = format.scheme() == Scheme::Affine;
-    let (head, rest) = tile.split_at(if affine { 0 } else { 64 });
-    let (scales, codes) = rest.split_at(padded.div_ceil(group) * if affine { 64 } else { 16 });
+    let (head, rest) = tile.split_at(format.head_bytes());
+    let (scales, codes) = rest.split_at(padded.div_ceil(group) * format.group_bytes());
     let code = |j: usize| pack::code(bits, &codes[j / 16 * 32 * bits..][..32 * bits], j % 16, row);
-    if affine {
-        let half = |at: usize| f16::from_le_bytes([scales[at], scales[at + 1]]).to_f32();
+    let word = |at: usize| u16::from_le_bytes([scales[at], scales[at + 1]]);
+    if format.scheme() != Scheme::Trellis {
         for (j, to) in out.iter_mut().enumerate() {
-            let at = 64 * (j / group) + 2 * row;
-            *to = half(at) * f32::from(code(j)) + half(at + 32);
+            let at = j / group * format.group_bytes();
+            let (scale, code) = (word(at + 2 * row), f32::from(code(j)));
+            *to = match format.scheme() {
+                Scheme::Affine => f16::from_bits(scale).to_f32() * code + f16::from_bits(word(at + 32 + 2 * row)).to_f32(),
+                Scheme::AffineBf16 => bf16::from_bits(scale).to_f32() * code + bf16::from_bits(word(at + 32 + 2 * row)).to_f32(),
+                _ => f16::from_bits(scale).to_f32() * (code - codec::zeros(bits, &scales[at + 32..])[row] as f32),
+            };
         }
         return;
     }

@@ -1,6 +1,9 @@
 //! The numbers and flags of an architecture, in `config.json`'s words, and the only place that knows architectures.
 pub use crate::json::ConfigError;
-use crate::json::Keys;
+use crate::{
+    json::Keys,
+    quantization::{self, Quantization},
+};
 
 /// What a checkpoint is.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,6 +54,8 @@ pub struct Config {
     pub bos_token_id: Option<u32>,
     /// Tokens that end a text.
     pub eos_token_id: Vec<u32>,
+    /// How the weights are quantized already, where they are.
+    pub quantization: Option<Quantization>,
     pub(crate) names: Names,
 }
 
@@ -62,6 +67,9 @@ pub(crate) struct Names {
     /// An expert's gate, up and down.
     pub expert: [&'static str; 3],
 }
+
+const MIXTRAL: Names = Names { moe: "block_sparse_moe", expert: ["w1", "w3", "w2"] };
+const COMMON: Names = Names { moe: "mlp", expert: ["gate_proj", "up_proj", "down_proj"] };
 
 #[derive(Clone, Copy, PartialEq)]
 enum Architecture {
@@ -113,13 +121,12 @@ const HARMLESS: [&str; 37] = [
 ];
 
 /// Keys that change what a model computes unless they are null, false, 0 or empty.
-const OFF: [&str; 9] = [
+const OFF: [&str; 8] = [
     "add_cross_attention",
     "cross_attention_hidden_size",
     "is_encoder_decoder",
     "mlp_bias",
     "pruned_heads",
-    "quantization_config",
     "rope_interleaved",
     "tie_encoder_decoder",
     "use_sliding_window",
@@ -238,16 +245,22 @@ impl Config {
             sparse,
             bos_token_id: keys.token("bos_token_id")?,
             eos_token_id: keys.tokens("eos_token_id")?,
-            names: match architecture {
-                Mixtral => Names { moe: "block_sparse_moe", expert: ["w1", "w3", "w2"] },
-                Qwen2Moe | Qwen3Moe => Names { moe: "mlp", expert: ["gate_proj", "up_proj", "down_proj"] },
-            },
+            quantization: quantization::read(&mut keys, text)?,
+            names: if architecture == Mixtral { MIXTRAL } else { COMMON },
             model_type,
         };
         OFF.into_iter().try_for_each(|key| keys.off(key))?;
         keys.all_known(&HARMLESS)?;
         config.check_total()?;
         Ok(config)
+    }
+
+    /// Takes a Mixtral's names as transformers 5 has them in memory, and as tools write them that save what is there, where a
+    /// tensor has such a name.
+    pub fn adopt_names<'a>(&mut self, mut stored: impl Iterator<Item = &'a str>) {
+        if self.names == MIXTRAL && stored.any(|name| name.contains(".mlp.experts.")) {
+            self.names = COMMON;
+        }
     }
 
     /// A model of more than 2^44 weights, 35 TB, is a mistake in some number, and its sizes could overflow.

@@ -123,7 +123,15 @@ fn what_cannot_be_run_is_refused_by_name() {
         (with(mixtral(), "sliding_window", json!(4096)), "sliding_window is 4096, which is not supported"),
         (with(qwen2(), "use_sliding_window", json!(true)), "use_sliding_window is true, which is not supported"),
         (with(mixtral(), "hidden_act", json!("gelu")), "hidden_act is \"gelu\", which is not supported: only 'silu'"),
-        (with(mixtral(), "quantization_config", json!({"bits": 4})), "quantization_config is {\"bits\":4}, which is not supported"),
+        (with(mixtral(), "quantization_config", json!({"bits": 4})), "the key quantization_config.group_size is missing"),
+        (
+            with(mixtral(), "quantization_config", json!({"quant_method": "awq", "bits": 4})),
+            "quantization_config.quant_method is \"awq\", which is not",
+        ),
+        (
+            with(mixtral(), "quantization", json!({"mode": "mxfp4", "bits": 4, "group_size": 32})),
+            "quantization.mode is \"mxfp4\", which is not supported",
+        ),
         (with(qwen3(), "rope_scaling", json!({"rope_type": "yarn", "factor": 4.0})), "rope_scaling.rope_type is \"yarn\", which is not supported"),
         (with(qwen3(), "rope_parameters", json!({"rope_type": "default", "factor": 2})), "the key rope_parameters.factor (here 2) is not known"),
         (with(qwen3(), "rope_parameters", json!({"rope_theta": 5.0})), "rope_parameters.rope_theta is 5.0, but must be the same number"),

@@ -99,6 +99,19 @@ impl<'a> Keys<'a> {
         self.typed(key, &expected, |v| v.as_u64().and_then(|n| usize::try_from(n).ok()).filter(|n| (least..=most).contains(n)))
     }
 
+    pub fn whole_number(&mut self, key: &str) -> Result<Option<i64>, ConfigError> {
+        self.typed(key, "a whole number", Value::as_i64)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.map.is_empty()
+    }
+
+    /// Keys that have not been read, with their values.
+    pub fn unread(&self) -> Vec<(String, &'a Value)> {
+        self.map.iter().filter(|(key, _)| !self.read.contains(*key)).map(|(key, value)| (key.clone(), value)).collect()
+    }
+
     pub fn number(&mut self, key: &str, least: f64, most: f64) -> Result<Option<f64>, ConfigError> {
         let expected = if least > 0.0 { "a positive number".to_string() } else { format!("a number from {least} to {most}") };
         self.typed(key, &expected, |v| v.as_f64().filter(|n| (least..=most).contains(n)))

@@ -5,11 +5,13 @@ mod config;
 mod forward;
 mod json;
 mod ops;
+mod quantization;
 mod router;
 mod spec;
 
 pub use cache::KvCache;
 pub use config::{Config, ConfigError};
 pub use forward::{Transformer, Weights};
+pub use quantization::{Gptq, GptqModule, Mlx, MlxModule, Quantization};
 pub use ram_kernels::KvElement;
 pub use spec::{Kind, TensorSpec};

@@ -141,6 +141,17 @@ impl Config {
         all
     }
 
+    /// The module, of all experts of a layer, in which MLX keeps a tensor of one.
+    pub fn stacked(&self, spec: &TensorSpec) -> Option<String> {
+        let name = match spec.kind {
+            Kind::Gate => "gate_proj",
+            Kind::Up => "up_proj",
+            Kind::Down => "down_proj",
+            _ => return None,
+        };
+        spec.expert.and(spec.layer).map(|layer| format!("model.layers.{layer}.{}.switch_mlp.{name}", self.names.moe))
+    }
+
     pub(crate) fn ends(&self) -> EndSpecs {
         let spec = |name: &str, shape: Vec<usize>, kind| TensorSpec { name: format!("{name}.weight"), shape, kind, layer: None, expert: None };
         let table = vec![self.vocab_size, self.hidden_size];

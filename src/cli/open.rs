@@ -145,7 +145,7 @@ fn cached(args: &Args, checkpoint: &Checkpoint, plan: &Plan) -> Result<Option<Pa
         Keep::Always => true,
         Keep::Off => false,
         // Weights as they came are quantized by nobody.
-        Keep::Auto => plan.weight_bytes >= WORTH_KEEPING && plan.method != Method::Dense,
+        Keep::Auto => plan.weight_bytes >= WORTH_KEEPING && plan.method != Method::Dense && !checkpoint.is_quantized(),
     };
     match packed::folder() {
         Some(folder) if wanted => packed::path(&folder, checkpoint, plan).map(Some),

@@ -6,12 +6,12 @@ use std::{
 };
 
 /// A copy of a small checkpoint that a test may damage.
-struct Copy {
+pub struct Copy {
     _folder: tempfile::TempDir,
-    path: PathBuf,
+    pub path: PathBuf,
 }
 
-fn copy(name: &str) -> Copy {
+pub fn copy(name: &str) -> Copy {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("model");
     fs::create_dir(&path).expect("a folder");
@@ -24,12 +24,12 @@ fn copy(name: &str) -> Copy {
 }
 
 impl Copy {
-    fn refused(&self, words: &[&str]) {
+    pub fn refused(&self, words: &[&str]) {
         refused(&["--model", self.path.to_str().expect("UTF-8"), "--dense", "generate", "a", "--max-tokens", "1"], 4, words);
     }
 
     /// The weights file with another header and the same data.
-    fn header(&self, change: impl Fn(&mut serde_json::Map<String, serde_json::Value>)) {
+    pub fn header(&self, change: impl Fn(&mut serde_json::Map<String, serde_json::Value>)) {
         let path = self.path.join("model.safetensors");
         let bytes = fs::read(&path).expect("weights");
         let n = u64::from_le_bytes(bytes[..8].try_into().expect("8 bytes")) as usize;
@@ -40,7 +40,7 @@ impl Copy {
         fs::write(path, out).expect("written");
     }
 
-    fn config(&self, key: &str, value: serde_json::Value) {
+    pub fn config(&self, key: &str, value: serde_json::Value) {
         let path = self.path.join("config.json");
         let mut config: serde_json::Value = serde_json::from_slice(&fs::read(&path).expect("a config")).expect("JSON");
         config[key] = value;
@@ -61,7 +61,7 @@ fn folders_and_configs() {
         ("num_attention_heads", 0.into()),
         ("rope_scaling", serde_json::json!({"rope_type": "yarn", "factor": 4.0})),
         ("a_new_key", true.into()),
-        ("quantization_config", serde_json::json!({"bits": 4})),
+        ("quantization_config", serde_json::json!({"quant_method": "awq", "bits": 4})),
     ] {
         let c = copy(SINGLE);
         c.config(key, value);

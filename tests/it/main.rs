@@ -11,4 +11,5 @@ mod memory;
 mod page;
 mod parity;
 mod quality;
+mod quantized;
 mod tidy;

@@ -11,7 +11,7 @@ use std::{
 };
 
 /// Largest difference of a logit from the reference.
-const LOGIT: f32 = 1e-3;
+pub const LOGIT: f32 = 1e-3;
 /// Largest difference of a logit between ways of cutting the same tokens.
 const CUT: f32 = 1e-5;
 
@@ -23,7 +23,7 @@ fn dense_model(folder: &Path) -> Model {
     Model::load(&checkpoint, &plan, &|_| {}).unwrap()
 }
 
-fn dense(folder: &Path) -> Transformer {
+pub fn dense(folder: &Path) -> Transformer {
     dense_model(folder).transformer
 }
 
@@ -38,7 +38,7 @@ pub fn shared() -> Option<PathBuf> {
 }
 
 /// Folders with a config.json in `folder`, by name.
-fn checkpoints(folder: &Path) -> Vec<PathBuf> {
+pub fn checkpoints(folder: &Path) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> =
         fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).filter(|p| p.join("config.json").is_file()).collect();
     found.sort();
@@ -56,14 +56,14 @@ fn trained() -> Vec<PathBuf> {
 }
 
 /// What the reference says about one prompt.
-struct Reference {
-    tokens: Vec<u32>,
+pub struct Reference {
+    pub tokens: Vec<u32>,
     /// (tokens, vocab_size).
-    logits: Vec<f32>,
+    pub logits: Vec<f32>,
     greedy: Vec<u32>,
 }
 
-fn references(folder: &Path) -> Vec<Reference> {
+pub fn references(folder: &Path) -> Vec<Reference> {
     let bytes = fs::read(folder.join("reference.safetensors")).unwrap();
     let tensors: BTreeMap<String, _> = SafeTensors::deserialize(&bytes).unwrap().tensors().into_iter().collect();
     let numbers = |name: &str| -> Vec<u32> {
@@ -76,11 +76,17 @@ fn references(folder: &Path) -> Vec<Reference> {
     };
     let suffixes = tensors.keys().filter_map(|name| name.strip_prefix("logits"));
     let prompt = |suffix: &str| if suffix.is_empty() { numbers("tokens") } else { numbers(&format!("prompt{suffix}")) };
-    suffixes.map(|s| Reference { tokens: prompt(s), logits: floats(&format!("logits{s}")), greedy: numbers(&format!("greedy{s}")) }).collect()
+    suffixes
+        .map(|s| Reference {
+            tokens: prompt(s),
+            logits: floats(&format!("logits{s}")),
+            greedy: if tensors.contains_key(&format!("greedy{s}")) { numbers(&format!("greedy{s}")) } else { Vec::new() },
+        })
+        .collect()
 }
 
 /// Logits of all tokens, fed in pieces of the given lengths and then the rest at once.
-fn logits(model: &Transformer, tokens: &[u32], pieces: &[usize]) -> Vec<f32> {
+pub fn logits(model: &Transformer, tokens: &[u32], pieces: &[usize]) -> Vec<f32> {
     let mut cache = model.cache(tokens.len(), KvElement::F32);
     let mut all = Vec::new();
     let mut rest = tokens;
@@ -111,7 +117,7 @@ fn greedy(model: &Transformer, tokens: &[u32], count: usize) -> Vec<u32> {
 }
 
 /// A NaN is as far away as can be.
-fn distance(a: &[f32], b: &[f32]) -> f32 {
+pub fn distance(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, |most, d| if d.is_nan() { f32::INFINITY } else { most.max(d) })
 }
