@@ -50,6 +50,14 @@ pub struct Pin {
     pub format: Format,
 }
 
+impl Pin {
+    /// One tensor.
+    pub fn exact(name: &str, format: Format) -> Pin {
+        let pattern = Regex::new(&format!("^{}$", regex::escape(name))).expect("a name without its special characters is a pattern");
+        Pin { pattern, format }
+    }
+}
+
 impl std::str::FromStr for Pin {
     type Err = Error;
     fn from_str(s: &str) -> Result<Pin, Error> {

@@ -184,6 +184,9 @@ pub struct EvalArgs {
     /// Also the mean KL divergence from a dense run, and how often both have the same likeliest token
     #[arg(long)]
     pub kl: bool,
+    /// The same against another checkpoint, run as it is: for a quantized one, that which it was made from
+    #[arg(long, value_name = "FOLDER", conflicts_with = "kl")]
+    pub kl_against: Option<PathBuf>,
     /// The report as JSON
     #[arg(long)]
     pub json: bool,
@@ -283,9 +286,12 @@ pub struct CompareArgs {
     pub text: Option<PathBuf>,
     #[command(flatten)]
     pub windows: WindowArgs,
-    /// Uniform affine formats whose bytes every other method gets [default: a3g64,a3g32,a4g64,a4g32 where no --weights is given]
+    /// Uniform affine formats whose bytes every other method gets [default: a3g64,a3g32,a4g64,a4g32 where neither --weights nor --against is given]
     #[arg(long, value_name = "FORMAT", value_delimiter = ',', value_parser = |s: &str| s.parse::<Format>())]
     pub at: Vec<Format>,
+    /// Quantized checkpoints of the same model: each as it is, then this project's plan at its bytes, with the same tensors dense
+    #[arg(long, value_name = "FOLDER")]
+    pub against: Vec<PathBuf>,
     /// Also the table as a Markdown file
     #[arg(long, value_name = "FILE")]
     pub markdown: Option<PathBuf>,

@@ -4,7 +4,7 @@ use super::{
     open, print,
     progress::Progress,
 };
-use ram_run::{Error, Method, Model, Protocol, Report, Request, Tokenizer, hub::Hub, peak_rss, size, wikitext};
+use ram_run::{Checkpoint, Error, Method, Model, Plan, Protocol, Report, Request, Tokenizer, hub::Hub, peak_rss, size, wikitext};
 use sha2::{Digest, Sha256};
 use std::{fmt, path::Path};
 
@@ -16,16 +16,20 @@ pub fn run(args: &Args, a: &EvalArgs) -> Result<(), Error> {
     let mut request = open::request(args)?;
     request.context = Some(args.ctx.unwrap_or(protocol.window).max(protocol.window));
     let plan = open::plan(&checkpoint, &request)?;
-    let reference = if a.kl {
-        let dense = Request { method: Method::Dense, context: request.context, ..Request::default() };
-        let dense = open::plan(&checkpoint, &dense)?;
-        let both = plan.memory.total + dense.memory.total - dense.memory.other;
-        if let Some(have) = plan.memory.budget.filter(|&b| both > b) {
-            return Err(Error::Budget { need: both, have, weights_only: false });
+    let reference = match (&a.kl_against, a.kl) {
+        (Some(folder), _) => {
+            let other = Checkpoint::open(folder)?;
+            same_tokens(&checkpoint, &other, &text)?;
+            Some(reference(args, &other, &plan)?)
         }
-        Some(open::model(args, &checkpoint, &dense)?)
-    } else {
-        None
+        (None, true) if checkpoint.is_quantized() => {
+            let folder = checkpoint.folder().display();
+            return Err(Error::Usage(format!(
+                "--kl: {folder} is quantized itself; --kl-against FOLDER names the dense checkpoint that it was made from"
+            )));
+        }
+        (None, true) => Some(reference(args, &checkpoint, &plan)?),
+        _ => None,
     };
     let model = open::model(args, &checkpoint, &plan)?;
     let report = score(&model, reference.as_ref(), &text, &protocol, a.windows.max_windows)?;
@@ -48,6 +52,25 @@ pub fn run(args: &Args, a: &EvalArgs) -> Result<(), Error> {
         "{:.3} bits per weight, {} weight bytes, plan {}; peak memory {peak}{budget}\n",
         plan.bits_per_weight, plan.weight_bytes, plan.fingerprint
     ))
+}
+
+/// The dense model that a plan's is compared with, where both fit the budget.
+fn reference(args: &Args, checkpoint: &Checkpoint, plan: &Plan) -> Result<Model, Error> {
+    let dense = Request { method: Method::Dense, context: Some(plan.context), ..Request::default() };
+    let dense = open::plan(checkpoint, &dense)?;
+    let both = plan.memory.total + dense.memory.total - dense.memory.other;
+    match plan.memory.budget {
+        Some(have) if both > have => Err(Error::Budget { need: both, have, weights_only: false }),
+        _ => open::model(args, checkpoint, &dense),
+    }
+}
+
+/// Distributions can be compared only where a text is the same tokens to both.
+pub fn same_tokens(a: &Checkpoint, b: &Checkpoint, text: &str) -> Result<(), Error> {
+    let same =
+        a.config().vocab_size == b.config().vocab_size && open::tokenizer(a)?.encode(text, false)? == open::tokenizer(b)?.encode(text, false)?;
+    let [a, b] = [a, b].map(|c| c.folder().display());
+    if same { Ok(()) } else { Err(Error::Usage(format!("{a} and {b} have different tokenizers, so that their distributions cannot be compared"))) }
 }
 
 /// Runs the protocol with progress on stderr.

@@ -5,6 +5,7 @@ mod chat;
 mod cli;
 mod determinism;
 mod examples;
+mod gptq;
 mod hub;
 mod hub_server;
 mod memory;
