@@ -25,6 +25,7 @@ mod allocate;
 mod budget;
 mod checkpoint;
 mod error;
+mod expert_shares;
 mod generate;
 mod header;
 pub mod hub;

@@ -3,6 +3,7 @@ use crate::{
     Checkpoint, Error,
     allocate::{Choice, allocate},
     budget::{self, Limit, Memory},
+    expert_shares::Shares,
     load,
     rd_curve::{self, Point},
     sensitivity,
@@ -259,8 +260,10 @@ pub fn measure(checkpoint: &Checkpoint, request: &Request, done: &(dyn Fn(usize)
     let (mut measured, menu) = prepare(config, specs, &own, tokenizer, request)?;
     let head = sensitivity::head(checkpoint)?;
     let matrices: Vec<&TensorSpec> = specs.iter().filter(|s| s.kind.is_matrix()).collect();
-    measured.curves = rd_curve::curves(checkpoint, &matrices, &menu, request.effort, done)?;
-    measured.price(specs, &|s| sensitivity::of(s, head, config));
+    let (curves, squares) = rd_curve::curves(checkpoint, &matrices, &menu, request.effort, done)?;
+    measured.curves = curves;
+    let shares = Shares::measure(checkpoint, &matrices, &squares)?;
+    measured.price(specs, &|s| sensitivity::of(s, head, &shares, config));
     Ok(measured)
 }
 
@@ -276,7 +279,7 @@ pub fn outline(config: &Config, request: &Request) -> Result<Plan, Error> {
     let (mut measured, menu) = prepare(config, &specs, &|_| Format::BF16, TOKENIZER, request)?;
     let matrices: Vec<&TensorSpec> = specs.iter().filter(|s| s.kind.is_matrix()).collect();
     measured.curves = rd_curve::gaussian(&matrices, &menu, request.effort);
-    measured.price(&specs, &|s| sensitivity::of(s, 1.0, config));
+    measured.price(&specs, &|s| sensitivity::of(s, 1.0, &Shares::default(), config));
     select("unseen".into(), &specs, &measured, request.limit)
 }
 

@@ -33,7 +33,8 @@ pub fn affine_menu() -> Vec<Format> {
     [(2, 32), (3, 64), (4, 32), (4, 64), (4, 128), (8, 64), (8, 128)].into_iter().filter_map(|(b, g)| Format::affine(b, g)).collect()
 }
 
-/// Curves of `specs`, each over its menu, with the encoder's `effort`; matrices in parallel, read by sampled rows.
+/// Curves of `specs`, each over its menu, with the encoder's `effort`, and the mean squares of their weights, where they were
+/// looked at; matrices in parallel, read by sampled rows.
 ///
 /// # Errors
 /// Where the checkpoint cannot be read, or a sampled weight is not finite.
@@ -43,26 +44,27 @@ pub fn curves(
     menus: &[Vec<Format>],
     effort: Effort,
     done: &(dyn Fn(usize) + Sync),
-) -> Result<Vec<Vec<Point>>, Error> {
+) -> Result<(Vec<Vec<Point>>, Vec<Option<f64>>), Error> {
     let each = specs.par_iter().zip(menus).map(|(spec, menu)| {
         let curve = curve(checkpoint, spec, menu, effort);
         done(spec.shape.iter().product());
         curve
     });
-    each.collect()
+    Ok(each.collect::<Result<Vec<_>, _>>()?.into_iter().unzip())
 }
 
-fn curve(checkpoint: &Checkpoint, spec: &TensorSpec, menu: &[Format], effort: Effort) -> Result<Vec<Point>, Error> {
+fn curve(checkpoint: &Checkpoint, spec: &TensorSpec, menu: &[Format], effort: Effort) -> Result<(Vec<Point>, Option<f64>), Error> {
     let (rows, cols) = (spec.shape[0], spec.shape[1]);
     if let [format] = *menu
         && format == checkpoint.own_format(&spec.name)
     {
-        return Ok(vec![Point { format, bytes: format.bytes(rows, cols) as u64, error: 0.0 }]);
+        return Ok((vec![Point { format, bytes: format.bytes(rows, cols) as u64, error: 0.0 }], None));
     }
     let picks = load::sampled_rows(rows, ROWS, RUN);
     let sample = load::read_rows(checkpoint, &spec.name, cols, &picks)?;
     let point = |&format: &Format| Point { format, bytes: format.bytes(rows, cols) as u64, error: relative_error(format, effort, &sample, cols) };
-    Ok(menu.iter().map(point).collect())
+    let square = sample.iter().map(|w| f64::from(*w).powi(2)).sum::<f64>() / sample.len().max(1) as f64;
+    Ok((menu.iter().map(point).collect(), Some(square)))
 }
 
 /// Curves of matrices that nobody has seen: as if their weights were Gaussian, which rotated ones are like. One error per

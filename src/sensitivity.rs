@@ -8,7 +8,7 @@
 //!
 //! The other tensors' u are fractions of the head's, found by noise injection into trained checkpoints of the three
 //! architectures.
-use crate::{Checkpoint, Error, load};
+use crate::{Checkpoint, Error, expert_shares::Shares, load};
 use ram_models::{Config, Kind, TensorSpec};
 
 /// Head rows that u is measured on, evenly spaced.
@@ -18,7 +18,7 @@ const RUN: usize = 64;
 /// u of the head, where the median square of its rows is 1.
 const HEAD: f64 = 0.32;
 /// A kind of weights of one layer, but the first, as a fraction of the head's u, where the tables below say 1.
-const LAYER: f64 = 0.021;
+const LAYER: f64 = 0.017;
 /// The embedding's u as a fraction of the head's.
 const EMBEDDING: f64 = 0.13;
 
@@ -47,10 +47,10 @@ pub fn head(checkpoint: &Checkpoint) -> Result<f64, Error> {
     Ok(HEAD * *median)
 }
 
-/// u of one tensor, given the head's.
-pub fn of(spec: &TensorSpec, head: f64, config: &Config) -> f64 {
+/// u of one tensor, given the head's and the experts' shares of their layers'.
+pub fn of(spec: &TensorSpec, head: f64, shares: &Shares, config: &Config) -> f64 {
     let experts = config.num_experts.max(1) as f64;
-    let share = if spec.expert.is_some() { 1.0 / experts } else { 1.0 };
+    let share = shares.of(spec, config.num_experts);
     let first = spec.layer == Some(0);
     // Every layer reads what the embedding and the first layer say, and what each makes of an error there adds up. With up
     // to 6 layers nothing of that is seen; with 12 the embedding costs 5 times as much, the first layer 6 times.

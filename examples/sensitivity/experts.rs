@@ -1,4 +1,4 @@
-//! Whether what an expert costs follows anything but 1 / E: noise on one expert at a time, beside what the weights say of it.
+//! What an expert costs: noise on one at a time, beside what its weights say of it, and what the planner takes it to cost.
 use crate::{Run, noise::Noisy};
 use ram_kernels::dequantize_row;
 use ram_models::{Kind, TensorSpec, Weights};

@@ -50,19 +50,19 @@ fn main() -> Result<(), Error> {
     let reference = Model::new(&checkpoint, &plan, &loaded)?;
     let run = Run { checkpoint: &checkpoint, plan: &plan, dense: &loaded, reference: &reference, text: &text, windows };
 
-    let mut groups: BTreeMap<(Kind, Option<usize>), (f64, usize)> = BTreeMap::new();
+    let mut groups: BTreeMap<(Kind, Option<usize>), f64> = BTreeMap::new();
     for e in plan.entries.iter().filter(|e| e.spec.kind.is_matrix()) {
-        let group = groups.entry((e.spec.kind, e.spec.layer)).or_default();
-        *group = (group.0 + e.u, group.1 + 1);
+        *groups.entry((e.spec.kind, e.spec.layer)).or_default() += e.u;
     }
+    // Over predicted. Experts keep their shares of it.
     println!("{:<14} {:>5} {:>10} {:>10} {:>7}", "kind", "layer", "measured", "predicted", "ratio");
     let mut measured: BTreeMap<(Kind, Option<usize>), f64> = BTreeMap::new();
-    for (&(kind, layer), &(predicted, matrices)) in &groups {
+    for (&(kind, layer), &predicted) in &groups {
         let squared = if kind == Kind::Head { 0.001 } else { 0.01 };
         let noisy = |s: &TensorSpec| s.kind == kind && s.layer == layer;
         let weights = Noisy { dense: &loaded, noisy: &noisy, squared };
         let u = run.kl(&weights)? / squared;
-        measured.insert((kind, layer), u / matrices as f64);
+        measured.insert((kind, layer), u / predicted);
         let layer = layer.map_or("-".into(), |l| l.to_string());
         println!("{:<14} {layer:>5} {u:>10.5} {predicted:>10.5} {:>7.2}", kind.to_string(), u / predicted);
     }
@@ -72,8 +72,9 @@ fn main() -> Result<(), Error> {
     let mut curves = measure(&checkpoint, &request, &|_| ())?;
     let bits = [3.0, 3.25, 3.5, 3.75, 4.0, 4.25, 4.5, 4.75, 5.0, 5.5, 6.0];
     let limits = bits.map(|b| Limit::Weights((plan.parameters as f64 * b / 8.0) as u64));
+    let priced: BTreeMap<String, f64> = choose(&checkpoint, &curves, Limit::None)?.entries.into_iter().map(|e| (e.spec.name, e.u)).collect();
     let own = limits.iter().map(|&limit| choose(&checkpoint, &curves, limit)).collect::<Result<Vec<Plan>, _>>()?;
-    curves.price(checkpoint.specs(), &|s| measured.get(&(s.kind, s.layer)).copied().unwrap_or(0.0));
+    curves.price(checkpoint.specs(), &|s| measured.get(&(s.kind, s.layer)).map_or(0.0, |ratio| ratio * priced[&s.name]));
     for ((bits, limit), own) in bits.iter().zip(limits).zip(&own) {
         let best = choose(&checkpoint, &curves, limit)?;
         let kl = |plan: &Plan| Run { plan, ..run }.kl(&load(&checkpoint, plan, &|_| ())?);

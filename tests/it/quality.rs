@@ -32,17 +32,15 @@ fn plans_lose_a_fraction_of_what_the_baselines_lose() {
         let table = compare(&shared.join("models").join(model), &text);
         let sizes: Vec<&[Row]> = table.chunks_exact(4).collect();
         assert_eq!((table.len(), sizes.len()), (16, 4), "{model}: {table:?}");
-        // 3.5, 4.0, 4.5 and 5.0 bits per weight. The goals are 1/5, 1/4, 1/4 and 1/3; the last is missed by 3 % on one
-        // checkpoint (1/2.9, standard error 4 %), so that what is held there is a little less.
-        for (rows, share) in sizes.iter().zip([1.0 / 5.0, 1.0 / 4.0, 1.0 / 4.0, 1.0 / 2.5]) {
+        // 3.5, 4.0, 4.5 and 5.0 bits per weight; measured are 1/13 to 1/17, 1/8 to 1/11, 1/10 to 1/15 and 1/5 to 1/20.
+        for (rows, share) in sizes.iter().zip([1.0 / 5.0, 1.0 / 4.0, 1.0 / 4.0, 1.0 / 3.0]) {
             assert_eq!(rows[3].method, "kl");
             let best = rows[..3].iter().map(|r| r.kl).fold(f64::INFINITY, f64::min);
             assert!(rows[3].kl <= share * best, "{model}: {rows:?}");
         }
-        // The goal: at 4.0 bits as good as RAM's method at 5.0. Met on tiny-qwen2-moe; missed by 15 % on tiny-mixtral (0.00297
-        // against 0.00259; with measured sensitivities 0.0025) and by 7 % on tiny-qwen3-moe (0.00247 against 0.00230).
+        // At 4.0 bits better than RAM's method at 5.0: by a factor of 1.6 to 5.6.
         let ram = sizes[3][..3].iter().filter(|r| r.method.starts_with("ram")).map(|r| r.kl).fold(f64::INFINITY, f64::min);
-        assert!(sizes[1][3].kl <= 1.25 * ram, "{model}: {} against {ram}", sizes[1][3].kl);
+        assert!(sizes[1][3].kl < ram, "{model}: {} against {ram}", sizes[1][3].kl);
         // What is expected is what is found, within a factor; and it orders plans that differ by more than a fifth.
         let own: Vec<&Row> = table.iter().filter(|r| r.method == "kl").collect();
         for row in &own {
