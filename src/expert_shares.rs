@@ -6,7 +6,7 @@
 //! are short in all of these, so that P says more than the output's length: shares go with ||r||^2 P^(3/2). Against equal shares
 //! that is 34 to 46 % less KL divergence at 4 bits per weight on two of three checkpoints, 21 % on the third, 15 % on two hardly
 //! trained ones; exponents of 1 and 1/2 give about half of it (docs/quality.md). Where all experts are alike, so are the shares.
-use crate::{Checkpoint, Error, load};
+use crate::{Checkpoint, Error, load, rd_curve::Curve};
 use ram_models::{Kind, TensorSpec};
 use std::collections::BTreeMap;
 
@@ -25,11 +25,11 @@ impl Shares {
     ///
     /// # Errors
     /// Where the checkpoint cannot be read, or a weight is not finite.
-    pub fn measure(checkpoint: &Checkpoint, matrices: &[&TensorSpec], squares: &[Option<f64>]) -> Result<Shares, Error> {
+    pub fn measure(checkpoint: &Checkpoint, matrices: &[&TensorSpec], curves: &[Curve]) -> Result<Shares, Error> {
         let experts = checkpoint.config().num_experts;
         let mut products: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
         let mut rows: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
-        for (spec, square) in matrices.iter().zip(squares) {
+        for (spec, curve) in matrices.iter().zip(curves) {
             let Some(layer) = spec.layer else { continue };
             match (spec.kind, spec.expert) {
                 (Kind::Router, _) => {
@@ -38,7 +38,7 @@ impl Shares {
                     rows.insert(layer, weights.chunks_exact(cols).map(|row| row.iter().map(|w| f64::from(*w).powi(2)).sum()).collect());
                 }
                 // What is not known leaves its layer's sum not a number.
-                (_, Some(expert)) => products.entry(layer).or_insert_with(|| vec![1.0; experts])[expert] *= square.unwrap_or(f64::NAN),
+                (_, Some(expert)) => products.entry(layer).or_insert_with(|| vec![1.0; experts])[expert] *= curve.square.unwrap_or(f64::NAN),
                 _ => {}
             }
         }

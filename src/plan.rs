@@ -260,9 +260,9 @@ pub fn measure(checkpoint: &Checkpoint, request: &Request, done: &(dyn Fn(usize)
     let (mut measured, menu) = prepare(config, specs, &own, tokenizer, request)?;
     let head = sensitivity::head(checkpoint)?;
     let matrices: Vec<&TensorSpec> = specs.iter().filter(|s| s.kind.is_matrix()).collect();
-    let (curves, squares) = rd_curve::curves(checkpoint, &matrices, &menu, request.effort, done)?;
-    measured.curves = curves;
-    let shares = Shares::measure(checkpoint, &matrices, &squares)?;
+    let curves = rd_curve::curves(checkpoint, &matrices, &menu, request.effort, done)?;
+    let shares = Shares::measure(checkpoint, &matrices, &curves)?;
+    measured.curves = curves.into_iter().map(|c| c.points).collect();
     measured.price(specs, &|s| sensitivity::of(s, head, &shares, config));
     Ok(measured)
 }

@@ -33,8 +33,15 @@ pub fn affine_menu() -> Vec<Format> {
     [(2, 32), (3, 64), (4, 32), (4, 64), (4, 128), (8, 64), (8, 128)].into_iter().filter_map(|(b, g)| Format::affine(b, g)).collect()
 }
 
-/// Curves of `specs`, each over its menu, with the encoder's `effort`, and the mean squares of their weights, where they were
-/// looked at; matrices in parallel, read by sampled rows.
+/// What is known of one matrix.
+pub struct Curve {
+    /// Every format of its menu.
+    pub points: Vec<Point>,
+    /// Mean square of its weights, where they were looked at.
+    pub square: Option<f64>,
+}
+
+/// Curves of `specs`, each over its menu, with the encoder's `effort`; matrices in parallel, read by sampled rows.
 ///
 /// # Errors
 /// Where the checkpoint cannot be read, or a sampled weight is not finite.
@@ -44,34 +51,36 @@ pub fn curves(
     menus: &[Vec<Format>],
     effort: Effort,
     done: &(dyn Fn(usize) + Sync),
-) -> Result<(Vec<Vec<Point>>, Vec<Option<f64>>), Error> {
+) -> Result<Vec<Curve>, Error> {
     let each = specs.par_iter().zip(menus).map(|(spec, menu)| {
         let curve = curve(checkpoint, spec, menu, effort);
         done(spec.shape.iter().product());
         curve
     });
-    Ok(each.collect::<Result<Vec<_>, _>>()?.into_iter().unzip())
+    each.collect()
 }
 
-fn curve(checkpoint: &Checkpoint, spec: &TensorSpec, menu: &[Format], effort: Effort) -> Result<(Vec<Point>, Option<f64>), Error> {
+fn curve(checkpoint: &Checkpoint, spec: &TensorSpec, menu: &[Format], effort: Effort) -> Result<Curve, Error> {
     let (rows, cols) = (spec.shape[0], spec.shape[1]);
     if let [format] = *menu
         && format == checkpoint.own_format(&spec.name)
     {
-        return Ok((vec![Point { format, bytes: format.bytes(rows, cols) as u64, error: 0.0 }], None));
+        return Ok(Curve { points: vec![Point { format, bytes: format.bytes(rows, cols) as u64, error: 0.0 }], square: None });
     }
     let picks = load::sampled_rows(rows, ROWS, RUN);
     let sample = load::read_rows(checkpoint, &spec.name, cols, &picks)?;
     let point = |&format: &Format| Point { format, bytes: format.bytes(rows, cols) as u64, error: relative_error(format, effort, &sample, cols) };
     let square = sample.iter().map(|w| f64::from(*w).powi(2)).sum::<f64>() / sample.len().max(1) as f64;
-    Ok((menu.iter().map(point).collect(), Some(square)))
+    Ok(Curve { points: menu.iter().map(point).collect(), square: Some(square) })
 }
 
 /// Curves of matrices that nobody has seen: as if their weights were Gaussian, which rotated ones are like. One error per
 /// format and number of inputs.
 pub fn gaussian(specs: &[&TensorSpec], menus: &[Vec<Format>], effort: Effort) -> Vec<Vec<Point>> {
     let all: BTreeSet<(usize, Format)> = specs.iter().zip(menus).flat_map(|(s, menu)| menu.iter().map(|&f| (s.shape[1], f))).collect();
-    let errors = all.into_par_iter().map(|(cols, format)| ((cols, format), relative_error(format, effort, &normal(ROWS * cols), cols)));
+    let widths: BTreeSet<usize> = specs.iter().map(|s| s.shape[1]).collect();
+    let samples: BTreeMap<usize, Vec<f32>> = widths.into_par_iter().map(|cols| (cols, normal(ROWS * cols))).collect();
+    let errors = all.into_par_iter().map(|(cols, format)| ((cols, format), relative_error(format, effort, &samples[&cols], cols)));
     let errors: BTreeMap<(usize, Format), f64> = errors.collect();
     let point =
         |s: &TensorSpec, format: Format| Point { format, bytes: format.bytes(s.shape[0], s.shape[1]) as u64, error: errors[&(s.shape[1], format)] };

@@ -83,7 +83,7 @@ pub fn of(spec: &TensorSpec, head: f64, shares: &Shares, config: &Config) -> f64
 }
 
 // At the first layer as a fraction of the head's u; between, and at the last, as fractions of LAYER. Measured on three
-// checkpoints of 4 and 6 layers (`examples/sensitivity.rs`), and looked at on a fourth, of 12, trained for minutes. The
+// checkpoints of 4 and 6 layers (`examples/sensitivity`), and looked at on two more, of 8 and 12, trained for minutes. The
 // first layer's outputs are most of what all other layers read (the embedding is a hundred times shorter). A layer's u
 // does not fall with the number of layers, although its part of the residual stream does: what it does wrong, the
 // layers behind it read. In the last layer gate and up cost as much as down, between a third: there the next layers'

@@ -4,10 +4,11 @@ use crate::{
     cli::{json, refused, stdout},
     parity::{LOGIT, checkpoints, dense, distance, logits, references},
 };
-use ram_run::{Checkpoint, Kind, Method, Model, Request, TensorSpec};
+use ram_run::{Checkpoint, Kind, Limit, Method, Model, Request, TensorSpec};
 use safetensors::{Dtype, SafeTensors, serialize_to_file, tensor::TensorView};
 use serde_json::json;
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
 };
@@ -221,4 +222,43 @@ fn kinds_are_told_apart_in_stacked_tensors() {
     let format = |kind| checkpoint.specs().iter().find(|s| s.kind == kind).map(|s| checkpoint.own_format(&s.name).to_string());
     let found = [Kind::Gate, Kind::Up, Kind::Down, Kind::Router].map(|k| format(k).unwrap());
     assert_eq!(found, ["b4g64", "b3g32", "b6g32", "bf16"]);
+}
+
+/// The bundled model with the experts of every layer in one tensor per projection, as MLX and others store them.
+#[test]
+fn experts_stored_together_get_the_same_plan() {
+    let bundled = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny-qwen3-moe");
+    let apart = Checkpoint::open(&bundled).unwrap();
+    let bytes = fs::read(bundled.join("model.safetensors")).unwrap();
+    let stored = SafeTensors::deserialize(&bytes).unwrap();
+    let mut together: BTreeMap<String, (Vec<usize>, Vec<u8>)> = BTreeMap::new();
+    for spec in apart.specs() {
+        let tensor = stored.tensor(&spec.name).unwrap();
+        let name = match spec.expert {
+            Some(e) => spec.name.replace(&format!("experts.{e}."), "switch_mlp."),
+            None => spec.name.clone(),
+        };
+        let (shape, data) = together.entry(name).or_insert_with(|| (spec.shape.clone(), Vec::new()));
+        if spec.expert == Some(0) {
+            shape.insert(0, apart.config().num_experts);
+        }
+        data.extend_from_slice(tensor.data());
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let views = together.iter().map(|(name, (shape, data))| (name, TensorView::new(Dtype::BF16, shape.clone(), data).unwrap()));
+    serialize_to_file(views, None, &folder.path().join("model.safetensors")).unwrap();
+    for name in ["config.json", "tokenizer.json", "tokenizer_config.json"] {
+        fs::copy(bundled.join(name), folder.path().join(name)).unwrap();
+    }
+    let together = Checkpoint::open(folder.path()).unwrap();
+    assert_eq!(together.specs(), apart.specs());
+    for bits in [3, 5] {
+        let parameters: usize = apart.specs().iter().map(|s| s.shape.iter().product::<usize>()).sum();
+        let request = Request { limit: Limit::Weights((parameters * bits / 8) as u64), ..Request::default() };
+        let [a, b] = [&apart, &together].map(|c| ram_run::plan(c, &request, &|_| {}).unwrap());
+        assert_eq!(a.weight_bytes, b.weight_bytes);
+        for (a, b) in a.entries.iter().zip(&b.entries) {
+            assert_eq!((a.format, a.error, a.u), (b.format, b.error, b.u), "{}", a.spec.name);
+        }
+    }
 }
