@@ -4,8 +4,8 @@
 //! length goes with the product P of the three matrices' squared norms; and it counts as often and as much as the router chooses
 //! the expert, for which a longer row r of the router has the larger logits. Experts that are chosen rarely have learned less and
 //! are short in all of these, so that P says more than the output's length: shares go with ||r||^2 P^(3/2). Against equal shares
-//! that is 34 to 46 % less KL divergence at 4 bits per weight on two of three checkpoints, 21 % on the third, 15 % on two hardly
-//! trained ones; exponents of 1 and 1/2 give about half of it (docs/quality.md). Where all experts are alike, so are the shares.
+//! that is half of the KL divergence at 4 bits per weight on two of three checkpoints, 20 % less on the third, 7 and 18 % less on two
+//! hardly trained ones (docs/quality.md has other exponents). Where all experts are alike, so are the shares.
 use crate::{Checkpoint, Error, load, rd_curve::Curve};
 use ram_models::{Kind, TensorSpec};
 use std::collections::BTreeMap;

@@ -24,6 +24,8 @@ pub fn print(run: &Run) -> Result<(), Error> {
         }
         let mean = shares.iter().sum::<f64>() / shares.len() as f64;
         let (least, most) = shares.iter().fold((f64::INFINITY, 0.0f64), |(a, b), s| (a.min(s / mean), b.max(s / mean)));
+        // What is never chosen costs nothing, give or take rounding: a thousandth has a logarithm.
+        shares.iter_mut().for_each(|s| *s = s.max(1e-3 * mean));
         let layer = router.layer.map_or_else(String::new, |l| l.to_string());
         let spread = format!("{least:.2} to {most:.2}");
         println!("{layer:>5} {spread:>24} {:>24.2} {:>24.2}", correlation(&shares, &norms), correlation(&shares, &weights));

@@ -54,8 +54,9 @@ pub fn run(args: &Args, a: &CompareArgs) -> Result<(), Error> {
         table += &row;
         let curve = match plan.method {
             Method::Uniform(_) => "uniform affine",
-            Method::Dense => "calibrated",
-            Method::Kl if request.pins.len() > base.pins.len() => "ram-run, the same dense",
+            Method::Dense if plan.entries.iter().any(|e| e.format.to_string().starts_with(['q', 'p'])) => "GPTQ",
+            Method::Dense => "MLX",
+            Method::Kl if request.pins.len() > base.pins.len() => "ram-run, pinned",
             Method::Kl => "ram-run",
             _ => &name,
         };

@@ -59,8 +59,8 @@ fn plans_without_text_lose_less_than_gptq_with_it() {
             let ((their_bytes, theirs), (bytes, own)) = (pair[0], pair[1]);
             // Not a byte more, and hardly one less.
             assert!(bytes <= their_bytes && bytes as f64 > 0.999 * their_bytes as f64, "{name}: {table}");
-            // Measured: 0.70 to 0.84 of theirs.
-            assert!(own < 0.95 * theirs, "{name}: {own} against {theirs}\n{table}");
+            // Measured: 0.42 to 0.56 of theirs.
+            assert!(own < 0.75 * theirs, "{name}: {own} against {theirs}\n{table}");
         }
     }
 }
