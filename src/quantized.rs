@@ -2,7 +2,7 @@
 //! code by code.
 use crate::{Checkpoint, Error, source::Source};
 use half::{bf16, f16};
-use ram_kernels::{Format, Groups, place};
+use ram_kernels::{Format, Groups, Scheme, place};
 use ram_models::{ConfigError, Gptq, Quantization, TensorSpec};
 use regex::Regex;
 use safetensors::Dtype;
@@ -239,17 +239,12 @@ pub fn read(checkpoint: &Checkpoint, source: Option<&Source>, q: &Quantized, row
             }
         }
     }
-    let infinite = |v: &u16| if q.format == bf16_of(q.format) { !bf16::from_bits(*v).is_finite() } else { !f16::from_bits(*v).is_finite() };
+    let infinite = |v: &u16| if q.format.scheme() == Scheme::AffineBf16 { !bf16::from_bits(*v).is_finite() } else { !f16::from_bits(*v).is_finite() };
     if scales.iter().any(infinite) || q.layout == Layout::Mlx && offsets.iter().any(infinite) {
         return Err(wrong(format!("{}.scales", q.module), "holds a number that is not finite, so the checkpoint is damaged: fetch it again".into()));
     }
     place(q.format, cols, &codes, Groups { scales: &scales, offsets: &offsets }, out);
     Ok(())
-}
-
-/// The same format with bf16 scales, where there is one.
-fn bf16_of(format: Format) -> Format {
-    Format::affine_bf16(format.bits() as u8, format.group() as u16).unwrap_or(format)
 }
 
 /// A bf16 scale as f16, where nothing is lost.

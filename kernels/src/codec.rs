@@ -76,7 +76,7 @@ impl<const BITS: usize> Codec for Affine<BITS> {
 
 /// 32 bytes as 16 words.
 #[inline(always)]
-fn words(bytes: &[u8]) -> [u16; 16] {
+pub fn words(bytes: &[u8]) -> [u16; 16] {
     let mut out = [0; 16];
     for (to, from) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
         *to = u16::from_le_bytes(*from);

@@ -1,5 +1,5 @@
 //! Dense rows times f32 tokens: bf16, f16 and f32 weights, widened in registers, products and sums in f32.
-use crate::{Format, dot::Tiles, isa::Isa};
+use crate::{Format, codec::words, dot::Tiles, isa::Isa};
 
 /// Rows and tokens of a register block: 4 x 4 sums stay in registers on AVX-512, 2 x 2 pairs of them on AVX2.
 const BLOCK: usize = 2;
@@ -18,15 +18,6 @@ pub fn tiles<I: Isa>(isa: I, tiles: Tiles) {
             isa.load(&f)
         }),
     }
-}
-
-#[inline(always)]
-fn words(bytes: &[u8]) -> [u16; 16] {
-    let mut out = [0; 16];
-    for (to, from) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
-        *to = u16::from_le_bytes(*from);
-    }
-    out
 }
 
 #[inline(always)]
