@@ -1,10 +1,12 @@
-//! Inputs of a product, made ready once: rotated and quantized to i8, and laid out as the inner loops read them.
+//! Inputs of products, made ready once: rotated and quantized to i8, with the sums that zero points need.
 use crate::{
-    Format, Scheme,
-    isa::{Isa, Kernel, Level, dispatch},
+    Format, Matrix, Scheme,
+    dot::Product,
+    isa::{Isa, Kernel, dispatch},
     rotate,
+    source::{Reordered, Source},
+    team::Team,
 };
-use rayon::prelude::*;
 
 /// Inputs per activation scale where weights are not rotated: outliers stay in blocks of 32.
 const PLAIN_BLOCK: usize = 32;
@@ -40,142 +42,134 @@ pub const fn input_error(format: Format) -> f64 {
     if format.is_dense() { 0.0 } else { (3.9 / 127.0) * (3.9 / 127.0) / 12.0 }
 }
 
-/// (tokens, cols) inputs of `tokens` with the columns in another order, which is one of little-endian u32.
-pub fn reordered(x: &[f32], cols: usize, tokens: &[u32], order: &[u8]) -> Vec<f32> {
-    let order: Vec<usize> = order.as_chunks().0.iter().map(|b| u32::from_le_bytes(*b) as usize).collect();
-    let mut out = vec![0.0; tokens.len() * cols];
-    for (out, &t) in out.chunks_exact_mut(cols).zip(tokens) {
-        let x = &x[t as usize * cols..][..cols];
-        out.iter_mut().zip(&order).for_each(|(to, &from)| *to = x[from]);
-    }
-    out
-}
+/// Inputs that share an activation scale and a weight scale can be 16, 32, 64 or 128.
+const SPANS: usize = 4;
 
-/// (tokens, padded) inputs in one of the three forms, row by row; `padded` is `cols` up to a multiple of 16, zeros behind.
+/// Tokens' inputs in one of the three forms. A row is `stride` words: inputs (four codes per word, or an f32 each), then
+/// for codes a scale per block (f32), and -64 times the sums of the codes of every 16, 32, 64 and 128 inputs (i32).
+#[derive(Debug, Default)]
 pub struct Rows {
     want: Want,
     padded: usize,
     block: usize,
-    dense: Vec<f32>,
-    codes: Vec<i8>,
-    scales: Vec<f32>,
+    stride: usize,
+    words: Vec<u32>,
+}
+
+/// One token's inputs as codes.
+#[derive(Clone, Copy)]
+pub struct Row<'a> {
+    /// Four steps of four codes each per 16 inputs.
+    pub codes: &'a [[u32; 4]],
+    /// f32 bits, one per block.
+    pub scales: &'a [u32],
+    /// One per span.
+    pub sums: &'a [u32],
 }
 
 impl Rows {
-    /// Prepares (tokens, cols) inputs; rows in parallel.
-    pub fn new(level: Level, want: Want, x: &[f32], cols: usize) -> Rows {
-        let (tokens, padded) = (x.len() / cols, cols.next_multiple_of(16));
-        let block = match want {
-            Want::Rotated => rotate::block(padded),
-            _ => PLAIN_BLOCK,
-        };
-        let mut rows = Rows { want, padded, block, dense: Vec::new(), codes: Vec::new(), scales: Vec::new() };
-        if want == Want::Dense {
-            rows.dense = vec![0.0; tokens * padded];
-            for (to, from) in rows.dense.chunks_exact_mut(padded).zip(x.chunks_exact(cols)) {
-                to[..cols].copy_from_slice(from);
+    /// Makes `tokens` rows of `cols` inputs ready, in parallel; zeros stand behind them up to a multiple of 16.
+    pub fn fill<S: Source>(&mut self, team: &Team, want: Want, tokens: usize, cols: usize, source: impl Fn(usize) -> S + Sync) {
+        let padded = cols.next_multiple_of(16);
+        let block = if want == Want::Rotated { rotate::block(padded) } else { PLAIN_BLOCK };
+        let words = if want == Want::Dense { padded } else { padded / 4 + padded.div_ceil(block) + sums(padded, SPANS) };
+        // An odd number of cache lines: rows whose length is a power of two would all fall into one set of the L1 cache.
+        let stride = (words.div_ceil(16) | 1) * 16;
+        (self.want, self.padded, self.block, self.stride) = (want, padded, block, stride);
+        self.words.resize(tokens * stride, 0);
+        let level = team.level();
+        team.chunks(&mut self.words, stride, |t, words| match want {
+            Want::Dense => dispatch(level, Copy { source: source(t), words: &mut words[..padded] }),
+            _ => {
+                let (codes, rest) = words.split_at_mut(padded / 4);
+                let (scales, sums) = rest.split_at_mut(padded.div_ceil(block));
+                let rotated = want == Want::Rotated;
+                dispatch(level, Quantize { source: source(t), padded, rotated, block, codes: codes.as_chunks_mut().0, scales, sums });
             }
-            return rows;
-        }
-        let blocks = padded.div_ceil(block);
-        rows.codes = vec![0; tokens * padded];
-        rows.scales = vec![0.0; tokens * blocks];
-        let each = x.par_chunks_exact(cols).zip(rows.codes.par_chunks_exact_mut(padded)).zip(rows.scales.par_chunks_exact_mut(blocks));
-        each.with_min_len(8)
-            .for_each(|((x, codes), scales)| dispatch(level, QuantizeRow { x, rotated: want == Want::Rotated, block, codes, scales }));
-        rows
+        });
     }
 
-    /// The rows of `tokens`, laid out for products with `width` tokens side by side.
-    pub fn arrange(&self, level: Level, tokens: &[u32]) -> Arranged {
-        let mut to = Arranged { want: self.want, padded: self.padded, block: self.block, ..Arranged::default() };
-        if self.want == Want::Dense {
-            to.tokens = tokens.len();
-            for &t in tokens {
-                to.dense.extend_from_slice(&self.dense[t as usize * self.padded..][..self.padded]);
-            }
-            return to;
-        }
-        let most = level.tokens();
-        let mut rest = tokens;
-        while !rest.is_empty() {
-            let mut width = most;
-            while width > rest.len() {
-                width /= 2;
-            }
-            self.arrange_group(&rest[..width], &mut to);
-            rest = &rest[width..];
-        }
-        to
+    /// The form they are in.
+    pub fn want(&self) -> Want {
+        self.want
     }
 
-    fn arrange_group(&self, tokens: &[u32], to: &mut Arranged) {
-        let (width, blocks) = (tokens.len(), self.padded.div_ceil(self.block));
-        to.groups.push(Group { first: to.tokens, width, codes: to.codes.len(), scales: to.scales.len(), sums: to.sums.len() });
-        to.tokens += width;
-        let codes: Vec<&[[i8; 4]]> = tokens.iter().map(|&t| self.codes[t as usize * self.padded..][..self.padded].as_chunks().0).collect();
-        for step in 0..self.padded / 4 {
-            to.codes.extend(codes.iter().map(|c| c[step]));
-        }
-        for b in 0..blocks {
-            to.scales.extend(tokens.iter().map(|&t| self.scales[t as usize * blocks + b]));
-        }
-        let at = to.sums.len();
-        to.sums.resize(at + (self.padded / 16 + 1) * width, 0);
-        for (i, c) in codes.iter().enumerate() {
-            let mut sum = 0;
-            for (k, c) in c.chunks_exact(4).enumerate() {
-                sum += c.as_flattened().iter().map(|&v| i32::from(v)).sum::<i32>();
-                to.sums[at + (k + 1) * width + i] = sum;
-            }
+    /// Inputs of a row, up to a multiple of 16.
+    pub fn padded(&self) -> usize {
+        self.padded
+    }
+
+    /// Inputs per scale.
+    pub fn block(&self) -> usize {
+        self.block
+    }
+
+    /// A row of codes, with the sums of every `span` inputs (16, 32, 64 or 128).
+    #[inline(always)]
+    pub fn row(&self, token: u32, span: usize) -> Row<'_> {
+        let words = &self.words[token as usize * self.stride..][..self.stride];
+        let (codes, rest) = words.split_at(self.padded / 4);
+        let (scales, rest) = rest.split_at(self.padded.div_ceil(self.block));
+        let level = span.trailing_zeros() as usize - 4;
+        Row { codes: codes.as_chunks().0, scales, sums: &rest[sums(self.padded, level)..][..self.padded.div_ceil(span)] }
+    }
+
+    /// A row of f32 bits.
+    pub fn floats(&self, token: u32) -> &[[u32; 16]] {
+        self.words[token as usize * self.stride..][..self.padded].as_chunks().0
+    }
+}
+
+/// Sums of the first `spans` spans.
+#[inline(always)]
+fn sums(padded: usize, spans: usize) -> usize {
+    let mut all = 0;
+    for s in 0..spans {
+        all += padded.div_ceil(16 << s);
+    }
+    all
+}
+
+struct Copy<'a, S> {
+    source: S,
+    words: &'a mut [u32],
+}
+
+impl<S: Source> Kernel for Copy<'_, S> {
+    type Out = ();
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let mut values = [0.0; 16];
+        for (i, to) in self.words.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+            isa.store(self.source.vector(isa, i), &mut values);
+            *to = values.map(f32::to_bits);
         }
     }
 }
 
-/// Tokens that a register block serves together, and where their data starts.
-pub struct Group {
-    pub first: usize,
-    pub width: usize,
-    /// In [`Arranged::codes`]: (padded / 4, width) steps of four codes.
-    pub codes: usize,
-    /// In [`Arranged::scales`]: (blocks, width).
-    pub scales: usize,
-    /// In [`Arranged::sums`]: (padded / 16 + 1, width), running sums of the codes after every 16.
-    pub sums: usize,
-}
-
-/// Inputs as the products read them.
-#[derive(Default)]
-pub struct Arranged {
-    pub want: Want,
-    pub tokens: usize,
-    pub padded: usize,
-    pub block: usize,
-    pub dense: Vec<f32>,
-    pub groups: Vec<Group>,
-    pub codes: Vec<[i8; 4]>,
-    pub scales: Vec<f32>,
-    pub sums: Vec<i32>,
-}
-
-struct QuantizeRow<'a> {
-    x: &'a [f32],
+struct Quantize<'a, S> {
+    source: S,
+    padded: usize,
     rotated: bool,
     block: usize,
-    codes: &'a mut [i8],
-    scales: &'a mut [f32],
+    /// Of 16 inputs each.
+    codes: &'a mut [[u32; 4]],
+    scales: &'a mut [u32],
+    sums: &'a mut [u32],
 }
 
-impl Kernel for QuantizeRow<'_> {
+impl<S: Source> Kernel for Quantize<'_, S> {
     type Out = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         let mut values = [[0.0f32; 16]; 8];
-        for ((b, codes), scale) in self.codes.chunks_mut(self.block).enumerate().zip(self.scales) {
-            let from = &self.x[(b * self.block).min(self.x.len())..((b + 1) * self.block).min(self.x.len())];
-            let vectors = &mut values[..codes.len() / 16];
-            vectors.as_flattened_mut().fill(0.0);
-            vectors.as_flattened_mut()[..from.len()].copy_from_slice(from);
+        let (narrow, wide) = self.sums.split_at_mut(self.padded / 16);
+        for ((b, codes), scale) in self.codes.chunks_mut(self.block / 16).enumerate().zip(self.scales) {
+            let first = b * self.block / 16;
+            let vectors = &mut values[..codes.len()];
+            for (i, v) in vectors.iter_mut().enumerate() {
+                isa.store(self.source.vector(isa, first + i), v);
+            }
             if self.rotated {
                 rotate::rotate_block(isa, b * self.block, vectors);
             }
@@ -184,12 +178,93 @@ impl Kernel for QuantizeRow<'_> {
                 most = isa.max(isa.abs(isa.load(v)), most);
             }
             let most = isa.largest(most);
-            *scale = most / 127.0;
+            *scale = (most / 127.0).to_bits();
             let inverse = isa.splat(if most > 0.0 { 127.0 / most } else { 0.0 });
-            let mut rounded = [0i32; 16];
-            for (to, v) in codes.as_chunks_mut::<16>().0.iter_mut().zip(vectors.iter()) {
-                isa.store_i(isa.round(isa.mul(isa.load(v), inverse)), &mut rounded);
-                *to = rounded.map(|c| c as i8);
+            for ((to, v), sum) in codes.iter_mut().zip(vectors.iter()).zip(&mut narrow[first..]) {
+                let rounded = isa.round(isa.mul(isa.load(v), inverse));
+                *to = isa.to_bytes(rounded);
+                *sum = (-64 * isa.sum_i(rounded)) as u32;
+            }
+        }
+        let (mut from, mut to) = (&mut *narrow, wide);
+        for _ in 1..SPANS {
+            let (own, rest) = to.split_at_mut(from.len().div_ceil(2));
+            for (sum, pair) in own.iter_mut().zip(from.chunks(2)) {
+                *sum = pair.iter().fold(0, |a, b| a.wrapping_add(*b));
+            }
+            (from, to) = (own, rest);
+        }
+    }
+}
+
+/// Inputs in every form that some matrix wants.
+#[derive(Debug, Default)]
+pub struct Inputs {
+    forms: [Rows; 3],
+    /// Of matrices that take inputs in an order of their own: only of the tokens that they are multiplied with.
+    ordered: Vec<Ordered>,
+    used: usize,
+    /// 0, 1, 2, ...
+    count: Vec<u32>,
+}
+
+#[derive(Debug, Default)]
+struct Ordered {
+    order: Vec<u8>,
+    tokens: Vec<u32>,
+    rows: Rows,
+}
+
+impl Inputs {
+    /// Makes `tokens` rows of `cols` inputs ready for matrices of as many columns, each given with the tokens that it is
+    /// multiplied with.
+    pub fn fill<'m, S: Source>(
+        &mut self,
+        team: &Team,
+        matrices: impl Iterator<Item = (&'m Matrix, &'m [u32])>,
+        tokens: usize,
+        cols: usize,
+        source: impl Fn(usize) -> S + Sync,
+    ) {
+        let mut ready = [false; 3];
+        self.used = 0;
+        for (m, tokens_of_m) in matrices {
+            let want = if m.order().is_some() { Want::Dense } else { Want::of(m.format()) };
+            if !std::mem::replace(&mut ready[want as usize], true) {
+                self.forms[want as usize].fill(team, want, tokens, cols, &source);
+            }
+            if let Some(order) = m.order() {
+                self.reorder(team, order, tokens_of_m, cols);
+            }
+        }
+    }
+
+    fn reorder(&mut self, team: &Team, order: &[u8], tokens: &[u32], cols: usize) {
+        // q, k and v, or gate and up, mostly have the same.
+        if self.ordered[..self.used].iter().any(|o| o.order == order && o.tokens == tokens) {
+            return;
+        }
+        if self.used == self.ordered.len() {
+            self.ordered.push(Ordered::default());
+        }
+        let (dense, to) = (&self.forms[Want::Dense as usize], &mut self.ordered[self.used]);
+        self.used += 1;
+        (to.order.clear(), to.tokens.clear());
+        to.order.extend_from_slice(order);
+        to.tokens.extend_from_slice(tokens);
+        to.rows.fill(team, Want::Plain, tokens.len(), cols, |i| Reordered { row: dense.floats(tokens[i]).as_flattened(), order });
+        let more = self.count.len()..tokens.len();
+        self.count.extend(more.map(|i| i as u32));
+    }
+
+    /// `matrix` times `tokens`, for which they were made ready.
+    pub fn product<'a>(&'a self, matrix: &'a Matrix, tokens: &'a [u32]) -> Product<'a> {
+        match matrix.order() {
+            None => Product { matrix, rows: &self.forms[Want::of(matrix.format()) as usize], tokens },
+            Some(order) => {
+                let own = self.ordered[..self.used].iter().find(|o| o.order == order && o.tokens == tokens);
+                let rows = &own.expect("inputs were made for this matrix").rows;
+                Product { matrix, rows, tokens: &self.count[..tokens.len()] }
             }
         }
     }

@@ -1,12 +1,18 @@
 //! Causal attention over a cache of keys and values that is laid out so that no sum crosses lanes.
-use crate::isa::{Isa, Kernel, Level, dispatch};
+use crate::{
+    isa::{Isa, Kernel, Level, dispatch},
+    team::{Team, team},
+};
 use half::f16;
-use rayon::prelude::*;
 
 /// Keys per step of the online softmax; fixed, so that a token's result does not depend on how a prompt was cut.
 const CHUNK: usize = 64;
-/// Queries that share each load of a key or a value.
-const QUERIES: usize = 4;
+/// Queries that share each load of a key or a value, at the most.
+const QUERIES: usize = 8;
+/// Tokens of a task where there are many.
+const TOKENS: usize = 8;
+/// Up to this head_dim the sums of a block of queries stay on the stack.
+const MOST_DIM: usize = 256;
 
 /// What the KV cache holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,32 +88,44 @@ impl Attention {
         self.len = self.len.min(len);
     }
 
-    /// Adds the keys and values (tokens, kv_heads, head_dim) of new tokens.
-    fn append(&mut self, k: &[f32], v: &[f32]) {
-        let (heads, d) = (self.kv_heads, self.head_dim);
-        let tokens = k.len() / (heads * d);
-        assert!(self.len + tokens <= self.capacity, "the KV cache is full");
-        let (blocks, wide) = (self.capacity.div_ceil(16), d.next_multiple_of(16));
-        for t in 0..tokens {
-            let at = self.len + t;
-            for h in 0..heads {
-                let (k, v) = (&k[(t * heads + h) * d..][..d], &v[(t * heads + h) * d..][..d]);
-                let key = (h * blocks + at / 16) * d * 16 + at % 16;
-                let value = (h * self.capacity + at) * wide;
-                match (&mut self.keys, &mut self.values) {
-                    (Store::F16(keys), Store::F16(values)) => {
-                        keys[key..].iter_mut().step_by(16).zip(k).for_each(|(to, &k)| *to = half_bits(k));
-                        values[value..].iter_mut().zip(v).for_each(|(to, &v)| *to = half_bits(v));
-                    }
-                    (Store::F32(keys), Store::F32(values)) => {
-                        keys[key..].iter_mut().step_by(16).zip(k).for_each(|(to, &k)| *to = k);
-                        values[value..][..d].copy_from_slice(v);
-                    }
-                    _ => unreachable!("keys and values are made with one element type"),
-                }
-            }
+    /// Adds the keys and values of new tokens, KV heads in parallel.
+    fn append(&mut self, team: &Team, tokens: usize, k: Heads, v: Heads) {
+        let (d, len, capacity) = (self.head_dim, self.len, self.capacity);
+        assert!(len + tokens <= capacity, "the KV cache is full");
+        let (keys_each, values_each) = lengths(1, d, capacity);
+        match (&mut self.keys, &mut self.values) {
+            (Store::F16(keys), Store::F16(values)) => team.chunks2((keys, keys_each), (values, values_each), |h, keys, values| {
+                append(keys, values, len, d, (0..tokens).map(|t| (k.head(t, h, d), v.head(t, h, d))), half_bits);
+            }),
+            (Store::F32(keys), Store::F32(values)) => team.chunks2((keys, keys_each), (values, values_each), |h, keys, values| {
+                append(keys, values, len, d, (0..tokens).map(|t| (k.head(t, h, d), v.head(t, h, d))), |v| v);
+            }),
+            _ => unreachable!("keys and values are made with one element type"),
         }
         self.len += tokens;
+    }
+}
+
+/// Writes the keys and values of one KV head from token `at`.
+fn append<'a, E>(keys: &mut [E], values: &mut [E], at: usize, d: usize, new: impl Iterator<Item = (&'a [f32], &'a [f32])>, store: impl Fn(f32) -> E) {
+    for (at, (k, v)) in (at..).zip(new) {
+        keys[at / 16 * d * 16 + at % 16..].iter_mut().step_by(16).zip(k).for_each(|(to, &k)| *to = store(k));
+        values[at * d.next_multiple_of(16)..].iter_mut().zip(v).for_each(|(to, &v)| *to = store(v));
+    }
+}
+
+/// Heads of every token: token t's start at `t * stride`.
+#[derive(Clone, Copy, Debug)]
+pub struct Heads<'a> {
+    /// All of them.
+    pub data: &'a [f32],
+    /// Numbers from one token's to the next one's.
+    pub stride: usize,
+}
+
+impl<'a> Heads<'a> {
+    fn head(self, token: usize, head: usize, head_dim: usize) -> &'a [f32] {
+        &self.data[token * self.stride + head * head_dim..][..head_dim]
     }
 }
 
@@ -133,58 +151,86 @@ pub fn attention(cache: &mut Attention, q: &[f32], k: &[f32], v: &[f32], heads: 
 
 /// [`attention`] with a given instruction set.
 pub fn attention_at(level: Level, cache: &mut Attention, q: &[f32], k: &[f32], v: &[f32], heads: usize, out: &mut [f32]) {
+    let (own, kv) = (heads * cache.head_dim, cache.kv_heads * cache.head_dim);
+    let tokens = q.len() / own;
+    assert_eq!((q.len(), k.len(), v.len(), out.len()), (tokens * own, tokens * kv, tokens * kv, tokens * own));
+    let [q, k, v] = [(q, own), (k, kv), (v, kv)].map(|(data, stride)| Heads { data, stride });
+    team(level, |team| attend(team, cache, [q, k, v], heads, &mut Vec::new(), out));
+}
+
+/// [`attention`] by a team; `by_head` is memory to work in.
+pub fn attend(team: &Team, cache: &mut Attention, [q, k, v]: [Heads; 3], heads: usize, by_head: &mut Vec<f32>, out: &mut [f32]) {
     let (kv_heads, d) = (cache.kv_heads, cache.head_dim);
-    let tokens = q.len() / (heads * d);
-    assert_eq!((q.len(), out.len()), (tokens * heads * d, tokens * heads * d));
-    assert_eq!((k.len(), v.len(), heads % kv_heads), (tokens * kv_heads * d, tokens * kv_heads * d, 0));
-    let past = cache.len;
-    cache.append(k, v);
-    let (cache, group) = (&*cache, heads / kv_heads);
-    // A task is one token and the queries of one KV head, or, where there are many tokens, four tokens of one KV head.
-    let span = if tokens >= 16 { 4 } else { 1 };
-    let attend = |t: usize, h: usize, n: usize, out: &mut [f32]| {
-        let rows = (0..n * group).map(|i| (&q[((t + i / group) * heads + h * group + i % group) * d..][..d], past + t + i / group + 1));
-        let queries: Vec<(&[f32], usize)> = rows.collect();
-        dispatch(level, Attend { cache, head: h, queries: &queries, out });
+    assert_eq!(heads % kv_heads, 0, "as many query heads for every KV head");
+    let (tokens, past, group) = (out.len() / (heads * d), cache.len, heads / kv_heads);
+    cache.append(team, tokens, k, v);
+    let (cache, level) = (&*cache, team.level());
+    // A task is one KV head with the queries of some tokens: their results lie together, and are put in order after.
+    let span = TOKENS.min(tokens);
+    let each = span * group * d;
+    let spans = tokens.div_ceil(span);
+    let attend = |h: usize, from: usize, out: &mut [f32]| {
+        let n = out.len() / (group * d);
+        let row = |i: usize| (q.head(from + i / group, h * group + i % group, d), past + from + i / group + 1);
+        dispatch(level, Attend { cache, head: h, queries: n * group, row, out });
     };
-    if span == 1 {
-        out.par_chunks_exact_mut(group * d).enumerate().for_each(|(i, out)| attend(i / kv_heads, i % kv_heads, 1, out));
-        return;
+    if tokens == 1 {
+        return team.chunks(out, each, |h, out| attend(h, 0, out));
     }
-    out.par_chunks_mut(span * heads * d).enumerate().for_each_init(Vec::new, |scratch, (i, out)| {
-        let n = out.len() / (heads * d);
-        scratch.resize(n * group * d, 0.0);
-        for h in 0..kv_heads {
-            attend(i * span, h, n, scratch);
-            for (out, from) in out.chunks_exact_mut(heads * d).zip(scratch.chunks_exact(group * d)) {
-                out[h * group * d..][..group * d].copy_from_slice(from);
-            }
+    by_head.resize(spans * kv_heads * each, 0.0);
+    // Late tokens see most: first, so that no thread is left with a long task at the end.
+    team.chunks(by_head, each, |i, out| {
+        let from = (spans - 1 - i / kv_heads) * span;
+        let n = span.min(tokens - from);
+        attend(i % kv_heads, from, &mut out[..n * group * d]);
+    });
+    team.chunks(out, heads * d, |t, out| {
+        let at = (spans - 1 - t / span) * kv_heads * each + t % span * group * d;
+        for (h, out) in out.chunks_exact_mut(group * d).enumerate() {
+            out.copy_from_slice(&by_head[at + h * each..][..group * d]);
         }
     });
 }
 
-/// Queries of one KV head, each with the number of tokens that it sees; `out` is (queries, head_dim).
-struct Attend<'a> {
+/// Queries of one KV head; `row` gives each with the number of tokens that it sees; `out` is (queries, head_dim).
+struct Attend<'a, F> {
     cache: &'a Attention,
     head: usize,
-    queries: &'a [(&'a [f32], usize)],
+    queries: usize,
+    row: F,
     out: &'a mut [f32],
 }
 
-impl Kernel for Attend<'_> {
+impl<'q, F: Fn(usize) -> (&'q [f32], usize)> Kernel for Attend<'_, F> {
     type Out = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let (d, capacity) = (self.cache.head_dim, self.cache.capacity);
-        let wide = d.next_multiple_of(16);
-        let keys = self.head * capacity.next_multiple_of(16) * d..(self.head + 1) * capacity.next_multiple_of(16) * d;
-        let values = self.head * capacity * wide..(self.head + 1) * capacity * wide;
-        for (queries, out) in self.queries.chunks(QUERIES).zip(self.out.chunks_mut(QUERIES * d)) {
-            match (&self.cache.keys, &self.cache.values) {
-                (Store::F16(k), Store::F16(v)) => block::<I, u16>(isa, &k[keys.clone()], &v[values.clone()], d, queries, out),
-                (Store::F32(k), Store::F32(v)) => block::<I, f32>(isa, &k[keys.clone()], &v[values.clone()], d, queries, out),
-                _ => unreachable!("keys and values are made with one element type"),
+        let (keys_each, values_each) = lengths(1, self.cache.head_dim, self.cache.capacity);
+        let (k_at, v_at) = (self.head * keys_each, self.head * values_each);
+        match (&self.cache.keys, &self.cache.values) {
+            (Store::F16(k), Store::F16(v)) => self.all(isa, &k[k_at..][..keys_each], &v[v_at..][..values_each]),
+            (Store::F32(k), Store::F32(v)) => self.all(isa, &k[k_at..][..keys_each], &v[v_at..][..values_each]),
+            _ => unreachable!("keys and values are made with one element type"),
+        }
+    }
+}
+
+impl<'q, F: Fn(usize) -> (&'q [f32], usize)> Attend<'_, F> {
+    #[inline(always)]
+    fn all<I: Isa, E: Element>(self, isa: I, keys: &[E], values: &[E]) {
+        let d = self.cache.head_dim;
+        let mut first = 0;
+        while first < self.queries {
+            let n = QUERIES.min(self.queries - first);
+            let out = &mut self.out[first * d..][..n * d];
+            let row = |i: usize| (self.row)(first + i.min(n - 1));
+            match n {
+                1 => block::<I, E, 1>(isa, keys, values, d, row, out),
+                2 => block::<I, E, 2>(isa, keys, values, d, row, out),
+                3 | 4 => block::<I, E, 4>(isa, keys, values, d, row, out),
+                _ => block::<I, E, 8>(isa, keys, values, d, row, out),
             }
+            first += n;
         }
     }
 }
@@ -207,43 +253,51 @@ impl Element for f32 {
     }
 }
 
-/// Up to four queries through the online softmax (Milakov and Gimelshein 2018): running maximum, sum and output.
+/// N queries through the online softmax (Milakov and Gimelshein 2018): running maximum, sum and output. Queries beyond
+/// those that `out` takes repeat the last one and are not stored.
 #[inline(always)]
-fn block<I: Isa, E: Element>(isa: I, keys: &[E], values: &[E], d: usize, queries: &[(&[f32], usize)], out: &mut [f32]) {
+fn block<'q, I: Isa, E: Element, const N: usize>(
+    isa: I,
+    keys: &[E],
+    values: &[E],
+    d: usize,
+    row: impl Fn(usize) -> (&'q [f32], usize),
+    out: &mut [f32],
+) {
     let wide = d.next_multiple_of(16);
-    // Missing queries repeat the first one and are not stored.
-    let mut q = [queries[0].0; QUERIES];
-    let mut sees = [queries[0].1; QUERIES];
-    for (i, (row, n)) in queries.iter().enumerate() {
-        (q[i], sees[i]) = (row, *n);
-    }
+    let q: [&[f32]; N] = std::array::from_fn(|i| &row(i).0[..d]);
+    let sees: [usize; N] = std::array::from_fn(|i| row(i).1);
     let scale = isa.splat(1.0 / (d as f32).sqrt());
-    let (mut most, mut total) = ([f32::NEG_INFINITY; QUERIES], [0.0f32; QUERIES]);
-    let mut sums = vec![[[0.0f32; 16]; QUERIES]; wide / 16];
+    let (mut most, mut total) = ([f32::NEG_INFINITY; N], [0.0f32; N]);
+    let (mut small, mut large) = ([[[0.0f32; 16]; N]; MOST_DIM / 16], Vec::new());
+    let sums = if wide <= MOST_DIM {
+        &mut small[..wide / 16]
+    } else {
+        large.resize(wide / 16, [[0.0; 16]; N]);
+        &mut large
+    };
     let end = sees.into_iter().max().unwrap_or(0);
     let mut start = 0;
     while start < end {
         let stop = (start + CHUNK).min(end);
-        let mut scores = [[[0.0f32; 16]; CHUNK / 16]; QUERIES];
+        let mut scores = [[[0.0f32; 16]; CHUNK / 16]; N];
         for (b, keys) in keys.chunks_exact(d * 16).skip(start / 16).take((stop - start).div_ceil(16)).enumerate() {
-            let mut dots = [isa.splat(0.0); QUERIES];
-            let [q0, q1, q2, q3] = q;
-            for ((((k, q0), q1), q2), q3) in keys.as_chunks::<16>().0.iter().zip(q0).zip(q1).zip(q2).zip(q3) {
+            let mut dots = [isa.splat(0.0); N];
+            for (j, k) in keys.as_chunks::<16>().0[..d].iter().enumerate() {
                 let k = E::load(isa, k);
-                dots[0] = isa.fma(isa.splat(*q0), k, dots[0]);
-                dots[1] = isa.fma(isa.splat(*q1), k, dots[1]);
-                dots[2] = isa.fma(isa.splat(*q2), k, dots[2]);
-                dots[3] = isa.fma(isa.splat(*q3), k, dots[3]);
+                for i in 0..N {
+                    dots[i] = isa.fma(isa.splat(q[i][j]), k, dots[i]);
+                }
             }
-            for i in 0..QUERIES {
+            for i in 0..N {
                 let seen = sees[i].saturating_sub(start + b * 16).min(16);
                 let mask = ((1u32 << seen) - 1) as u16;
                 isa.store(isa.select(mask, isa.mul(dots[i], scale), isa.splat(f32::NEG_INFINITY)), &mut scores[i][b]);
             }
         }
         let blocks = (stop - start).div_ceil(16);
-        let mut shrink = [1.0f32; QUERIES];
-        for i in 0..QUERIES {
+        let mut shrink = [1.0f32; N];
+        for i in 0..N {
             let mut top = isa.splat(most[i]);
             for s in &scores[i][..blocks] {
                 top = isa.max(isa.load(s), top);
@@ -259,28 +313,24 @@ fn block<I: Isa, E: Element>(isa: I, keys: &[E], values: &[E], d: usize, queries
             }
             total[i] = total[i] * shrink[i] + isa.sum(sum);
         }
+        let values = &values[start * wide..stop * wide];
+        let p: [&[f32]; N] = scores.each_ref().map(|s| &s.as_flattened()[..stop - start]);
         for (j, sums) in sums.iter_mut().enumerate() {
-            let mut acc = [isa.splat(0.0); QUERIES];
-            for i in 0..QUERIES {
-                acc[i] = isa.mul(isa.load(&sums[i]), isa.splat(shrink[i]));
-            }
-            let [p0, p1, p2, p3] = [scores[0].as_flattened(), scores[1].as_flattened(), scores[2].as_flattened(), scores[3].as_flattened()];
-            let rows = values[start * wide..stop * wide].chunks_exact(wide);
-            for ((((row, p0), p1), p2), p3) in rows.zip(p0).zip(p1).zip(p2).zip(p3) {
+            let mut acc: [I::F; N] = std::array::from_fn(|i| isa.mul(isa.load(&sums[i]), isa.splat(shrink[i])));
+            for (t, row) in values.chunks_exact(wide).enumerate() {
                 let v = E::load(isa, &row.as_chunks::<16>().0[j]);
-                acc[0] = isa.fma(isa.splat(*p0), v, acc[0]);
-                acc[1] = isa.fma(isa.splat(*p1), v, acc[1]);
-                acc[2] = isa.fma(isa.splat(*p2), v, acc[2]);
-                acc[3] = isa.fma(isa.splat(*p3), v, acc[3]);
+                for i in 0..N {
+                    acc[i] = isa.fma(isa.splat(p[i][t]), v, acc[i]);
+                }
             }
-            for i in 0..QUERIES {
+            for i in 0..N {
                 isa.store(acc[i], &mut sums[i]);
             }
         }
         start = stop;
     }
     for (i, out) in out.chunks_exact_mut(d).enumerate() {
-        for (out, sums) in out.chunks_mut(16).zip(&sums) {
+        for (out, sums) in out.chunks_mut(16).zip(&*sums) {
             for (out, sum) in out.iter_mut().zip(&sums[i]) {
                 *out = sum / total[i];
             }

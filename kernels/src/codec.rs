@@ -1,75 +1,180 @@
 //! The ways of coding a weight as an unsigned level, and what a group's integer dots stand for.
 use crate::{Scheme, isa::Isa};
 
-/// What decoding remembers from step to step: the u bits of the last three, at bit 1.
+/// What decoding remembers of the steps before.
 pub struct Decoder<I: Isa> {
     table: I::Table,
-    h1: I::B,
-    h2: I::B,
-    h3: I::B,
+    /// The u bits of the last three steps at bit 1, or what [`Decoder::by_bits`] keeps.
+    before: [I::B; 4],
 }
 
 impl<I: Isa> Decoder<I> {
     #[inline(always)]
     pub fn new(isa: I, table: &[u8; 64]) -> Decoder<I> {
-        let zero = isa.splat_b(0);
-        Decoder { table: isa.table(table), h1: zero, h2: zero, h3: zero }
+        Decoder { table: isa.table(table), before: [isa.splat_b(0); 4] }
+    }
+
+    /// Where in the table the levels of a macro-step are: a step's code (from bit 1) with its u bit mixed with those of one
+    /// and three steps before, and that of two steps before as the lowest bit.
+    #[inline(always)]
+    fn indices<const BITS: usize>(&mut self, isa: I, bytes: &[u8]) -> [I::B; 4] {
+        if I::BITS {
+            return self.by_bits::<BITS>(isa, bytes);
+        }
+        let mut out = spread::<I, BITS>(isa, bytes, 1);
+        let (u, own) = (isa.splat_b(2), isa.splat_b((((1u32 << BITS) - 1) << 1) as u8));
+        let [mut h1, mut h2, mut h3, unused] = self.before;
+        for v in &mut out {
+            let code = *v;
+            let mixed = isa.xor3_b(code, h1, h3);
+            *v = isa.and_or_b(mixed, own, isa.shr_b::<1>(h2));
+            (h3, h2, h1) = (h2, h1, isa.and_b(code, u));
+        }
+        self.before = [h1, h2, h3, unused];
+        out
+    }
+
+    /// The same as products with matrices of bits: an index is the sum of what its own byte gives and what the bytes before
+    /// give, all linear.
+    #[inline(always)]
+    fn by_bits<const BITS: usize>(&mut self, isa: I, bytes: &[u8]) -> [I::B; 4] {
+        let mut out = [isa.splat_b(0); 4];
+        if BITS < 4 {
+            // One byte has four steps, with u at bits 0, 2, 4 and 6.
+            let v = whole(isa, bytes);
+            let [p0, p1, p2, unused] = self.before;
+            out[0] = isa.xor_b(isa.bits(v, [0, 1 << 0, 1 << 1, 0, 0, 0, 0, 0]), p0);
+            out[1] = isa.xor_b(isa.bits(v, [0, 1 << 2 | 1 << 0, 1 << 3, 0, 0, 0, 0, 0]), p1);
+            out[2] = isa.xor_b(isa.bits(v, [1 << 0, 1 << 4 | 1 << 2, 1 << 5, 0, 0, 0, 0, 0]), p2);
+            out[3] = isa.bits(v, [1 << 2, 1 << 6 | 1 << 4 | 1 << 0, 1 << 7, 0, 0, 0, 0, 0]);
+            self.before = [
+                isa.bits(v, [1 << 4, 1 << 6 | 1 << 2, 0, 0, 0, 0, 0, 0]),
+                isa.bits(v, [1 << 6, 1 << 4, 0, 0, 0, 0, 0, 0]),
+                isa.bits(v, [0, 1 << 6, 0, 0, 0, 0, 0, 0]),
+                unused,
+            ];
+        } else {
+            // One byte has two steps, with u at bits 0 and 4; the first of them needs the byte before the last, too.
+            for (i, pair) in out.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+                let v = whole(isa, &bytes[64 * i..]);
+                let [even, odd, last, older] = self.before;
+                pair[0] = isa.xor3_b(isa.bits(v, [0, 1 << 0, 1 << 1, 1 << 2, 1 << 3, 0, 0, 0]), even, older);
+                pair[1] = isa.xor_b(isa.bits(v, [0, 1 << 4 | 1 << 0, 1 << 5, 1 << 6, 1 << 7, 0, 0, 0]), odd);
+                self.before = [
+                    isa.bits(v, [1 << 0, 1 << 4, 0, 0, 0, 0, 0, 0]),
+                    isa.bits(v, [1 << 4, 1 << 0, 0, 0, 0, 0, 0, 0]),
+                    isa.bits(v, [0, 1 << 4, 0, 0, 0, 0, 0, 0]),
+                    last,
+                ];
+            }
+        }
+        match BITS {
+            3 => {
+                let high = isa.load_b_twice(bytes[64..].first_chunk().expect("32 bytes"));
+                for (i, out) in out.iter_mut().enumerate() {
+                    *out = isa.xor_b(*out, isa.bits(high, [0, 0, 0, 1 << (2 * i), 0, 0, 0, 0]));
+                }
+            }
+            5 => {
+                let high = isa.load_b_twice(bytes[128..].first_chunk().expect("32 bytes"));
+                for (i, out) in out.iter_mut().enumerate() {
+                    *out = isa.xor_b(*out, isa.bits(high, [0, 0, 0, 0, 0, 1 << (2 * i), 0, 0]));
+                }
+            }
+            6 => {
+                let high = whole(isa, &bytes[128..]);
+                for (i, out) in out.iter_mut().enumerate() {
+                    *out = isa.xor_b(*out, isa.bits(high, [0, 0, 0, 0, 0, 1 << (2 * i), 1 << (2 * i + 1), 0]));
+                }
+            }
+            _ => {}
+        }
+        out
     }
 }
 
 /// A way of coding weights as unsigned levels.
 pub trait Codec {
     const BITS: usize;
+    type Scaling: Scaling;
     /// Levels of the four steps of a macro-step of `32 * BITS` bytes.
     fn levels<I: Isa>(isa: I, decoder: &mut Decoder<I>, codes: &[u8]) -> [I::B; 4];
-    /// Adds dots of levels and inputs to the float sums, by what `scheme` keeps in `group`; `x_sums` are the sums of the same inputs.
-    fn add<I: Isa, const N: usize>(
-        isa: I,
-        scheme: Scheme,
-        group: &[u8],
-        dots: &[I::I; N],
-        x_scales: &[f32; N],
-        x_sums: &[i32; N],
-        sums: &mut [I::F; N],
-    );
+}
+
+/// What integer dots of levels and inputs stand for.
+pub trait Scaling {
+    /// Whether levels are above 127.
+    const WIDE: bool;
+
+    /// What integer sums start with, `sum` being -64 times that of the inputs.
+    fn start<I: Isa>(isa: I, sum: i32) -> I::I;
+
+    /// Adds a group's dots to the tokens' float sums, by what `scheme` keeps in `group`.
+    fn add<I: Isa, const N: usize>(isa: I, scheme: Scheme, group: &[u8], d: Dots<I, N>, to: &mut [I::F; N]);
+
     #[inline(always)]
     fn dot<I: Isa>(isa: I, acc: I::I, levels: I::B, x: I::B) -> I::I {
-        if Self::BITS == 8 { isa.dot_u8(acc, levels, x) } else { isa.dot_u7(acc, levels, x) }
+        if Self::WIDE { isa.dot_u8(acc, levels, x) } else { isa.dot_u7(acc, levels, x) }
     }
+}
+
+/// A group's integer dots with N tokens.
+pub struct Dots<'a, I: Isa, const N: usize> {
+    pub dots: &'a [I::I; N],
+    /// The inputs' scales.
+    pub scales: &'a [f32; N],
+    /// -64 times the sums of the inputs' codes.
+    pub sums: &'a [i32; N],
 }
 
 /// `scale * code + offset`, however a scheme keeps the two.
 pub struct Affine<const BITS: usize>;
+/// The same with codes above 127.
+pub struct AffineScaling<const WIDE: bool>;
 
 impl<const BITS: usize> Codec for Affine<BITS> {
     const BITS: usize = BITS;
+    // 6 bits and less need no wide products.
+    type Scaling = AffineScaling<false>;
     #[inline(always)]
     fn levels<I: Isa>(isa: I, _: &mut Decoder<I>, bytes: &[u8]) -> [I::B; 4] {
-        codes::<I, BITS>(isa, bytes)
+        plain::<I, BITS>(isa, bytes)
+    }
+}
+
+/// [`Affine`] of 8 bits.
+pub struct Affine8;
+
+impl Codec for Affine8 {
+    const BITS: usize = 8;
+    type Scaling = AffineScaling<true>;
+    #[inline(always)]
+    fn levels<I: Isa>(isa: I, _: &mut Decoder<I>, bytes: &[u8]) -> [I::B; 4] {
+        plain::<I, 8>(isa, bytes)
+    }
+}
+
+impl<const W: bool> Scaling for AffineScaling<W> {
+    const WIDE: bool = W;
+    #[inline(always)]
+    fn start<I: Isa>(isa: I, _: i32) -> I::I {
+        isa.splat_i(0)
     }
     #[inline(always)]
-    fn add<I: Isa, const N: usize>(
-        isa: I,
-        scheme: Scheme,
-        group: &[u8],
-        dots: &[I::I; N],
-        x_scales: &[f32; N],
-        x_sums: &[i32; N],
-        sums: &mut [I::F; N],
-    ) {
+    fn add<I: Isa, const N: usize>(isa: I, scheme: Scheme, group: &[u8], d: Dots<I, N>, to: &mut [I::F; N]) {
         let (scale, offset) = match scheme {
             Scheme::AffineBf16 => (isa.load_bf16(&words(group)), isa.load_bf16(&words(&group[32..]))),
             Scheme::Gptq | Scheme::GptqOrdered => {
                 let scale = isa.load_f16(&words(group));
+                let bits = (group.len() - 32) / 2;
                 // Exact: 8 bits of a zero times 11 of a scale.
-                (scale, isa.mul(scale, isa.to_f(isa.load_i(&zeros(BITS, &group[32..]).map(|z| -z)))))
+                (scale, isa.mul(scale, isa.to_f(isa.load_i(&zeros(bits, &group[32..]).map(|z| -z)))))
             }
             _ => (isa.load_f16(&words(group)), isa.load_f16(&words(&group[32..]))),
         };
         for t in 0..N {
-            let x_scale = isa.splat(x_scales[t]);
-            sums[t] = isa.fma(isa.to_f(dots[t]), isa.mul(scale, x_scale), sums[t]);
-            sums[t] = isa.fma(isa.mul(isa.splat(x_sums[t] as f32), x_scale), offset, sums[t]);
+            to[t] = isa.fma(isa.to_f(d.dots[t]), isa.mul(scale, isa.splat(d.scales[t])), to[t]);
+            to[t] = isa.fma(isa.splat(d.sums[t] as f32 * (-1.0 / 64.0) * d.scales[t]), offset, to[t]);
         }
     }
 }
@@ -93,61 +198,105 @@ pub fn zeros(bits: usize, bytes: &[u8]) -> [i32; 16] {
     std::array::from_fn(|i| (whole >> (i * bits)) as i32 & ((1 << bits) - 1))
 }
 
-/// Trellis-coded levels; 7 and 8 bits: plain codes.
+/// Trellis-coded levels of 2 to 6 bits.
 pub struct Trellis<const BITS: usize>;
+/// Plain codes of 7 bits.
+pub struct Plain7;
+/// Plain codes of 8 bits.
+pub struct Plain8;
+/// `scale * (level - 64)`; wide: 128 instead.
+pub struct Centred<const WIDE: bool>;
 
 impl<const BITS: usize> Codec for Trellis<BITS> {
     const BITS: usize = BITS;
+    type Scaling = Centred<false>;
     #[inline(always)]
     fn levels<I: Isa>(isa: I, d: &mut Decoder<I>, bytes: &[u8]) -> [I::B; 4] {
-        let mut out = codes::<I, BITS>(isa, bytes);
-        if BITS >= 7 {
-            return out;
-        }
+        let mut out = d.indices::<BITS>(isa, bytes);
         for v in &mut out {
-            let code = isa.shl_b::<1>(*v);
-            let index = isa.or_b(isa.xor3_b(code, d.h1, d.h3), isa.shr_b::<1>(d.h2));
-            (d.h3, d.h2, d.h1) = (d.h2, d.h1, isa.and_b(code, isa.splat_b(2)));
             *v = match BITS {
-                2 | 3 => isa.look::<16>(d.table, index),
-                4 => isa.look::<32>(d.table, index),
-                5 => isa.look::<64>(d.table, index),
-                _ => index,
+                2 | 3 => isa.look::<16>(d.table, *v),
+                4 => isa.look::<32>(d.table, *v),
+                5 => isa.look::<64>(d.table, *v),
+                _ => *v,
             };
         }
         out
     }
+}
+
+impl Codec for Plain7 {
+    const BITS: usize = 7;
+    type Scaling = Centred<false>;
     #[inline(always)]
-    fn add<I: Isa, const N: usize>(isa: I, _: Scheme, group: &[u8], dots: &[I::I; N], x_scales: &[f32; N], x_sums: &[i32; N], sums: &mut [I::F; N]) {
+    fn levels<I: Isa>(isa: I, _: &mut Decoder<I>, bytes: &[u8]) -> [I::B; 4] {
+        plain::<I, 7>(isa, bytes)
+    }
+}
+
+impl Codec for Plain8 {
+    const BITS: usize = 8;
+    type Scaling = Centred<true>;
+    #[inline(always)]
+    fn levels<I: Isa>(isa: I, _: &mut Decoder<I>, bytes: &[u8]) -> [I::B; 4] {
+        plain::<I, 8>(isa, bytes)
+    }
+}
+
+impl<const W: bool> Scaling for Centred<W> {
+    const WIDE: bool = W;
+    /// Sums start with what the zero point takes off.
+    #[inline(always)]
+    fn start<I: Isa>(isa: I, sum: i32) -> I::I {
+        isa.splat_i(if W { 2 * sum } else { sum })
+    }
+    #[inline(always)]
+    fn add<I: Isa, const N: usize>(isa: I, _: Scheme, group: &[u8], d: Dots<I, N>, to: &mut [I::F; N]) {
         let scales: &[u8; 16] = group.first_chunk().expect("16 scales per group");
         let scale = isa.load_i8(&scales.map(|s| s as i8));
-        let zero = if BITS == 8 { 128.0 } else { 64.0 };
         for t in 0..N {
-            // Exact in f32: both are below 2^24 for blocks of up to 128 inputs.
-            let dot = isa.sub(isa.to_f(dots[t]), isa.splat(zero * x_sums[t] as f32));
-            sums[t] = isa.fma(dot, isa.mul(scale, isa.splat(x_scales[t])), sums[t]);
+            // Exact in f32: dots of up to 128 inputs are below 2^24.
+            to[t] = isa.fma(isa.to_f(d.dots[t]), isa.mul(scale, isa.splat(d.scales[t])), to[t]);
         }
     }
 }
 
-/// Codes of the four steps of a macro-step: its planes of 8, 4, 2 or 1 bits put together, low bits first.
+/// Codes of the four steps of a macro-step, nothing else in their bytes.
 #[inline(always)]
-fn codes<I: Isa, const BITS: usize>(isa: I, bytes: &[u8]) -> [I::B; 4] {
+fn plain<I: Isa, const BITS: usize>(isa: I, bytes: &[u8]) -> [I::B; 4] {
+    let mut codes = spread::<I, BITS>(isa, bytes, 0);
+    if BITS < 8 {
+        for v in &mut codes {
+            *v = isa.and_b(*v, isa.splat_b(((1u32 << BITS) - 1) as u8));
+        }
+    }
+    codes
+}
+
+/// Codes of the four steps of a macro-step at bit `at` of every byte: its planes of 8, 4, 2 or 1 bits put together, low bits
+/// first. What the other bits are is left open.
+#[inline(always)]
+fn spread<I: Isa, const BITS: usize>(isa: I, bytes: &[u8], at: i32) -> [I::B; 4] {
     match BITS {
-        2 => plane2(isa, bytes),
-        3 => join::<I, 2>(isa, plane2(isa, bytes), plane1(isa, &bytes[64..])),
-        4 => plane4(isa, bytes),
-        5 => join::<I, 4>(isa, plane4(isa, bytes), plane1(isa, &bytes[128..])),
-        6 => join::<I, 4>(isa, plane4(isa, bytes), plane2(isa, &bytes[128..])),
-        7 => join::<I, 6>(isa, codes::<I, 6>(isa, bytes), plane1(isa, &bytes[192..])),
+        2 => plane2(isa, bytes, at),
+        3 => join(isa, at, 2, plane2(isa, bytes, at), plane1(isa, &bytes[64..], at + 2)),
+        4 => plane4(isa, bytes, at),
+        5 => join(isa, at, 4, plane4(isa, bytes, at), plane1(isa, &bytes[128..], at + 4)),
+        6 => join(isa, at, 4, plane4(isa, bytes, at), plane2(isa, &bytes[128..], at + 4)),
+        7 => join(isa, at, 6, spread::<I, 6>(isa, bytes, at), plane1(isa, &bytes[192..], at + 6)),
         _ => [whole(isa, bytes), whole(isa, &bytes[64..]), whole(isa, &bytes[128..]), whole(isa, &bytes[192..])],
     }
 }
 
+/// `width` bits from bit `at` of `low`, all others of `high`.
 #[inline(always)]
-fn join<I: Isa, const LOW: u32>(isa: I, low: [I::B; 4], high: [I::B; 4]) -> [I::B; 4] {
-    let one = |i: usize| isa.or_b(low[i], isa.shl_b::<LOW>(high[i]));
-    [one(0), one(1), one(2), one(3)]
+fn join<I: Isa>(isa: I, at: i32, width: u32, low: [I::B; 4], high: [I::B; 4]) -> [I::B; 4] {
+    let mask = isa.splat_b((((1u32 << width) - 1) << at) as u8);
+    let mut out = low;
+    for (out, high) in out.iter_mut().zip(high) {
+        *out = isa.select_b(mask, *out, high);
+    }
+    out
 }
 
 #[inline(always)]
@@ -156,24 +305,23 @@ fn whole<I: Isa>(isa: I, bytes: &[u8]) -> I::B {
 }
 
 #[inline(always)]
-fn plane4<I: Isa>(isa: I, bytes: &[u8]) -> [I::B; 4] {
-    let (a, b, mask) = (whole(isa, bytes), whole(isa, &bytes[64..]), isa.splat_b(15));
-    [isa.and_b(a, mask), isa.and_b(isa.shr_b::<4>(a), mask), isa.and_b(b, mask), isa.and_b(isa.shr_b::<4>(b), mask)]
+fn plane4<I: Isa>(isa: I, bytes: &[u8], at: i32) -> [I::B; 4] {
+    let (a, b) = (whole(isa, bytes), whole(isa, &bytes[64..]));
+    [isa.shift_b(a, at), isa.shift_b(a, at - 4), isa.shift_b(b, at), isa.shift_b(b, at - 4)]
 }
 
 #[inline(always)]
-fn plane2<I: Isa>(isa: I, bytes: &[u8]) -> [I::B; 4] {
-    fields(isa, whole(isa, bytes), 3)
+fn plane2<I: Isa>(isa: I, bytes: &[u8], at: i32) -> [I::B; 4] {
+    fields(isa, whole(isa, bytes), at)
 }
 
 #[inline(always)]
-fn plane1<I: Isa>(isa: I, bytes: &[u8]) -> [I::B; 4] {
-    fields(isa, isa.load_b_twice(bytes.first_chunk().expect("32 bytes")), 1)
+fn plane1<I: Isa>(isa: I, bytes: &[u8], at: i32) -> [I::B; 4] {
+    fields(isa, isa.load_b_twice(bytes.first_chunk().expect("32 bytes")), at)
 }
 
-/// The bits at 0, 2, 4 and 6 of every byte, as many as `mask` has.
+/// The bits at 0, 2, 4 and 6 of every byte, moved to `at`.
 #[inline(always)]
-fn fields<I: Isa>(isa: I, v: I::B, mask: u8) -> [I::B; 4] {
-    let mask = isa.splat_b(mask);
-    [isa.and_b(v, mask), isa.and_b(isa.shr_b::<2>(v), mask), isa.and_b(isa.shr_b::<4>(v), mask), isa.and_b(isa.shr_b::<6>(v), mask)]
+fn fields<I: Isa>(isa: I, v: I::B, at: i32) -> [I::B; 4] {
+    [isa.shift_b(v, at), isa.shift_b(v, at - 2), isa.shift_b(v, at - 4), isa.shift_b(v, at - 6)]
 }

@@ -2,96 +2,135 @@
 //!
 //! A tile is 16 rows; a step is 4 inputs of those rows, 64 weights in one register; four steps make a macro-step, the
 //! unit in which codes are stored. With few tokens each step's levels go straight from the codes into the products;
-//! with many, a panel of levels is decoded once and multiplied with all of them. Integer sums are exact, and every
+//! with many, a tile's levels are decoded once and multiplied with all of them. Integer sums are exact, and every
 //! token's float operations are the same ones in the same order whatever shares its batch.
 use crate::{
-    Format, Scheme,
-    activations::{Arranged, Group, Want},
-    codec::{Affine, Codec, Decoder, Trellis},
+    Format, Matrix, Scheme,
+    activations::{Row, Rows},
+    codec::{Affine, Affine8, AffineScaling, Centred, Codec, Decoder, Dots, Plain7, Plain8, Scaling, Trellis},
     isa::{Isa, Kernel, Level, dispatch},
     levels,
 };
-use std::marker::PhantomData;
+use std::{cell::RefCell, marker::PhantomData};
 
-/// Inputs whose levels are decoded at a time when many tokens share them: 16 rows x 512 = 8 KiB, a quarter of an L1 cache.
-const PANEL: usize = 512;
+/// Bytes ahead of the codes in use that are asked for, into the first cache and into the second. The processor's own look-ahead
+/// ends at each page, and an L1 cache has too few misses in flight for the memory's latency (docs/speed.md).
+const NEAR: usize = 1024;
+const FAR: usize = 8192;
 
-/// Tiles `first_tile..` of a matrix times all tokens of `x`: `y` is (tiles, tokens) of 16 rows each, overwritten.
-pub struct Tiles<'a> {
-    /// How the matrix is stored.
-    pub format: Format,
-    /// The whole packed matrix.
-    pub bytes: &'a [u8],
-    pub rows: usize,
-    pub cols: usize,
-    pub first_tile: usize,
-    pub x: &'a Arranged,
-    pub y: &'a mut [[f32; 16]],
+/// A matrix and the rows of inputs that it is multiplied with.
+#[derive(Clone, Copy)]
+pub struct Product<'a> {
+    /// The matrix.
+    pub matrix: &'a Matrix,
+    /// Inputs of all tokens, in the form that it wants.
+    pub rows: &'a Rows,
+    /// Which rows, in the order of the results.
+    pub tokens: &'a [u32],
 }
 
-impl Tiles<'_> {
-    /// Computes them. Each way of coding is a kernel of its own: as one, they would be a single function of half a million
-    /// instructions per instruction set, which the compiler takes minutes over.
-    pub fn multiply(self, level: Level) {
-        assert_eq!(self.x.want, Want::of(self.format));
-        assert_eq!(self.x.padded, self.cols.next_multiple_of(16));
-        match (self.format.scheme(), self.format.bits()) {
-            (Scheme::Trellis, 2) => self.packed::<Trellis<2>>(level),
-            (Scheme::Trellis, 3) => self.packed::<Trellis<3>>(level),
-            (Scheme::Trellis, 4) => self.packed::<Trellis<4>>(level),
-            (Scheme::Trellis, 5) => self.packed::<Trellis<5>>(level),
-            (Scheme::Trellis, 6) => self.packed::<Trellis<6>>(level),
-            (Scheme::Trellis, 7) => self.packed::<Trellis<7>>(level),
-            (Scheme::Trellis, _) => self.packed::<Trellis<8>>(level),
-            (Scheme::Bf16 | Scheme::F16 | Scheme::F32, _) => dispatch(level, Dense(self)),
-            (_, 2) => self.packed::<Affine<2>>(level),
-            (_, 3) => self.packed::<Affine<3>>(level),
-            (_, 4) => self.packed::<Affine<4>>(level),
-            (_, 5) => self.packed::<Affine<5>>(level),
-            (_, 6) => self.packed::<Affine<6>>(level),
-            (_, _) => self.packed::<Affine<8>>(level),
+/// What happens with a product's results.
+#[derive(Clone, Copy)]
+pub enum Sink<'a> {
+    /// Result i of a tile is written to place i.
+    Write,
+    /// Times weight i, it is added to place `to[i]`.
+    Add { to: &'a [u32], weights: &'a [f32] },
+}
+
+/// Inputs whose levels are decoded at a time when many tokens share them: 16 rows of 4,096 are 64 KiB, which an L2 cache feeds as
+/// fast as they are used; smaller panels cost more in beginning anew than an L1 cache gains (docs/speed.md).
+const PANEL: usize = 4096;
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch { levels: Vec::new(), sums: Vec::new() }) };
+}
+
+struct Scratch {
+    /// Of every 16 inputs, four steps of 16 rows of four.
+    levels: Vec<[[u8; 64]; 4]>,
+    /// Of every token.
+    sums: Vec<[f32; 16]>,
+}
+
+impl Product<'_> {
+    /// Tiles of 16 rows, the last one partly empty.
+    pub fn tiles(&self) -> usize {
+        self.matrix.rows().div_ceil(16)
+    }
+
+    /// Multiplies tiles from `first`, as many as `y`, (tiles, places) of 16 results, has room for.
+    pub fn multiply(&self, level: Level, first: usize, places: usize, sink: Sink, y: &mut [[f32; 16]]) {
+        let (m, format) = (self.matrix, self.matrix.format());
+        if format.is_dense() {
+            return dispatch(level, crate::dense::Dense { product: *self, first, places, sink, y });
         }
-    }
-
-    fn packed<C: Codec>(self, level: Level) {
-        dispatch(level, Packed::<C> { tiles: self, codec: PhantomData });
-    }
-}
-
-struct Dense<'a>(Tiles<'a>);
-
-impl Kernel for Dense<'_> {
-    type Out = ();
-    #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        crate::dense::tiles(isa, self.0);
-    }
-}
-
-struct Packed<'a, C> {
-    tiles: Tiles<'a>,
-    codec: PhantomData<C>,
-}
-
-impl<C: Codec> Kernel for Packed<'_, C> {
-    type Out = ();
-    #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        let Tiles { format, bytes, cols, first_tile, x, y, .. } = self.tiles;
-        let tile_bytes = format.row_bytes(16, cols);
-        let mut panel = [[0u8; 64]; PANEL / 4];
-        for (i, y) in y.chunks_exact_mut(x.tokens).enumerate() {
-            let bytes = &bytes[(first_tile + i) * tile_bytes..][..tile_bytes];
-            let tile = Tile::new(format, bytes, x);
-            match x.groups.as_slice() {
-                [Group { width: 1, .. }] => tile.straight::<I, C, 1>(isa, y),
-                [Group { width: 2, .. }] => tile.straight::<I, C, 2>(isa, y),
-                [Group { width: 4, .. }] => tile.straight::<I, C, 4>(isa, y),
-                [Group { width: 8, .. }] if I::TOKENS == 8 => tile.straight::<I, C, 8>(isa, y),
-                groups => tile.by_panel::<I, C>(isa, groups, &mut panel, y),
+        let tile_bytes = format.row_bytes(16, m.cols());
+        let tiles = Tiles { format, bytes: &m.bytes()[first * tile_bytes..][..y.len() / places * tile_bytes], tile_bytes, x: self.rows };
+        let mut out = Out { tokens: self.tokens, places, sink, y };
+        if self.tokens.len() <= level.tokens() {
+            return by_codec(level, format, Straight { tiles, out });
+        }
+        SCRATCH.with_borrow_mut(|scratch| {
+            for i in 0..tiles.len() {
+                tiles.by_panel(level, i, scratch, &mut out);
             }
+        });
+    }
+}
+
+/// What `f` makes of the levels of a tile's codes: of every 16 inputs, four steps of 16 rows of four.
+pub fn with_levels<R>(level: Level, format: Format, codes: &[u8], f: impl FnOnce(&[[[u8; 64]; 4]]) -> R) -> R {
+    SCRATCH.with_borrow_mut(|scratch| {
+        let n = codes.len() / (32 * format.bits());
+        scratch.levels.resize(scratch.levels.len().max(n), [[0; 64]; 4]);
+        by_codec(level, format, Decode { table: levels::table(format), codes, skip: 0, levels: &mut scratch.levels[..n] });
+        f(&scratch.levels[..n])
+    })
+}
+
+/// A kernel that is generic over the way of coding, too. Each way is compiled on its own: as one, they would be a single
+/// function of half a million instructions per instruction set, which the compiler takes minutes over.
+trait CodecKernel {
+    fn run<I: Isa, C: Codec>(self, isa: I);
+}
+
+fn by_codec(level: Level, format: Format, kernel: impl CodecKernel) {
+    struct With<K, C>(K, PhantomData<C>);
+    impl<K: CodecKernel, C: Codec> Kernel for With<K, C> {
+        type Out = ();
+        #[inline(always)]
+        fn run<I: Isa>(self, isa: I) {
+            self.0.run::<I, C>(isa);
         }
     }
+    fn with<C: Codec>(level: Level, kernel: impl CodecKernel) {
+        dispatch(level, With::<_, C>(kernel, PhantomData));
+    }
+    match (format.scheme(), format.bits()) {
+        (Scheme::Trellis, 2) => with::<Trellis<2>>(level, kernel),
+        (Scheme::Trellis, 3) => with::<Trellis<3>>(level, kernel),
+        (Scheme::Trellis, 4) => with::<Trellis<4>>(level, kernel),
+        (Scheme::Trellis, 5) => with::<Trellis<5>>(level, kernel),
+        (Scheme::Trellis, 6) => with::<Trellis<6>>(level, kernel),
+        (Scheme::Trellis, 7) => with::<Plain7>(level, kernel),
+        (Scheme::Trellis, _) => with::<Plain8>(level, kernel),
+        (_, 2) => with::<Affine<2>>(level, kernel),
+        (_, 3) => with::<Affine<3>>(level, kernel),
+        (_, 4) => with::<Affine<4>>(level, kernel),
+        (_, 5) => with::<Affine<5>>(level, kernel),
+        (_, 6) => with::<Affine<6>>(level, kernel),
+        (_, _) => with::<Affine8>(level, kernel),
+    }
+}
+
+/// Tiles of a packed matrix, and the inputs that they are multiplied with.
+#[derive(Clone, Copy)]
+struct Tiles<'a> {
+    format: Format,
+    bytes: &'a [u8],
+    tile_bytes: usize,
+    x: &'a Rows,
 }
 
 /// One tile's parts.
@@ -99,136 +138,337 @@ struct Tile<'a> {
     row_scales: &'a [u8],
     scales: &'a [u8],
     codes: &'a [u8],
-    table: [u8; 64],
-    scheme: Scheme,
-    group: usize,
-    group_bytes: usize,
-    /// Inputs that share both a weight scale and an activation scale.
-    inner: usize,
-    x: &'a Arranged,
 }
 
-impl<'a> Tile<'a> {
+impl<'a> Tiles<'a> {
     #[inline(always)]
-    fn new(format: Format, bytes: &'a [u8], x: &'a Arranged) -> Tile<'a> {
-        let (row_scales, rest) = bytes.split_at(format.head_bytes());
-        let (scheme, group, group_bytes) = (format.scheme(), format.group(), format.group_bytes());
-        let (scales, codes) = rest.split_at(x.padded.div_ceil(group) * group_bytes);
-        Tile { row_scales, scales, codes, table: levels::table(format), scheme, group, group_bytes, inner: group.min(x.block), x }
+    fn len(&self) -> usize {
+        self.bytes.len() / self.tile_bytes
     }
 
-    /// Few tokens: levels go straight into the products.
     #[inline(always)]
-    fn straight<I: Isa, C: Codec, const N: usize>(&self, isa: I, y: &mut [[f32; 16]]) {
-        let mut sums = [isa.splat(0.0); N];
-        let mut decoder = Decoder::new(isa, &self.table);
-        let mut codes = self.codes.chunks_exact(32 * C::BITS);
-        let mut x = self.x.codes.as_chunks::<N>().0.as_chunks::<4>().0.iter();
-        let mut start = 0;
-        while start < self.x.padded {
-            let end = (start + self.inner).min(self.x.padded);
-            let mut dots = [isa.splat_i(0); N];
-            for (codes, x) in codes.by_ref().zip(x.by_ref()).take((end - start) / 16) {
-                let levels = C::levels(isa, &mut decoder, codes);
-                for s in 0..4 {
+    fn tile(&self, i: usize) -> Tile<'a> {
+        let (row_scales, rest) = self.bytes[i * self.tile_bytes..][..self.tile_bytes].split_at(self.format.head_bytes());
+        let (scales, codes) = rest.split_at(self.x.padded().div_ceil(self.format.group()) * self.format.group_bytes());
+        Tile { row_scales, scales, codes }
+    }
+
+    /// Inputs that share both a weight scale and an activation scale.
+    #[inline(always)]
+    fn span(&self) -> usize {
+        self.format.group().min(self.x.block())
+    }
+
+    /// The inputs of N of `tokens`, from number `first`; beyond the last they repeat it.
+    #[inline(always)]
+    fn inputs<const N: usize>(&self, tokens: &[u32], first: usize) -> [Row<'a>; N] {
+        std::array::from_fn(|t| self.x.row(tokens[(first + t).min(tokens.len() - 1)], self.span()))
+    }
+
+    /// Tile `i` times all tokens, a panel of inputs after the other.
+    fn by_panel(&self, level: Level, i: usize, scratch: &mut Scratch, out: &mut Out) {
+        let (format, steps) = (self.format, self.x.padded() / 16);
+        let (tile, each, table) = (self.tile(i), 32 * format.bits(), levels::table(format));
+        let Scratch { levels, sums } = scratch;
+        levels.resize(levels.len().max(PANEL / 16), [[0; 64]; 4]);
+        sums.clear();
+        sums.resize(out.tokens.len(), [0.0; 16]);
+        for start in (0..steps).step_by(PANEL / 16) {
+            let end = (start + PANEL / 16).min(steps);
+            let levels = &mut levels[..end - start];
+            // A decoder remembers less than a macro-step: beginning one before, it is right where the panel begins.
+            let skip = start.min(1);
+            by_codec(level, format, Decode { table, codes: &tile.codes[(start - skip) * each..end * each], skip, levels });
+            let part = Part { tiles: *self, tile: &tile, start, levels, sums, tokens: out.tokens };
+            // What is decoded already needs no kernel per width.
+            match (format.scheme(), format.bits()) {
+                (Scheme::Trellis, 8) => dispatch(level, Panel::<Centred<true>>(part, PhantomData)),
+                (Scheme::Trellis, _) => dispatch(level, Panel::<Centred<false>>(part, PhantomData)),
+                (_, 8) => dispatch(level, Panel::<AffineScaling<true>>(part, PhantomData)),
+                (_, _) => dispatch(level, Panel::<AffineScaling<false>>(part, PhantomData)),
+            }
+        }
+        dispatch(level, Finish { tile: &tile, i, sums, out });
+    }
+
+    /// Adds one tile times N tokens to their sums, from macro-step `start`, by the levels of each.
+    #[inline(always)]
+    fn times<I: Isa, S: Scaling, const N: usize>(
+        &self,
+        isa: I,
+        tile: &Tile,
+        x: &[Row; N],
+        [start, end]: [usize; 2],
+        mut levels: impl Levels<I>,
+        sums: &mut [I::F; N],
+    ) {
+        let (format, span) = (self.format, self.span());
+        let (per_span, group_bytes) = (span / 16, format.group_bytes());
+        // Counted instead of divided: a division takes as long as a step.
+        let mut block = Counter::new(self.x.block() / span, start / per_span);
+        let mut group = Counter::new(format.group() / span, start / per_span);
+        for span in start / per_span..end.div_ceil(per_span) {
+            let (from, to) = (span * per_span, ((span + 1) * per_span).min(end));
+            let codes: [&[[u32; 4]]; N] = std::array::from_fn(|t| &x[t].codes[from..to]);
+            // With one or two tokens a single sum each would wait for itself.
+            let (mut dots, mut more) = ([isa.splat_i(0); N], [isa.splat_i(0); N]);
+            for t in 0..N {
+                dots[t] = S::start(isa, x[t].sums[span] as i32);
+            }
+            for i in 0..to - from {
+                let levels = levels.step(isa, from + i);
+                for (s, level) in levels.into_iter().enumerate() {
                     for t in 0..N {
-                        dots[t] = C::dot(isa, dots[t], levels[s], isa.splat_b4(x[s][t]));
+                        let sum = if N <= 2 && s % 2 == 1 { &mut more[t] } else { &mut dots[t] };
+                        *sum = S::dot(isa, *sum, level, isa.splat_word(codes[t][i][s]));
                     }
                 }
             }
-            self.add::<I, C, N>(isa, &self.x.groups[0], start, end, &dots, &mut sums);
-            start = end;
-        }
-        self.finish::<I, C, N>(isa, &sums, y);
-    }
-
-    /// Many tokens: levels of `PANEL` inputs are decoded once and multiplied with all of them; partial sums wait in `y`.
-    #[inline(always)]
-    fn by_panel<I: Isa, C: Codec>(&self, isa: I, groups: &[Group], panel: &mut [[u8; 64]; PANEL / 4], y: &mut [[f32; 16]]) {
-        y.fill([0.0; 16]);
-        let mut decoder = Decoder::new(isa, &self.table);
-        for (p, codes) in self.codes.chunks(PANEL / 16 * 32 * C::BITS).enumerate() {
-            let start = p * PANEL;
-            let end = (start + PANEL).min(self.x.padded);
-            for (to, codes) in panel.as_chunks_mut::<4>().0.iter_mut().zip(codes.chunks_exact(32 * C::BITS)) {
-                let levels = C::levels(isa, &mut decoder, codes);
-                for (to, level) in to.iter_mut().zip(levels) {
-                    isa.store_b(level, to);
-                }
-            }
-            let last = end == self.x.padded;
-            for g in groups {
-                let y = &mut y[g.first..g.first + g.width];
-                match g.width {
-                    1 => self.panel_group::<I, C, 1>(isa, g, panel, start, end, last, y),
-                    2 => self.panel_group::<I, C, 2>(isa, g, panel, start, end, last, y),
-                    4 => self.panel_group::<I, C, 4>(isa, g, panel, start, end, last, y),
-                    _ => self.panel_group::<I, C, 8>(isa, g, panel, start, end, last, y),
-                }
-            }
-        }
-    }
-
-    #[inline(always)]
-    #[allow(clippy::too_many_arguments)]
-    fn panel_group<I: Isa, C: Codec, const N: usize>(
-        &self,
-        isa: I,
-        g: &Group,
-        panel: &[[u8; 64]; PANEL / 4],
-        from: usize,
-        to: usize,
-        last: bool,
-        y: &mut [[f32; 16]],
-    ) {
-        let mut sums = [isa.splat(0.0); N];
-        for (sum, y) in sums.iter_mut().zip(y.iter()) {
-            *sum = isa.load(y);
-        }
-        let x = &self.x.codes[g.codes..][..self.x.padded / 4 * N].as_chunks::<N>().0[from / 4..to / 4];
-        let mut start = from;
-        while start < to {
-            let end = (start + self.inner).min(to);
-            let (levels, x) = (&panel[(start - from) / 4..(end - from) / 4], &x[(start - from) / 4..(end - from) / 4]);
-            let mut dots = [isa.splat_i(0); N];
-            for (level, x) in levels.iter().zip(x) {
-                let level = isa.load_b(level);
+            if N <= 2 {
                 for t in 0..N {
-                    dots[t] = C::dot(isa, dots[t], level, isa.splat_b4(x[t]));
+                    dots[t] = isa.add_i(dots[t], more[t]);
                 }
             }
-            self.add::<I, C, N>(isa, g, start, end, &dots, &mut sums);
-            start = end;
-        }
-        if last {
-            self.finish::<I, C, N>(isa, &sums, y);
-        } else {
-            for (sum, y) in sums.into_iter().zip(y) {
-                isa.store(sum, y);
-            }
+            let scales: [f32; N] = std::array::from_fn(|t| f32::from_bits(x[t].scales[block.at]));
+            let input_sums: [i32; N] = std::array::from_fn(|t| x[t].sums[span] as i32);
+            let dots = Dots { dots: &dots, scales: &scales, sums: &input_sums };
+            S::add(isa, format.scheme(), &tile.scales[group.at * group_bytes..][..group_bytes], dots, sums);
+            (block.step(), group.step());
         }
     }
+}
 
-    /// Integer dots of inputs start..end, scaled, onto the float sums.
+impl Tile<'_> {
+    /// Scales of the rows; 1 where the format has none.
     #[inline(always)]
-    fn add<I: Isa, C: Codec, const N: usize>(&self, isa: I, g: &Group, start: usize, end: usize, dots: &[I::I; N], sums: &mut [I::F; N]) {
-        let x_scales: &[f32; N] = self.x.scales[g.scales + start / self.x.block * N..].first_chunk().expect("a scale per block and token");
-        let running = &self.x.sums[g.sums..];
-        let before: &[i32; N] = running[start / 16 * N..].first_chunk().expect("a sum per 16 inputs and token");
-        let after: &[i32; N] = running[end / 16 * N..].first_chunk().expect("a sum per 16 inputs and token");
-        let group = &self.scales[start / self.group * self.group_bytes..][..self.group_bytes];
-        C::add(isa, self.scheme, group, dots, x_scales, &std::array::from_fn(|t| after[t] - before[t]), sums);
-    }
-
-    #[inline(always)]
-    fn finish<I: Isa, C: Codec, const N: usize>(&self, isa: I, sums: &[I::F; N], y: &mut [[f32; 16]]) {
+    fn rows<I: Isa>(&self, isa: I) -> I::F {
         let mut row_scales = [1.0; 16];
         for (to, from) in row_scales.iter_mut().zip(self.row_scales.as_chunks::<4>().0) {
             *to = f32::from_le_bytes(*from);
         }
-        let row_scales = isa.load(&row_scales);
-        for (y, sum) in y.iter_mut().zip(sums) {
-            isa.store(isa.mul(*sum, row_scales), y);
+        isa.load(&row_scales)
+    }
+}
+
+/// Where results go.
+struct Out<'a> {
+    tokens: &'a [u32],
+    places: usize,
+    sink: Sink<'a>,
+    /// (tiles, places).
+    y: &'a mut [[f32; 16]],
+}
+
+impl Out<'_> {
+    /// The result of tile `i` and token number `t`.
+    #[inline(always)]
+    fn put<I: Isa>(&mut self, isa: I, i: usize, t: usize, sum: I::F) {
+        self.sink.put(isa, t, sum, &mut self.y[i * self.places..][..self.places]);
+    }
+}
+
+/// Goes one up every so many steps.
+struct Counter {
+    at: usize,
+    every: usize,
+    left: usize,
+}
+
+impl Counter {
+    #[inline(always)]
+    fn new(every: usize, steps: usize) -> Counter {
+        Counter { at: steps / every, every, left: every - steps % every }
+    }
+    #[inline(always)]
+    fn step(&mut self) {
+        self.left -= 1;
+        if self.left == 0 {
+            (self.at, self.left) = (self.at + 1, self.every);
         }
+    }
+}
+
+impl Sink<'_> {
+    #[inline(always)]
+    pub fn put<I: Isa>(self, isa: I, i: usize, v: I::F, y: &mut [[f32; 16]]) {
+        match self {
+            Sink::Write => isa.store(v, &mut y[i]),
+            Sink::Add { to, weights } => {
+                let y = &mut y[to[i] as usize];
+                isa.store(isa.fma(isa.splat(weights[i]), v, isa.load(y)), y);
+            }
+        }
+    }
+}
+
+/// Levels of macro-steps, one after the other. A trait instead of a closure, because it must be compiled with the features
+/// of the kernel that it is part of, and only functions can be told to be inlined.
+trait Levels<I: Isa> {
+    fn step(&mut self, isa: I, i: usize) -> [I::B; 4];
+}
+
+/// Few tokens: levels go straight into the products.
+struct Straight<'a> {
+    tiles: Tiles<'a>,
+    out: Out<'a>,
+}
+
+impl CodecKernel for Straight<'_> {
+    #[inline(always)]
+    fn run<I: Isa, C: Codec>(self, isa: I) {
+        match self.out.tokens.len() {
+            1 => self.tokens::<I, C, 1>(isa),
+            2 => self.tokens::<I, C, 2>(isa),
+            3 | 4 => self.tokens::<I, C, 4>(isa),
+            _ if I::TOKENS == 8 => self.tokens::<I, C, 8>(isa),
+            _ => unreachable!("as many tokens as a register block serves"),
+        }
+    }
+}
+
+impl Straight<'_> {
+    #[inline(always)]
+    fn tokens<I: Isa, C: Codec, const N: usize>(mut self, isa: I) {
+        let x = self.tiles.inputs::<N>(self.out.tokens, 0);
+        for i in 0..self.tiles.len() {
+            let tile = self.tiles.tile(i);
+            let levels = Decoding::<I, C> { decoder: Decoder::new(isa, levels::table(self.tiles.format)), codes: tile.codes, codec: PhantomData };
+            let mut sums = [isa.splat(0.0); N];
+            self.tiles.times::<I, C::Scaling, N>(isa, &tile, &x, [0, self.tiles.x.padded() / 16], levels, &mut sums);
+            let rows = tile.rows(isa);
+            for (t, sum) in sums.into_iter().enumerate().take(self.out.tokens.len()) {
+                self.out.put(isa, i, t, isa.mul(sum, rows));
+            }
+        }
+    }
+}
+
+/// Levels as they are decoded, which goes on from step to step.
+struct Decoding<'a, I: Isa, C> {
+    decoder: Decoder<I>,
+    codes: &'a [u8],
+    codec: PhantomData<C>,
+}
+
+impl<I: Isa, C: Codec> Levels<I> for Decoding<'_, I, C> {
+    #[inline(always)]
+    fn step(&mut self, isa: I, i: usize) -> [I::B; 4] {
+        let codes = &self.codes[32 * C::BITS * i..][..32 * C::BITS];
+        let mut line = 0;
+        while line < 32 * C::BITS {
+            isa.prefetch(codes.as_ptr().wrapping_add(NEAR + line));
+            isa.prefetch_far(codes.as_ptr().wrapping_add(FAR + line));
+            line += 64;
+        }
+        C::levels(isa, &mut self.decoder, codes)
+    }
+}
+
+/// Levels of a tile's codes, but for the first `skip` macro-steps.
+struct Decode<'a> {
+    table: &'a [u8; 64],
+    codes: &'a [u8],
+    skip: usize,
+    levels: &'a mut [[[u8; 64]; 4]],
+}
+
+impl CodecKernel for Decode<'_> {
+    #[inline(always)]
+    fn run<I: Isa, C: Codec>(self, isa: I) {
+        let mut decoder = Decoder::new(isa, self.table);
+        let (before, codes) = self.codes.split_at(self.skip * 32 * C::BITS);
+        if !before.is_empty() {
+            C::levels(isa, &mut decoder, before);
+        }
+        for (to, codes) in self.levels.iter_mut().zip(codes.chunks_exact(32 * C::BITS)) {
+            isa.prefetch(codes.as_ptr().wrapping_add(NEAR));
+            for (to, levels) in to.iter_mut().zip(C::levels(isa, &mut decoder, codes)) {
+                isa.store_b(levels, to);
+            }
+        }
+    }
+}
+
+/// Many tokens: decoded levels, times as many at once as registers hold sums for.
+struct Panel<'a, S>(Part<'a>, PhantomData<S>);
+
+/// Some inputs of one tile, decoded.
+struct Part<'a> {
+    tiles: Tiles<'a>,
+    tile: &'a Tile<'a>,
+    /// The first macro-step.
+    start: usize,
+    levels: &'a [[[u8; 64]; 4]],
+    sums: &'a mut [[f32; 16]],
+    tokens: &'a [u32],
+}
+
+impl<S: Scaling> Kernel for Panel<'_, S> {
+    type Out = ();
+    #[inline(always)]
+    fn run<I: Isa>(mut self, isa: I) {
+        let mut first = 0;
+        while first < self.0.tokens.len() {
+            first += match self.0.tokens.len() - first {
+                1 => self.tokens::<I, 1>(isa, first),
+                2 => self.tokens::<I, 2>(isa, first),
+                // 5 and 6 are 4 and what is left.
+                7.. if I::TOKENS == 8 => self.tokens::<I, 8>(isa, first),
+                _ => self.tokens::<I, 4>(isa, first),
+            };
+        }
+    }
+}
+
+impl<S: Scaling> Panel<'_, S> {
+    /// N tokens from number `first`, which there are so many of.
+    #[inline(always)]
+    fn tokens<I: Isa, const N: usize>(&mut self, isa: I, first: usize) -> usize {
+        let Part { tiles, tile, start, levels, sums, tokens } = &mut self.0;
+        let x = tiles.inputs::<N>(tokens, first);
+        let sums = &mut sums[first..];
+        let mut all = [isa.splat(0.0); N];
+        for (to, from) in all.iter_mut().zip(&*sums) {
+            *to = isa.load(from);
+        }
+        let end = *start + levels.len();
+        tiles.times::<I, S, N>(isa, tile, &x, [*start, end], Decoded { start: *start, levels }, &mut all);
+        for (from, to) in all.into_iter().zip(sums) {
+            isa.store(from, to);
+        }
+        N
+    }
+}
+
+/// Results of a tile whose sums are complete.
+struct Finish<'a, 'b> {
+    tile: &'a Tile<'a>,
+    i: usize,
+    sums: &'a [[f32; 16]],
+    out: &'a mut Out<'b>,
+}
+
+impl Kernel for Finish<'_, '_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let rows = self.tile.rows(isa);
+        for (t, sum) in self.sums.iter().enumerate() {
+            self.out.put(isa, self.i, t, isa.mul(isa.load(sum), rows));
+        }
+    }
+}
+
+/// Levels that are decoded already, from macro-step `start`.
+struct Decoded<'a> {
+    start: usize,
+    levels: &'a [[[u8; 64]; 4]],
+}
+
+impl<I: Isa> Levels<I> for Decoded<'_> {
+    #[inline(always)]
+    fn step(&mut self, isa: I, i: usize) -> [I::B; 4] {
+        let [a, b, c, d] = &self.levels[i - self.start];
+        [isa.load_b(a), isa.load_b(b), isa.load_b(c), isa.load_b(d)]
     }
 }

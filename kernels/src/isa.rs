@@ -24,6 +24,8 @@ pub trait Isa: Copy + Send + Sync {
     type Table: Copy;
     /// How many tokens one register block of the matrix product serves (a power of two, at most 8).
     const TOKENS: usize;
+    /// Whether [`Isa::bits`] is one instruction.
+    const BITS: bool;
 
     /// All lanes `v`.
     fn splat(self, v: f32) -> Self::F;
@@ -91,6 +93,22 @@ pub trait Isa: Copy + Send + Sync {
     /// The bits as they are.
     fn as_i(self, a: Self::F) -> Self::I;
 
+    /// The lowest bytes of the lanes, in order.
+    #[inline(always)]
+    fn to_bytes(self, a: Self::I) -> [u32; 4] {
+        let mut lanes = [0; 16];
+        self.store_i(a, &mut lanes);
+        let words = lanes.as_chunks::<4>().0;
+        std::array::from_fn(|i| u32::from_le_bytes(words[i].map(|v| v as u8)))
+    }
+    /// Sum of the lanes, wrapping.
+    #[inline(always)]
+    fn sum_i(self, a: Self::I) -> i32 {
+        let mut lanes = [0i32; 16];
+        self.store_i(a, &mut lanes);
+        lanes.into_iter().fold(0, i32::wrapping_add)
+    }
+
     /// 64 bytes.
     fn load_b(self, v: &[u8; 64]) -> Self::B;
     /// 64 bytes.
@@ -99,18 +117,30 @@ pub trait Isa: Copy + Send + Sync {
     fn load_b_twice(self, v: &[u8; 32]) -> Self::B;
     /// 64 times `v`.
     fn splat_b(self, v: u8) -> Self::B;
-    /// Four bytes, 16 times.
-    fn splat_b4(self, v: [i8; 4]) -> Self::B;
+    /// Four bytes (little-endian), 16 times.
+    fn splat_word(self, v: u32) -> Self::B;
     /// `a & b`.
     fn and_b(self, a: Self::B, b: Self::B) -> Self::B;
     /// `a | b`.
     fn or_b(self, a: Self::B, b: Self::B) -> Self::B;
+    /// `a ^ b`.
+    fn xor_b(self, a: Self::B, b: Self::B) -> Self::B;
     /// `a ^ b ^ c`.
     fn xor3_b(self, a: Self::B, b: Self::B, c: Self::B) -> Self::B;
+    /// Bit i of every byte becomes the parity of those of its bits that `rows[i]` has: a product with a matrix of bits.
+    fn bits(self, a: Self::B, rows: [u8; 8]) -> Self::B;
     /// Shift of 16-bit words: bits cross from byte to byte, callers mask.
     fn shr_b<const N: u32>(self, a: Self::B) -> Self::B;
     /// Shift of 16-bit words: bits cross from byte to byte, callers mask.
     fn shl_b<const N: u32>(self, a: Self::B) -> Self::B;
+    /// `(a & mask) | b`.
+    fn and_or_b(self, a: Self::B, mask: Self::B, b: Self::B) -> Self::B;
+    /// Bits of `a` where `mask` has them, else of `b`.
+    fn select_b(self, mask: Self::B, a: Self::B, b: Self::B) -> Self::B;
+    /// Asks for a cache line that is read soon; any address will do.
+    fn prefetch(self, at: *const u8);
+    /// The same for what is read later, into a cache that holds more.
+    fn prefetch_far(self, at: *const u8);
     /// Makes a table ready.
     fn table(self, v: &[u8; 64]) -> Self::Table;
     /// `table[byte]` for bytes below N (16, 32 or 64).
@@ -119,6 +149,27 @@ pub trait Isa: Copy + Send + Sync {
     fn dot_u7(self, acc: Self::I, w: Self::B, x: Self::B) -> Self::I;
     /// The same for any unsigned bytes.
     fn dot_u8(self, acc: Self::I, w: Self::B, x: Self::B) -> Self::I;
+
+    /// Shift of 16-bit words, left where `by` is positive: bits cross from byte to byte, callers mask. `by` is a constant
+    /// after inlining.
+    #[inline(always)]
+    fn shift_b(self, a: Self::B, by: i32) -> Self::B {
+        match by {
+            0 => a,
+            1 => self.shl_b::<1>(a),
+            2 => self.shl_b::<2>(a),
+            3 => self.shl_b::<3>(a),
+            4 => self.shl_b::<4>(a),
+            5 => self.shl_b::<5>(a),
+            6 => self.shl_b::<6>(a),
+            -1 => self.shr_b::<1>(a),
+            -2 => self.shr_b::<2>(a),
+            -3 => self.shr_b::<3>(a),
+            -4 => self.shr_b::<4>(a),
+            -5 => self.shr_b::<5>(a),
+            _ => self.shr_b::<6>(a),
+        }
+    }
 
     /// Sum of the lanes, by halving.
     #[inline(always)]
@@ -163,6 +214,17 @@ pub trait Isa: Copy + Send + Sync {
     }
 }
 
+/// [`Isa::bits`] byte by byte.
+fn bits<I: Isa>(isa: I, a: I::B, rows: [u8; 8]) -> I::B {
+    let mut bytes = [0u8; 64];
+    isa.store_b(a, &mut bytes);
+    for byte in &mut bytes {
+        let parities = rows.iter().enumerate().map(|(i, row)| ((row & *byte).count_ones() as u8 & 1) << i);
+        *byte = parities.sum();
+    }
+    isa.load_b(&bytes)
+}
+
 /// A computation that is generic over the instruction set.
 pub trait Kernel {
     /// What it gives.
@@ -182,7 +244,7 @@ pub enum Level {
     Avx512,
     /// The same with VNNI.
     Avx512Vnni,
-    /// The same with VNNI and VBMI.
+    /// The same with VNNI, VBMI and GFNI.
     Avx512Vbmi,
 }
 
@@ -265,7 +327,7 @@ pub fn dispatch<K: Kernel>(level: Level, kernel: K) -> K::Out {
             unsafe { with_avx512_vnni(kernel, isa) }
         }
         Level::Avx512Vbmi => {
-            let isa = avx512::Avx512::<true, true>::new().expect("AVX-512 VNNI and VBMI");
+            let isa = avx512::Avx512::<true, true>::new().expect("AVX-512 VNNI, VBMI and GFNI");
             // SAFETY: see above.
             unsafe { with_avx512_vbmi(kernel, isa) }
         }
@@ -287,7 +349,7 @@ unsafe fn with_avx512_vnni<K: Kernel>(kernel: K, isa: avx512::Avx512<true, false
     kernel.run(isa)
 }
 
-#[target_feature(enable = "avx512vbmi,avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt")]
+#[target_feature(enable = "gfni,avx512vbmi,avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt")]
 unsafe fn with_avx512_vbmi<K: Kernel>(kernel: K, isa: avx512::Avx512<true, true>) -> K::Out {
     kernel.run(isa)
 }

@@ -71,10 +71,30 @@ pub fn of(format: Format) -> &'static [i8] {
 }
 
 /// The levels of up to 5 bits as the products look them up: plus 64, so that they are unsigned.
-pub fn table(format: Format) -> [u8; 64] {
-    let mut table = [0; 64];
+pub fn table(format: Format) -> &'static [u8; 64] {
+    static TABLES: [[[u8; 64]; 4]; 4] = {
+        let mut tables = [[[0; 64]; 4]; 4];
+        let mut size = 0;
+        while size < 4 {
+            let [two, three, four, five] = &mut tables;
+            unsigned(&TWO[size], &mut two[size]);
+            unsigned(&THREE[size], &mut three[size]);
+            unsigned(&FOUR[size], &mut four[size]);
+            unsigned(&FIVE[size], &mut five[size]);
+            size += 1;
+        }
+        tables
+    };
     if format.scheme() == crate::Scheme::Trellis && format.bits() <= 5 {
-        table.iter_mut().zip(of(format)).for_each(|(to, &level)| *to = (i16::from(level) + 64) as u8);
+        return &TABLES[format.bits() - 2][format.group().ilog2() as usize - 4];
     }
-    table
+    &[0; 64]
+}
+
+const fn unsigned(levels: &[i8], table: &mut [u8; 64]) {
+    let mut i = 0;
+    while i < levels.len() {
+        table[i] = (levels[i] as i16 + 64) as u8;
+        i += 1;
+    }
 }

@@ -14,24 +14,33 @@ mod format;
 mod import;
 pub mod isa;
 mod levels;
-mod linear;
+#[cfg(test)]
+mod oracle;
 mod pack;
 mod plain;
+mod products;
 mod quantize;
+mod residual;
 mod rotate;
 mod search;
+mod source;
+mod team;
 #[cfg(test)]
 mod tests;
 pub mod training;
 mod trellis;
 
-pub use activations::input_error;
+pub use activations::{Inputs, Rows, input_error};
 pub use arena::{ALIGN, Arena, Matrix};
-pub use attention::{Attention, KvElement, attention, attention_at};
+pub use attention::{Attention, Heads, KvElement, attend, attention, attention_at};
+pub use dot::Product;
 pub use effort::Effort;
 pub use embed::embed;
-pub use experts::{Experts, experts, experts_at};
+pub use experts::{Experts, Mixture, Routed, experts, experts_at};
 pub use format::{Format, FormatError, Scheme};
 pub use import::{Groups, place};
-pub use linear::{linear, linear_at};
+pub use products::{Products, linear, linear_at};
 pub use quantize::{dequantize_row, quantize, quantize_at, relative_error};
+pub use residual::{Turn, add_tiles, normed};
+pub use source::{Same, Source, Tiled};
+pub use team::{Team, team};

@@ -6,7 +6,7 @@
 //! up; 1 bit: byte lane mod 32, bit 2 s + lane / 32. Every step's 64 codes come out with one shift and one mask.
 
 /// Widths of the planes of codes of `bits` bits.
-const fn planes(bits: usize) -> &'static [usize] {
+pub(crate) const fn planes(bits: usize) -> &'static [usize] {
     match bits {
         2 => &[2],
         3 => &[2, 1],
@@ -15,16 +15,6 @@ const fn planes(bits: usize) -> &'static [usize] {
         6 => &[4, 2],
         7 => &[4, 2, 1],
         _ => &[8],
-    }
-}
-
-/// Byte and shift of step `s`, lane `lane` in a plane.
-const fn place(width: usize, s: usize, lane: usize) -> (usize, usize) {
-    match width {
-        8 => (64 * s + lane, 0),
-        4 => (64 * (s / 2) + lane, 4 * (s % 2)),
-        2 => (lane, 2 * s),
-        _ => (lane % 32, 2 * s + lane / 32),
     }
 }
 
@@ -49,17 +39,6 @@ pub fn pack(bits: usize, steps: &[[i32; 16]; 4], out: &mut [u8]) {
         }
         (rest, below) = (after, below + width);
     }
-}
-
-/// The code of one input (0 to 15) of one row in a packed macro-step.
-pub fn code(bits: usize, packed: &[u8], input: usize, row: usize) -> u8 {
-    let (mut rest, mut below, mut code) = (packed, 0, 0);
-    for &width in planes(bits) {
-        let (byte, shift) = place(width, input / 4, 4 * row + input % 4);
-        code |= (rest[byte] >> shift & mask(width) as u8) << below;
-        (rest, below) = (&rest[32 * width..], below + width);
-    }
-    code
 }
 
 /// The lowest `width` bits of each of four bytes.

@@ -1,6 +1,8 @@
 //! Rows in, packed bytes out, and a row back.
 use crate::{
-    Effort, Format, Scheme, affine, codec, import,
+    Effort, Format, Scheme, affine, codec,
+    dot::with_levels,
+    import,
     isa::{Isa, Kernel, Level, dispatch},
     levels, pack, plain, rotate,
     search::Search,
@@ -146,38 +148,31 @@ fn packed_row(format: Format, cols: usize, tile: &[u8], row: usize, out: &mut [f
     let (padded, bits, group) = (cols.next_multiple_of(16), format.bits(), format.group());
     let (head, rest) = tile.split_at(format.head_bytes());
     let (scales, codes) = rest.split_at(padded.div_ceil(group) * format.group_bytes());
-    let code = |j: usize| pack::code(bits, &codes[j / 16 * 32 * bits..][..32 * bits], j % 16, row);
     let word = |at: usize| u16::from_le_bytes([scales[at], scales[at + 1]]);
-    if format.scheme() != Scheme::Trellis {
-        for (j, to) in out.iter_mut().enumerate() {
-            let at = j / group * format.group_bytes();
-            let (scale, code) = (word(at + 2 * row), f32::from(code(j)));
-            *to = match format.scheme() {
-                Scheme::Affine => f16::from_bits(scale).to_f32() * code + f16::from_bits(word(at + 32 + 2 * row)).to_f32(),
-                Scheme::AffineBf16 => bf16::from_bits(scale).to_f32() * code + bf16::from_bits(word(at + 32 + 2 * row)).to_f32(),
-                _ => f16::from_bits(scale).to_f32() * (code - codec::zeros(bits, &scales[at + 32..])[row] as f32),
-            };
+    with_levels(Level::active(), format, codes, |levels| {
+        // Four steps of 16 rows of four inputs.
+        let row_levels = levels.as_flattened().iter().flat_map(|step| &step[4 * row..4 * row + 4]).map(|&l| f32::from(l));
+        if format.scheme() != Scheme::Trellis {
+            for (j, (to, code)) in out.iter_mut().zip(row_levels).enumerate() {
+                let at = j / group * format.group_bytes();
+                let scale = word(at + 2 * row);
+                *to = match format.scheme() {
+                    Scheme::Affine => f16::from_bits(scale).to_f32() * code + f16::from_bits(word(at + 32 + 2 * row)).to_f32(),
+                    Scheme::AffineBf16 => bf16::from_bits(scale).to_f32() * code + bf16::from_bits(word(at + 32 + 2 * row)).to_f32(),
+                    _ => f16::from_bits(scale).to_f32() * (code - codec::zeros(bits, &scales[at + 32..])[row] as f32),
+                };
+            }
+            return;
         }
-        return;
-    }
-    let row_scale = f32::from_le_bytes([head[4 * row], head[4 * row + 1], head[4 * row + 2], head[4 * row + 3]]);
-    let levels = levels::of(format);
-    let mut history = [[0usize; 3]; 4];
-    let mut w = vec![[0.0f32; 16]; padded / 16];
-    for (j, w) in w.as_flattened_mut().iter_mut().enumerate() {
-        let code = usize::from(code(j));
-        let level = if bits >= 7 {
-            code as f32 - (1 << (bits - 1)) as f32
-        } else {
-            let h = &mut history[j % 4];
-            let index = 4 * (code >> 1) + 2 * ((code & 1) ^ h[0] ^ h[2]) + h[1];
-            *h = [code & 1, h[0], h[1]];
-            f32::from(levels[index])
-        };
-        *w = row_scale * f32::from(scales[16 * (j / group) + row] as i8) * level;
-    }
-    dispatch(Level::active(), Back { w: &mut w });
-    out.copy_from_slice(&w.as_flattened()[..cols]);
+        let row_scale = f32::from_le_bytes([head[4 * row], head[4 * row + 1], head[4 * row + 2], head[4 * row + 3]]);
+        let zero = if bits == 8 { 128.0 } else { 64.0 };
+        let mut w = vec![[0.0f32; 16]; padded / 16];
+        for (j, (w, level)) in w.as_flattened_mut().iter_mut().zip(row_levels).enumerate() {
+            *w = row_scale * f32::from(scales[16 * (j / group) + row] as i8) * (level - zero);
+        }
+        dispatch(Level::active(), Back { w: &mut w });
+        out.copy_from_slice(&w.as_flattened()[..cols]);
+    });
 }
 
 struct Back<'a> {

@@ -31,6 +31,12 @@ pub const fn block(padded: usize) -> usize {
     }
 }
 
+/// The sign of an input.
+#[cfg(test)]
+pub fn sign(input: usize) -> f64 {
+    f64::from(SIGNS[input / 16 % 8][input % 16])
+}
+
 /// Bits set where the lane number has bit N.
 const fn lanes(n: usize) -> u16 {
     let (mut mask, mut i) = (0, 0);

@@ -1,5 +1,5 @@
 //! Keys and values of every layer, for the tokens of one sequence so far.
-use crate::{Config, KvElement};
+use crate::{Config, KvElement, forward::Scratch};
 use ram_kernels::Attention;
 
 /// The keys and values of one sequence.
@@ -8,13 +8,14 @@ pub struct KvCache {
     pub(crate) layers: Vec<Attention>,
     len: usize,
     capacity: usize,
+    pub(crate) scratch: Scratch,
 }
 
 impl KvCache {
     /// Room for `capacity` tokens.
     pub fn new(config: &Config, capacity: usize, element: KvElement) -> KvCache {
         let layer = || Attention::new(config.num_key_value_heads, config.head_dim, capacity, element);
-        KvCache { layers: (0..config.num_hidden_layers).map(|_| layer()).collect(), len: 0, capacity }
+        KvCache { layers: (0..config.num_hidden_layers).map(|_| layer()).collect(), len: 0, capacity, scratch: Scratch::default() }
     }
 
     /// Bytes that [`KvCache::new`] takes.

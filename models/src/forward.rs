@@ -1,8 +1,13 @@
 //! The one forward pass: embedding, layers, final norm, head.
-use crate::{Config, KvCache, KvElement, TensorSpec, ops, ops::Linear, router::route, spec::LayerSpecs};
+//!
+//! The residual stream is one buffer that layers add to; what a layer needs in between is in [`Scratch`], which the cache of a
+//! sequence keeps, so that decoding allocates next to nothing. Candle's tensors are what goes in and out.
+use crate::{Config, KvCache, KvElement, TensorSpec, ops::Linear, router::route, spec::LayerSpecs};
 use candle_core::{Device, Result, Tensor, bail};
-use candle_nn::{ops::rms_norm, rotary_emb::rope_thd};
-use ram_kernels::{Attention, Experts, Matrix};
+use candle_nn::ops::rms_norm;
+use ram_kernels::{
+    Attention, Experts, Heads, Inputs, Matrix, Mixture, Product, Products, Routed, Same, Team, Turn, add_tiles, attend, isa::Level, normed, team,
+};
 
 /// Where a model's tensors come from.
 pub trait Weights {
@@ -30,19 +35,21 @@ pub struct Transformer {
     layers: Vec<Layer>,
     norm: Tensor,
     /// The embedding again where they are tied.
-    head: Linear<1>,
+    head: Linear,
+    /// Of the rotary positions, per pair.
+    frequencies: Vec<f32>,
 }
 
 /// Names as in [`LayerSpecs`].
 #[derive(Debug)]
 struct Layer {
-    input_norm: Tensor,
-    qkv: Linear<3>,
-    qkv_bias: Option<[Tensor; 3]>,
-    qk_norm: Option<[Tensor; 2]>,
-    output: Linear<1>,
-    output_bias: Option<Tensor>,
-    post_norm: Tensor,
+    input_norm: Vec<f32>,
+    qkv: [Matrix; 3],
+    qkv_bias: Option<[Vec<f32>; 3]>,
+    qk_norm: Option<[Vec<f32>; 2]>,
+    output: Matrix,
+    output_bias: Option<Vec<f32>>,
+    post_norm: Vec<f32>,
     mlp: Mlp,
 }
 
@@ -51,10 +58,34 @@ enum Mlp {
     /// One expert that every token takes.
     Dense(Experts),
     Sparse {
-        router: Linear<1>,
+        /// That of the experts, and that of the shared one where there is one.
+        routers: Vec<Matrix>,
         experts: Experts,
-        shared: Option<(Linear<1>, Experts)>,
+        shared: Option<Experts>,
     },
+}
+
+/// What a forward pass works in.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    /// 0, 1, 2, ...
+    tokens: Vec<u32>,
+    /// The residual stream, (tokens, hidden_size).
+    hidden: Vec<f32>,
+    /// Cosines and sines, (tokens, 2, head_dim / 2).
+    angles: Vec<f32>,
+    inputs: Inputs,
+    products: Products,
+    /// (tokens, q and k and v).
+    qkv: Vec<f32>,
+    by_head: Vec<f32>,
+    /// (tokens, heads, head_dim).
+    attended: Vec<f32>,
+    /// (tokens, num_experts), and the shared expert's.
+    logits: Vec<f32>,
+    routes: Vec<(u32, f32)>,
+    shared_routes: Vec<(u32, f32)>,
+    mixture: Mixture,
 }
 
 impl Transformer {
@@ -72,7 +103,11 @@ impl Transformer {
         let layers = (0..config.num_hidden_layers).map(|l| from.layer(config.layer(l))).collect::<std::result::Result<_, _>>()?;
         let norm = from.vector(&ends.norm)?;
         let head = ends.head.map(|spec| from.matrix(&spec)).transpose()?.unwrap_or_else(|| embedding.clone());
-        Ok(Transformer { config, embedding, layers, norm, head: Linear([head]) })
+        let norm = Tensor::from_vec(norm, config.hidden_size, &Device::Cpu)?;
+        let half = config.head_dim / 2;
+        // Frequencies and angles are rounded to f32, because the models were trained with that: at position 2,048 it is 1e-4 of a turn.
+        let frequencies = (0..half).map(|i| config.rope_theta.powf(-(i as f64) / half as f64) as f32).collect();
+        Ok(Transformer { config, embedding, layers, norm, head: Linear(head), frequencies })
     }
 
     /// What the model is.
@@ -101,13 +136,22 @@ impl Transformer {
         if let Some(token) = tokens.iter().find(|t| **t as usize >= vocab_size) {
             bail!("token {token} is not in the vocabulary of {vocab_size}");
         }
-        let rotary = rotary(&self.config, start, tokens.len())?;
-        let mut hidden = ops::embed(&self.embedding, tokens)?;
-        for (layer, cache) in self.layers.iter().zip(&mut cache.layers) {
-            hidden = layer.attention(&self.config, hidden, &rotary, cache)?;
-            hidden = layer.mlp(&self.config, hidden)?;
-        }
-        cache.advance(tokens.len());
+        let (hidden_size, n) = (self.config.hidden_size, tokens.len());
+        let s = &mut cache.scratch;
+        s.hidden.resize(n * hidden_size, 0.0);
+        ram_kernels::embed(&self.embedding, tokens, &mut s.hidden);
+        s.tokens.clear();
+        s.tokens.extend(0..n as u32);
+        s.angles.resize(n * self.config.head_dim, 0.0);
+        team(Level::active(), |team| {
+            team.chunks(&mut s.angles, self.config.head_dim, |t, angles| angles_at(start + t, &self.frequencies, angles));
+            for (layer, cache) in self.layers.iter().zip(&mut cache.layers) {
+                layer.attention(team, &self.config, s, cache);
+                layer.mlp(team, &self.config, s);
+            }
+        });
+        let hidden = Tensor::from_slice(&s.hidden, (n, hidden_size), &Device::Cpu)?;
+        cache.advance(n);
         rms_norm(&hidden, &self.norm, rms_norm_eps as f32)
     }
 
@@ -116,104 +160,117 @@ impl Transformer {
     /// # Errors
     /// Where the shape is another.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        let [logits] = self.head.forward(hidden)?;
-        Ok(logits)
+        hidden.apply_op1_no_bwd(&self.head)
     }
 
     /// An upper bound of the bytes that one [`Transformer::forward`] of `tokens` tokens holds at its peak, besides weights and cache.
     /// Logits are not in it: n rows of them take `8 n vocab_size` bytes while they are computed, half of that after.
     pub fn scratch_bytes(config: &Config, tokens: usize) -> usize {
-        // A product's inputs are copied twice at most (made ready, then laid out in a buffer that may be twice too long), and its
-        // outputs are there twice (in tiles of 16 rows, then in order); all in f32 at most.
-        const READY: usize = 12;
-        const PRODUCT: usize = 8;
+        // Inputs in all three forms at most, once more where act-order wants them; f32 products, in tiles.
+        const READY: usize = 10;
+        const PRODUCT: usize = 4;
         let (hidden, q, kv) = (config.hidden_size, config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim);
-        // q, k, v as they come, with bias, normed and with positions: at most three of these at a time.
-        let attention = 3 * 4 * (q + 2 * kv) + 4 * q + (READY + PRODUCT) * (hidden + q + 2 * kv);
-        let mlp = |per_token: usize, width: usize| {
-            let middle = (4 + 4 + READY) * width.next_multiple_of(16);
-            per_token * (READY * hidden + middle) + (READY + PRODUCT) * hidden + PRODUCT * config.num_experts
-        };
-        let routed = mlp(config.num_experts_per_tok, config.moe_intermediate_size);
+        // Shared by all steps, as large as the largest needs: q, k and v, the output, the routers.
+        let inputs = READY * hidden.max(q);
+        let products = PRODUCT * hidden.max(q + 2 * kv).max(config.num_experts + 1);
+        // q, k and v in order, attention by head and in order.
+        let attention = 4 * (q + 2 * kv) + 2 * 4 * q;
+        let mlp = |per_token: usize, width: usize| per_token * (2 * PRODUCT + READY) * width.next_multiple_of(16);
         let dense = mlp(1, config.intermediate_size.max(config.shared_expert_intermediate_size.unwrap_or(0)));
-        // The residual stream before and after, its norm, and the rotary tables.
-        let stream = 4 * 4 * hidden + 4 * config.head_dim;
-        // A constant for the scratch of the threads, which does not grow with the tokens.
-        tokens * (stream + attention.max(routed).max(dense)) + (1 << 20)
+        let routed = mlp(config.num_experts_per_tok, config.moe_intermediate_size);
+        let mixture = READY * hidden + routed + dense + PRODUCT * hidden + 4 * config.num_experts + 64 * (config.num_experts_per_tok + 1);
+        // The residual stream, a copy of it, its norm, and the rotary angles.
+        let stream = 3 * 4 * hidden + 4 * config.head_dim;
+        // A constant for what does not grow with the tokens: buckets, tasks, and of each of 8 threads a tile's levels.
+        let fixed = (1 << 20) + 8 * 16 * config.hidden_size.max(config.intermediate_size).max(q);
+        tokens * (stream + inputs + products + attention + mixture) + fixed
     }
 }
 
 impl Layer {
-    /// `hidden` plus the attention of its norm.
-    fn attention(&self, config: &Config, hidden: Tensor, rotary: &Rotary, cache: &mut Attention) -> Result<Tensor> {
-        let (tokens, eps, head_dim) = (hidden.dim(0)?, config.rms_norm_eps as f32, config.head_dim);
-        let mut qkv = self.qkv.forward(&rms_norm(&hidden, &self.input_norm, eps)?)?;
-        if let Some(bias) = &self.qkv_bias {
-            for (x, bias) in qkv.iter_mut().zip(bias) {
-                *x = x.broadcast_add(bias)?;
+    /// Adds the attention of its norm to the residual stream.
+    fn attention(&self, team: &Team, config: &Config, s: &mut Scratch, cache: &mut Attention) {
+        let Scratch { tokens, hidden, angles, inputs, products, qkv, by_head, attended, .. } = s;
+        let (tokens, n) = (tokens.as_slice(), tokens.len());
+        let (eps, head_dim, hidden_size) = (config.rms_norm_eps as f32, config.head_dim, config.hidden_size);
+        let level = team.level();
+        let norm = |t: usize| normed(level, &hidden[t * hidden_size..][..hidden_size], &self.input_norm, eps);
+        inputs.fill(team, self.qkv.iter().map(|m| (m, tokens)), n, hidden_size, norm);
+        products.run(team, &self.qkv.each_ref().map(|m| inputs.product(m, tokens)));
+
+        let ends = [self.qkv[0].rows(), self.qkv[0].rows() + self.qkv[1].rows()];
+        let stride = ends[1] + self.qkv[2].rows();
+        qkv.resize(n * stride, 0.0);
+        team.chunks(qkv, stride, |t, row| {
+            let (q, rest) = row.split_at_mut(ends[0]);
+            let (k, v) = rest.split_at_mut(ends[1] - ends[0]);
+            let angles = angles[t * head_dim..][..head_dim].split_at(head_dim / 2);
+            for (i, part) in [q, k, v].into_iter().enumerate() {
+                products.token(i, t, n).copy_to(part);
+                if let Some(bias) = &self.qkv_bias {
+                    part.iter_mut().zip(&bias[i]).for_each(|(x, bias)| *x += bias);
+                }
+                if i < 2 {
+                    let norm = self.qk_norm.as_ref().map(|norms| (norms[i].as_slice(), eps));
+                    Turn { norm, angles: [angles.0, angles.1] }.apply(level, part, head_dim);
+                }
             }
+        });
+        attended.resize(n * ends[0], 0.0);
+        let heads = [0, ends[0], ends[1]].map(|start| Heads { data: &qkv[start..], stride });
+        attend(team, cache, heads, config.num_attention_heads, by_head, attended);
+
+        inputs.fill(team, [(&self.output, tokens)].into_iter(), n, ends[0], |t| Same(&attended[t * ends[0]..][..ends[0]]));
+        products.run(team, &[inputs.product(&self.output, tokens)]);
+        add_tiles(team, products.of(0), n, hidden);
+        if let Some(bias) = &self.output_bias {
+            team.chunks(hidden, hidden_size, |_, row| row.iter_mut().zip(bias).for_each(|(x, bias)| *x += bias));
         }
-        let [q, k, v] = qkv;
-        let (heads, kv_heads) = (config.num_attention_heads, config.num_key_value_heads);
-        let mut q = q.reshape((tokens, heads, head_dim))?;
-        let mut k = k.reshape((tokens, kv_heads, head_dim))?;
-        let v = v.reshape((tokens, kv_heads, head_dim))?;
-        if let Some([q_norm, k_norm]) = &self.qk_norm {
-            q = rms_norm(&q, q_norm, eps)?;
-            k = rms_norm(&k, k_norm, eps)?;
-        }
-        let out = ops::attend(cache, &rotary.turn(&q)?, &rotary.turn(&k)?, &v)?;
-        let [out] = self.output.forward(&out.reshape((tokens, heads * head_dim))?)?;
-        let out = match &self.output_bias {
-            Some(bias) => out.broadcast_add(bias)?,
-            None => out,
-        };
-        hidden + out
     }
 
-    /// `hidden` plus the MLP of its norm.
-    fn mlp(&self, config: &Config, hidden: Tensor) -> Result<Tensor> {
-        let x = rms_norm(&hidden, &self.post_norm, config.rms_norm_eps as f32)?;
-        match &self.mlp {
-            Mlp::Dense(mlp) => ops::add_experts(&hidden, &x, mlp, &vec![(0, 1.0); x.dim(0)?], 1),
-            Mlp::Sparse { router, experts, shared } => {
+    /// Adds the MLP of its norm to the residual stream.
+    fn mlp(&self, team: &Team, config: &Config, s: &mut Scratch) {
+        let Scratch { tokens, hidden, inputs, products, logits, routes, shared_routes, mixture, .. } = s;
+        let (tokens, n, level) = (tokens.as_slice(), tokens.len(), team.level());
+        let (eps, hidden_size) = (config.rms_norm_eps as f32, config.hidden_size);
+        let norm = |t: usize| normed(level, &hidden[t * hidden_size..][..hidden_size], &self.post_norm, eps);
+        let sums = match &self.mlp {
+            Mlp::Dense(experts) => {
+                routes.clear();
+                routes.resize(n, (0, 1.0));
+                mixture.run(team, &[Routed { experts, routes, per_token: 1 }], n, norm)
+            }
+            Mlp::Sparse { routers, experts, shared } => {
+                inputs.fill(team, routers.iter().map(|m| (m, tokens)), n, hidden_size, norm);
+                let each: Vec<Product> = routers.iter().map(|m| inputs.product(m, tokens)).collect();
+                products.run(team, &each);
+                logits.resize(n * config.num_experts, 0.0);
+                team.chunks(logits, config.num_experts, |t, row| products.token(0, t, n).copy_to(row));
                 let per_token = config.num_experts_per_tok;
-                let [logits] = router.forward(&x)?;
-                let logits = logits.flatten_all()?.to_vec1::<f32>()?;
-                let routes = route(&logits, config.num_experts, per_token, config.norm_topk_prob);
-                let sum = ops::add_experts(&hidden, &x, experts, &routes, per_token)?;
-                let Some((router, shared)) = shared else { return Ok(sum) };
-                let [share] = router.forward(&x)?;
-                let share = share.flatten_all()?.to_vec1::<f32>()?;
-                let routes: Vec<(u32, f32)> = share.into_iter().map(|s| (0, 1.0 / (1.0 + (-s).exp()))).collect();
-                ops::add_experts(&sum, &x, shared, &routes, 1)
+                route(logits, config.num_experts, per_token, config.norm_topk_prob, routes);
+                let routed = Routed { experts, routes, per_token };
+                match shared {
+                    None => mixture.run(team, &[routed], n, norm),
+                    Some(experts) => {
+                        let share = products.of(1).iter().map(|row| (0, 1.0 / (1.0 + (-row[0]).exp())));
+                        shared_routes.clear();
+                        shared_routes.extend(share);
+                        mixture.run(team, &[routed, Routed { experts, routes: shared_routes, per_token: 1 }], n, norm)
+                    }
+                }
             }
-        }
+        };
+        add_tiles(team, sums, n, hidden);
     }
 }
 
-/// Cosines and sines of the tokens' positions, (tokens, 1, head_dim / 2).
-struct Rotary {
-    cos: Tensor,
-    sin: Tensor,
-}
-
-impl Rotary {
-    /// Turns the pairs (i, i + head_dim / 2) of `x` (tokens, heads, head_dim) by their position's angles.
-    fn turn(&self, x: &Tensor) -> Result<Tensor> {
-        // A token is a batch here: candle goes through batches in parallel.
-        rope_thd(&x.unsqueeze(1)?, &self.cos, &self.sin)?.squeeze(1)
+/// Cosines, then sines, of a position's angles.
+fn angles_at(position: usize, frequencies: &[f32], out: &mut [f32]) {
+    let (cos, sin) = out.split_at_mut(frequencies.len());
+    for ((cos, sin), f) in cos.iter_mut().zip(sin).zip(frequencies) {
+        let angle = f64::from(position as f32 * f);
+        (*cos, *sin) = (angle.cos() as f32, angle.sin() as f32);
     }
-}
-
-fn rotary(config: &Config, start: usize, tokens: usize) -> Result<Rotary> {
-    let half = config.head_dim / 2;
-    // Frequencies and angles are rounded to f32, because the models were trained with that: at position 2,048 it is 1e-4 of a turn.
-    let frequency: Vec<f32> = (0..half).map(|i| config.rope_theta.powf(-(i as f64) / half as f64) as f32).collect();
-    let angles = (start..start + tokens).flat_map(|p| frequency.iter().map(move |f| f64::from(p as f32 * f)));
-    let (sin, cos): (Vec<f32>, Vec<f32>) = angles.map(|a| (a.sin() as f32, a.cos() as f32)).unzip();
-    let table = |values| Tensor::from_vec(values, (tokens, 1, half), &Device::Cpu);
-    Ok(Rotary { cos: table(cos)?, sin: table(sin)? })
 }
 
 /// Weights, asked for in the shapes of the forward pass.
@@ -226,19 +283,23 @@ where
     fn layer(&self, specs: LayerSpecs) -> std::result::Result<Layer, W::Error> {
         Ok(Layer {
             input_norm: self.vector(&specs.input_norm)?,
-            qkv: Linear(self.matrices(&specs.qkv)?),
+            qkv: self.matrices(&specs.qkv)?,
             qkv_bias: specs.qkv_bias.map(|[q, k, v]| Ok::<_, W::Error>([self.vector(&q)?, self.vector(&k)?, self.vector(&v)?])).transpose()?,
             qk_norm: specs.qk_norm.map(|[q, k]| Ok::<_, W::Error>([self.vector(&q)?, self.vector(&k)?])).transpose()?,
-            output: Linear([self.matrix(&specs.output)?]),
+            output: self.matrix(&specs.output)?,
             output_bias: specs.output_bias.map(|b| self.vector(&b)).transpose()?,
             post_norm: self.vector(&specs.post_norm)?,
             mlp: match specs.router {
                 None => Mlp::Dense(self.experts(&specs.experts)?),
-                Some(router) => Mlp::Sparse {
-                    router: Linear([self.matrix(&router)?]),
-                    experts: self.experts(&specs.experts)?,
-                    shared: specs.shared.map(|s| Ok::<_, W::Error>((Linear([self.matrix(&s.router)?]), self.experts(&[s.expert])?))).transpose()?,
-                },
+                Some(router) => {
+                    let mut routers = vec![self.matrix(&router)?];
+                    let experts = self.experts(&specs.experts)?;
+                    let shared = specs.shared.map(|s| {
+                        routers.push(self.matrix(&s.router)?);
+                        self.experts(&[s.expert])
+                    });
+                    Mlp::Sparse { experts, shared: shared.transpose()?, routers }
+                }
             },
         })
     }
@@ -266,8 +327,11 @@ where
         Ok(m)
     }
 
-    fn vector(&self, spec: &TensorSpec) -> std::result::Result<Tensor, W::Error> {
+    fn vector(&self, spec: &TensorSpec) -> std::result::Result<Vec<f32>, W::Error> {
         let values = self.0.vector(spec)?;
-        Ok(Tensor::from_vec(values, spec.shape.as_slice(), &Device::Cpu)?)
+        if spec.shape != [values.len()] {
+            return Err(candle_core::Error::Msg(format!("{} has {} values, but must be {:?}", spec.name, values.len(), spec.shape)).into());
+        }
+        Ok(values)
     }
 }

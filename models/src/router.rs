@@ -1,9 +1,9 @@
 //! Which experts a token takes and with what weights, from the router's logits.
 
 /// (expert, weight) pairs of every token, `per_token` each: the largest of the softmax over all experts, the lower number where two are equal,
-/// scaled to sum to 1 where `renormalise`. `logits` is (tokens, experts).
-pub(crate) fn route(logits: &[f32], experts: usize, per_token: usize, renormalise: bool) -> Vec<(u32, f32)> {
-    let mut routes: Vec<(u32, f32)> = Vec::with_capacity(logits.len() / experts * per_token);
+/// scaled to sum to 1 where `renormalise`. `logits` is (tokens, experts); `routes` is overwritten.
+pub(crate) fn route(logits: &[f32], experts: usize, per_token: usize, renormalise: bool, routes: &mut Vec<(u32, f32)>) {
+    routes.clear();
     for row in logits.chunks_exact(experts) {
         let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let total: f32 = row.iter().map(|l| (l - most).exp()).sum();
@@ -20,12 +20,15 @@ pub(crate) fn route(logits: &[f32], experts: usize, per_token: usize, renormalis
             routes[start..].iter_mut().for_each(|(_, w)| *w /= sum);
         }
     }
-    routes
 }
 
 #[cfg(test)]
 mod tests {
-    use super::route;
+    fn route(logits: &[f32], experts: usize, per_token: usize, renormalise: bool) -> Vec<(u32, f32)> {
+        let mut routes = vec![(9, 9.0)];
+        super::route(logits, experts, per_token, renormalise, &mut routes);
+        routes
+    }
 
     #[test]
     fn the_largest_in_order_ties_to_the_lower() {

@@ -33,6 +33,7 @@ impl Isa for Avx2 {
     type B = [__m256i; 2];
     type Table = [__m256i; 4];
     const TOKENS: usize = 4;
+    const BITS: bool = false;
 
     #[inline(always)]
     fn splat(self, v: f32) -> Self::F {
@@ -209,8 +210,8 @@ impl Isa for Avx2 {
         op!([_mm256_set1_epi8(v as i8); 2])
     }
     #[inline(always)]
-    fn splat_b4(self, v: [i8; 4]) -> Self::B {
-        op!([_mm256_set1_epi32(i32::from_le_bytes(v.map(|b| b as u8))); 2])
+    fn splat_word(self, v: u32) -> Self::B {
+        op!([_mm256_set1_epi32(v as i32); 2])
     }
     #[inline(always)]
     fn and_b(self, a: Self::B, b: Self::B) -> Self::B {
@@ -221,9 +222,16 @@ impl Isa for Avx2 {
         both!(_mm256_or_si256; a, b)
     }
     #[inline(always)]
+    fn xor_b(self, a: Self::B, b: Self::B) -> Self::B {
+        both!(_mm256_xor_si256; a, b)
+    }
+    #[inline(always)]
     fn xor3_b(self, a: Self::B, b: Self::B, c: Self::B) -> Self::B {
-        let ab = both!(_mm256_xor_si256; a, b);
-        both!(_mm256_xor_si256; ab, c)
+        self.xor_b(self.xor_b(a, b), c)
+    }
+    #[inline(always)]
+    fn bits(self, a: Self::B, rows: [u8; 8]) -> Self::B {
+        super::bits(self, a, rows)
     }
     #[inline(always)]
     fn shr_b<const N: u32>(self, a: Self::B) -> Self::B {
@@ -234,6 +242,23 @@ impl Isa for Avx2 {
     fn shl_b<const N: u32>(self, a: Self::B) -> Self::B {
         let n = op!(_mm_cvtsi32_si128(N as i32));
         op!([_mm256_sll_epi16(a[0], n), _mm256_sll_epi16(a[1], n)])
+    }
+    #[inline(always)]
+    fn and_or_b(self, a: Self::B, mask: Self::B, b: Self::B) -> Self::B {
+        self.or_b(self.and_b(a, mask), b)
+    }
+    #[inline(always)]
+    fn select_b(self, mask: Self::B, a: Self::B, b: Self::B) -> Self::B {
+        let rest = both!(_mm256_andnot_si256; mask, b);
+        self.or_b(self.and_b(a, mask), rest)
+    }
+    #[inline(always)]
+    fn prefetch(self, at: *const u8) {
+        op!(_mm_prefetch::<_MM_HINT_T0>(at.cast()))
+    }
+    #[inline(always)]
+    fn prefetch_far(self, at: *const u8) {
+        op!(_mm_prefetch::<_MM_HINT_T1>(at.cast()))
     }
     #[inline(always)]
     fn table(self, v: &[u8; 64]) -> Self::Table {

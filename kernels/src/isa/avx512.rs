@@ -2,7 +2,7 @@
 use super::Isa;
 use core::arch::x86_64::*;
 
-/// Exists only where the machine has AVX-512 F, BW, DQ and VL, and VNNI and VBMI as the parameters say.
+/// Exists only where the machine has AVX-512 F, BW, DQ and VL, and VNNI, and VBMI with GFNI, as the parameters say.
 #[derive(Clone, Copy)]
 pub struct Avx512<const VNNI: bool, const VBMI: bool>(());
 
@@ -11,7 +11,9 @@ impl<const VNNI: bool, const VBMI: bool> Avx512<VNNI, VBMI> {
     pub fn new() -> Option<Self> {
         let has = super::avx2::Avx2::new().is_some() && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw");
         let has = has && is_x86_feature_detected!("avx512dq") && is_x86_feature_detected!("avx512vl");
-        let has = has && (!VNNI || is_x86_feature_detected!("avx512vnni")) && (!VBMI || is_x86_feature_detected!("avx512vbmi"));
+        let has = has
+            && (!VNNI || is_x86_feature_detected!("avx512vnni"))
+            && (!VBMI || is_x86_feature_detected!("avx512vbmi") && is_x86_feature_detected!("gfni"));
         has.then_some(Avx512(()))
     }
 }
@@ -30,6 +32,7 @@ impl<const VNNI: bool, const VBMI: bool> Isa for Avx512<VNNI, VBMI> {
     type B = __m512i;
     type Table = [__m512i; 4];
     const TOKENS: usize = 8;
+    const BITS: bool = VBMI;
 
     #[inline(always)]
     fn splat(self, v: f32) -> __m512 {
@@ -175,6 +178,14 @@ impl<const VNNI: bool, const VBMI: bool> Isa for Avx512<VNNI, VBMI> {
     }
 
     #[inline(always)]
+    fn to_bytes(self, a: __m512i) -> [u32; 4] {
+        let mut out = [0; 4];
+        // SAFETY: as above; the store covers the array's 16 bytes.
+        unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(a)) };
+        out
+    }
+
+    #[inline(always)]
     fn load_b(self, v: &[u8; 64]) -> __m512i {
         op!(_mm512_loadu_si512(v.as_ptr().cast()))
     }
@@ -192,8 +203,8 @@ impl<const VNNI: bool, const VBMI: bool> Isa for Avx512<VNNI, VBMI> {
         op!(_mm512_set1_epi8(v as i8))
     }
     #[inline(always)]
-    fn splat_b4(self, v: [i8; 4]) -> __m512i {
-        op!(_mm512_set1_epi32(i32::from_le_bytes(v.map(|b| b as u8))))
+    fn splat_word(self, v: u32) -> __m512i {
+        op!(_mm512_set1_epi32(v as i32))
     }
     #[inline(always)]
     fn and_b(self, a: __m512i, b: __m512i) -> __m512i {
@@ -204,8 +215,19 @@ impl<const VNNI: bool, const VBMI: bool> Isa for Avx512<VNNI, VBMI> {
         op!(_mm512_or_si512(a, b))
     }
     #[inline(always)]
+    fn xor_b(self, a: __m512i, b: __m512i) -> __m512i {
+        op!(_mm512_xor_si512(a, b))
+    }
+    #[inline(always)]
     fn xor3_b(self, a: __m512i, b: __m512i, c: __m512i) -> __m512i {
         op!(_mm512_ternarylogic_epi32::<0x96>(a, b, c))
+    }
+    #[inline(always)]
+    fn bits(self, a: __m512i, rows: [u8; 8]) -> __m512i {
+        if VBMI {
+            return op!(_mm512_gf2p8affine_epi64_epi8::<0>(a, _mm512_set1_epi64(i64::from_be_bytes(rows))));
+        }
+        super::bits(self, a, rows)
     }
     #[inline(always)]
     fn shr_b<const N: u32>(self, a: __m512i) -> __m512i {
@@ -214,6 +236,22 @@ impl<const VNNI: bool, const VBMI: bool> Isa for Avx512<VNNI, VBMI> {
     #[inline(always)]
     fn shl_b<const N: u32>(self, a: __m512i) -> __m512i {
         op!(_mm512_slli_epi16::<N>(a))
+    }
+    #[inline(always)]
+    fn and_or_b(self, a: __m512i, mask: __m512i, b: __m512i) -> __m512i {
+        op!(_mm512_ternarylogic_epi32::<0xea>(a, mask, b))
+    }
+    #[inline(always)]
+    fn select_b(self, mask: __m512i, a: __m512i, b: __m512i) -> __m512i {
+        op!(_mm512_ternarylogic_epi32::<0xca>(mask, a, b))
+    }
+    #[inline(always)]
+    fn prefetch(self, at: *const u8) {
+        op!(_mm_prefetch::<_MM_HINT_T0>(at.cast()))
+    }
+    #[inline(always)]
+    fn prefetch_far(self, at: *const u8) {
+        op!(_mm_prefetch::<_MM_HINT_T1>(at.cast()))
     }
     #[inline(always)]
     fn table(self, v: &[u8; 64]) -> Self::Table {

@@ -13,6 +13,7 @@ impl Isa for Scalar {
     type B = [u8; 64];
     type Table = [u8; 64];
     const TOKENS: usize = 4;
+    const BITS: bool = true;
 
     #[inline(always)]
     fn splat(self, v: f32) -> [f32; 16] {
@@ -163,8 +164,8 @@ impl Isa for Scalar {
         [v; 64]
     }
     #[inline(always)]
-    fn splat_b4(self, v: [i8; 4]) -> [u8; 64] {
-        from_fn(|i| v[i % 4] as u8)
+    fn splat_word(self, v: u32) -> [u8; 64] {
+        from_fn(|i| v.to_le_bytes()[i % 4])
     }
     #[inline(always)]
     fn and_b(self, a: [u8; 64], b: [u8; 64]) -> [u8; 64] {
@@ -175,8 +176,16 @@ impl Isa for Scalar {
         from_fn(|i| a[i] | b[i])
     }
     #[inline(always)]
+    fn xor_b(self, a: [u8; 64], b: [u8; 64]) -> [u8; 64] {
+        from_fn(|i| a[i] ^ b[i])
+    }
+    #[inline(always)]
     fn xor3_b(self, a: [u8; 64], b: [u8; 64], c: [u8; 64]) -> [u8; 64] {
         from_fn(|i| a[i] ^ b[i] ^ c[i])
+    }
+    #[inline(always)]
+    fn bits(self, a: [u8; 64], rows: [u8; 8]) -> [u8; 64] {
+        super::bits(self, a, rows)
     }
     #[inline(always)]
     fn shr_b<const N: u32>(self, a: [u8; 64]) -> [u8; 64] {
@@ -187,12 +196,24 @@ impl Isa for Scalar {
         from_fn(|i| (u16::from_le_bytes([a[i & !1], a[i | 1]]) << N).to_le_bytes()[i & 1])
     }
     #[inline(always)]
+    fn and_or_b(self, a: [u8; 64], mask: [u8; 64], b: [u8; 64]) -> [u8; 64] {
+        from_fn(|i| a[i] & mask[i] | b[i])
+    }
+    #[inline(always)]
+    fn select_b(self, mask: [u8; 64], a: [u8; 64], b: [u8; 64]) -> [u8; 64] {
+        from_fn(|i| a[i] & mask[i] | b[i] & !mask[i])
+    }
+    #[inline(always)]
+    fn prefetch(self, _: *const u8) {}
+    #[inline(always)]
+    fn prefetch_far(self, _: *const u8) {}
+    #[inline(always)]
     fn table(self, v: &[u8; 64]) -> [u8; 64] {
         *v
     }
     #[inline(always)]
     fn look<const N: usize>(self, table: [u8; 64], at: [u8; 64]) -> [u8; 64] {
-        from_fn(|i| table[usize::from(at[i]) & (N - 1)])
+        from_fn(|i| table[usize::from(at[i])])
     }
     #[inline(always)]
     fn dot_u7(self, acc: [i32; 16], w: [u8; 64], x: [u8; 64]) -> [i32; 16] {

@@ -1,0 +1,96 @@
+//! What packed bytes mean, one weight at a time in f64: so plain that it is obviously right. Tests hold everything else to it.
+use crate::{Format, Matrix, Scheme, codec, levels, pack::planes, rotate};
+use half::{bf16, f16};
+
+/// The matrix, row by row.
+pub fn matrix(m: &Matrix) -> Vec<f64> {
+    (0..m.rows()).flat_map(|r| row(m, r)).collect()
+}
+
+fn row(m: &Matrix, row: usize) -> Vec<f64> {
+    let (format, cols, bytes) = (m.format(), m.cols(), m.bytes());
+    let at = |i: usize, size: usize| &bytes[(row * cols + i) * size..][..size];
+    let word = |b: &[u8]| u16::from_le_bytes([b[0], b[1]]);
+    match format.scheme() {
+        Scheme::F32 => return (0..cols).map(|i| f64::from(f32::from_le_bytes(at(i, 4).try_into().expect("4 bytes")))).collect(),
+        Scheme::F16 => return (0..cols).map(|i| f16::from_bits(word(at(i, 2))).to_f64()).collect(),
+        Scheme::Bf16 => return (0..cols).map(|i| bf16::from_bits(word(at(i, 2))).to_f64()).collect(),
+        _ => {}
+    }
+    let tile = &bytes[row / 16 * format.row_bytes(16, cols)..][..format.row_bytes(16, cols)];
+    let w =
+        if format.scheme() == Scheme::Trellis { rotated_back(trellis(format, cols, tile, row % 16)) } else { plain(format, cols, tile, row % 16) };
+    let Some(order) = m.order() else { return w[..cols].to_vec() };
+    let mut out = vec![0.0; cols];
+    order.as_chunks().0.iter().zip(w).for_each(|(to, w)| out[u32::from_le_bytes(*to) as usize] = w);
+    out
+}
+
+/// Scales and codes of one row of a tile.
+fn parts(format: Format, cols: usize, tile: &[u8]) -> (&[u8], &[u8]) {
+    tile[format.head_bytes()..].split_at(cols.next_multiple_of(16).div_ceil(format.group()) * format.group_bytes())
+}
+
+fn plain(format: Format, cols: usize, tile: &[u8], row: usize) -> Vec<f64> {
+    let (scales, codes) = parts(format, cols, tile);
+    let each = (0..cols).map(|j| {
+        let group = &scales[j / format.group() * format.group_bytes()..][..format.group_bytes()];
+        let word = |at: usize| u16::from_le_bytes([group[at], group[at + 1]]);
+        let code = f64::from(code(format.bits(), codes, j, row));
+        let half = |at: usize| f16::from_bits(word(at)).to_f64();
+        match format.scheme() {
+            Scheme::Affine => half(2 * row) * code + half(32 + 2 * row),
+            Scheme::AffineBf16 => bf16::from_bits(word(2 * row)).to_f64() * code + bf16::from_bits(word(32 + 2 * row)).to_f64(),
+            _ => half(2 * row) * (code - f64::from(codec::zeros(format.bits(), &group[32..])[row])),
+        }
+    });
+    each.collect()
+}
+
+fn trellis(format: Format, cols: usize, tile: &[u8], row: usize) -> Vec<f64> {
+    let (scales, codes) = parts(format, cols, tile);
+    let row_scale = f64::from(f32::from_le_bytes(tile[4 * row..][..4].try_into().expect("4 bytes")));
+    let (bits, table) = (format.bits(), levels::of(format));
+    let mut history = [[0; 3]; 4];
+    let each = (0..cols.next_multiple_of(16)).map(|j| {
+        let code = usize::from(code(bits, codes, j, row));
+        let level = if bits >= 7 {
+            code as f64 - (1 << (bits - 1)) as f64
+        } else {
+            let h: &mut [usize; 3] = &mut history[j % 4];
+            let index = 4 * (code >> 1) + 2 * ((code & 1) ^ h[0] ^ h[2]) + h[1];
+            *h = [code & 1, h[0], h[1]];
+            f64::from(table[index])
+        };
+        row_scale * f64::from(scales[16 * (j / format.group()) + row] as i8) * level
+    });
+    each.collect()
+}
+
+/// w D H / sqrt(block), sum by sum.
+fn rotated_back(w: Vec<f64>) -> Vec<f64> {
+    let block = rotate::block(w.len());
+    let each = (0..w.len()).map(|j| {
+        let (start, j) = (j / block * block, j % block);
+        let sum: f64 = (0..block).map(|k| if (j & k).count_ones() % 2 == 1 { -w[start + k] } else { w[start + k] }).sum();
+        rotate::sign(start + j) * sum / (block as f64).sqrt()
+    });
+    each.collect()
+}
+
+/// The code of input `input` of a row in packed codes.
+pub fn code(bits: usize, codes: &[u8], input: usize, row: usize) -> u8 {
+    let (mut rest, mut below, mut code) = (&codes[input / 16 * 32 * bits..], 0, 0);
+    let (step, lane) = (input % 16 / 4, 4 * row + input % 4);
+    for &width in planes(bits) {
+        let (byte, shift) = match width {
+            8 => (64 * step + lane, 0),
+            4 => (64 * (step / 2) + lane, 4 * (step % 2)),
+            2 => (lane, 2 * step),
+            _ => (lane % 32, 2 * step + lane / 32),
+        };
+        code |= (rest[byte] >> shift & ((1u16 << width) - 1) as u8) << below;
+        (rest, below) = (&rest[32 * width..], below + width);
+    }
+    code
+}

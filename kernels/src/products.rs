@@ -1,0 +1,93 @@
+//! Matrices times tokens: any number of them as one parallel region over tiles of 16 rows.
+use crate::{
+    Matrix,
+    activations::Inputs,
+    dot::{Product, Sink},
+    isa::Level,
+    source::{Same, Tiled},
+    team::{Team, team},
+};
+
+/// Bytes of weights per task: some microseconds, next to the tenth of one that taking a task costs.
+const TASK: usize = 64 << 10;
+
+/// Results of one region, in memory that is used again.
+#[derive(Debug, Default)]
+pub struct Products {
+    tiles: Vec<[f32; 16]>,
+    /// Where each product's results end.
+    ends: Vec<usize>,
+    tasks: Vec<(u32, u32)>,
+    task_ends: Vec<usize>,
+}
+
+impl Products {
+    /// Computes all of `products`.
+    pub fn run(&mut self, team: &Team, products: &[Product]) {
+        (self.ends.clear(), self.tasks.clear(), self.task_ends.clear());
+        let mut end = 0;
+        for (i, p) in products.iter().enumerate() {
+            let (tiles, step, start) = (p.tiles(), tiles_per_task(p.matrix), end);
+            for first in (0..tiles).step_by(step) {
+                self.tasks.push((i as u32, first as u32));
+                end = start + (first + step).min(tiles) * p.tokens.len();
+                self.task_ends.push(end);
+            }
+            self.ends.push(end);
+        }
+        self.tiles.resize(end, [0.0; 16]);
+        let (tasks, level) = (&self.tasks, team.level());
+        team.parts(&mut self.tiles, &self.task_ends, |i, y| {
+            let (p, first) = tasks[i];
+            let p = &products[p as usize];
+            p.multiply(level, first as usize, p.tokens.len(), Sink::Write, y);
+        });
+    }
+
+    /// Results of product `i`, (tiles, tokens) of 16 rows.
+    pub fn of(&self, i: usize) -> &[[f32; 16]] {
+        let start = if i == 0 { 0 } else { self.ends[i - 1] };
+        &self.tiles[start..self.ends[i]]
+    }
+
+    /// Of product `i`, the results of its token number `token` of `tokens`.
+    pub fn token(&self, i: usize, token: usize, tokens: usize) -> Tiled<'_> {
+        Tiled { tiles: self.of(i), token, tokens }
+    }
+}
+
+/// How many tiles of a matrix make a task.
+pub fn tiles_per_task(m: &Matrix) -> usize {
+    (TASK / m.format().row_bytes(16, m.cols()).max(1)).max(1)
+}
+
+/// `out[m][t, r] = sum over c of matrices[m][r, c] * x[t, c]`: all matrices, which share `cols`, in one parallel region.
+/// `x` is (tokens, cols), `out[m]` is (tokens, `matrices[m].rows()`).
+///
+/// # Panics
+/// If the shapes do not fit together.
+pub fn linear(x: &[f32], matrices: &[&Matrix], out: &mut [&mut [f32]]) {
+    linear_at(Level::active(), x, matrices, out);
+}
+
+/// [`linear`] with a given instruction set.
+pub fn linear_at(level: Level, x: &[f32], matrices: &[&Matrix], out: &mut [&mut [f32]]) {
+    assert_eq!(matrices.len(), out.len());
+    let Some(first) = matrices.first() else { return };
+    let cols = first.cols();
+    let tokens = x.len() / cols;
+    assert_eq!(x.len(), tokens * cols);
+    for (m, out) in matrices.iter().zip(out.iter()) {
+        assert_eq!((m.cols(), out.len()), (cols, tokens * m.rows()));
+    }
+    let all: Vec<u32> = (0..tokens as u32).collect();
+    let (mut inputs, mut products) = (Inputs::default(), Products::default());
+    team(level, |team| {
+        inputs.fill(team, matrices.iter().map(|m| (*m, all.as_slice())), tokens, cols, |t| Same(&x[t * cols..][..cols]));
+        let each: Vec<Product> = matrices.iter().map(|m| inputs.product(m, &all)).collect();
+        products.run(team, &each);
+        for (i, (m, out)) in matrices.iter().zip(out).enumerate() {
+            team.chunks(out, m.rows(), |t, out| products.token(i, t, tokens).copy_to(out));
+        }
+    });
+}

@@ -1,0 +1,112 @@
+//! What happens to whole rows between products: the residual stream and its norms, heads and their positions.
+use crate::{
+    isa::{Isa, Kernel, Level, dispatch},
+    source::{Normed, Same, Source, Tiled},
+    team::Team,
+};
+
+/// `rows[t] += tiles[.., t]`: `tiles` (rows' length / 16, tokens) of 16, `rows` (tokens, length).
+pub fn add_tiles(team: &Team, tiles: &[[f32; 16]], tokens: usize, rows: &mut [f32]) {
+    let (len, level) = (rows.len() / tokens, team.level());
+    team.chunks(rows, len, |token, row| dispatch(level, Add { tiled: Tiled { tiles, token, tokens }, row }));
+}
+
+struct Add<'a> {
+    tiled: Tiled<'a>,
+    row: &'a mut [f32],
+}
+
+impl Kernel for Add<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        for (i, row) in self.row.chunks_mut(16).enumerate() {
+            let sum = isa.add(Same(row).vector(isa, 0), self.tiled.vector(isa, i));
+            store(isa, sum, row);
+        }
+    }
+}
+
+/// The first of 16 lanes, as many as `to` takes.
+#[inline(always)]
+fn store<I: Isa>(isa: I, v: I::F, to: &mut [f32]) {
+    match to.first_chunk_mut() {
+        Some(whole) => isa.store(v, whole),
+        None => {
+            let mut all = [0.0; 16];
+            isa.store(v, &mut all);
+            to.copy_from_slice(&all[..to.len()]);
+        }
+    }
+}
+
+/// `row` over its root mean square, times `weights` (Zhang and Sennrich, arXiv 1910.07467).
+pub fn normed<'a>(level: Level, row: &'a [f32], weights: &'a [f32], eps: f32) -> Normed<'a> {
+    Normed { row, scale: dispatch(level, Scale { row, eps }), weights }
+}
+
+/// 1 / root mean square.
+struct Scale<'a> {
+    row: &'a [f32],
+    eps: f32,
+}
+
+impl Kernel for Scale<'_> {
+    type Out = f32;
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) -> f32 {
+        scale(isa, self.row, self.eps)
+    }
+}
+
+#[inline(always)]
+fn scale<I: Isa>(isa: I, row: &[f32], eps: f32) -> f32 {
+    let mut sum = isa.splat(0.0);
+    for i in 0..row.len().div_ceil(16) {
+        let x = Same(row).vector(isa, i);
+        sum = isa.fma(x, x, sum);
+    }
+    1.0 / (isa.sum(sum) / row.len() as f32 + eps).sqrt()
+}
+
+/// What is done to the heads of one token.
+#[derive(Clone, Copy)]
+pub struct Turn<'a> {
+    /// Norm of each head, with its epsilon.
+    pub norm: Option<(&'a [f32], f32)>,
+    /// Cosines and sines of the token's position, half a head of each.
+    pub angles: [&'a [f32]; 2],
+}
+
+impl Turn<'_> {
+    /// Norms `heads` (heads, head_dim) and turns their pairs (i, i + head_dim / 2) (Su et al., arXiv 2104.09864).
+    pub fn apply(self, level: Level, heads: &mut [f32], head_dim: usize) {
+        heads.chunks_exact_mut(head_dim).for_each(|head| dispatch(level, TurnHead { turn: self, head }));
+    }
+}
+
+struct TurnHead<'a> {
+    turn: Turn<'a>,
+    head: &'a mut [f32],
+}
+
+impl Kernel for TurnHead<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        if let Some((weights, eps)) = self.turn.norm {
+            let scale = isa.splat(scale(isa, self.head, eps));
+            for (x, w) in self.head.chunks_mut(16).zip(weights.chunks(16)) {
+                let y = isa.mul(isa.mul(Same(x).vector(isa, 0), scale), Same(w).vector(isa, 0));
+                store(isa, y, x);
+            }
+        }
+        let [cos, sin] = self.turn.angles;
+        let (low, high) = self.head.split_at_mut(cos.len());
+        for (((a, b), cos), sin) in low.chunks_mut(16).zip(high.chunks_mut(16)).zip(cos.chunks(16)).zip(sin.chunks(16)) {
+            let [x, y, cos, sin] = [&*a, &*b, cos, sin].map(|v| Same(v).vector(isa, 0));
+            store(isa, isa.sub(isa.mul(x, cos), isa.mul(y, sin)), a);
+            store(isa, isa.add(isa.mul(x, sin), isa.mul(y, cos)), b);
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Where inputs come from: computed 16 at a time as they are made ready, so that no copy of them is written first.
+use crate::isa::Isa;
+
+/// A token's inputs.
+pub trait Source: Sync {
+    /// Inputs 16 i to 16 i + 15; zeros behind the last.
+    fn vector<I: Isa>(&self, isa: I, i: usize) -> I::F;
+}
+
+/// A row as it is.
+pub struct Same<'a>(pub &'a [f32]);
+
+impl Source for Same<'_> {
+    #[inline(always)]
+    fn vector<I: Isa>(&self, isa: I, i: usize) -> I::F {
+        let rest = &self.0[(16 * i).min(self.0.len())..];
+        match rest.first_chunk() {
+            Some(whole) => isa.load(whole),
+            None => {
+                let mut part = [0.0; 16];
+                part[..rest.len()].copy_from_slice(rest);
+                isa.load(&part)
+            }
+        }
+    }
+}
+
+/// A row times a number, times weights: the root mean square norm.
+pub struct Normed<'a> {
+    pub row: &'a [f32],
+    pub scale: f32,
+    pub weights: &'a [f32],
+}
+
+impl Source for Normed<'_> {
+    #[inline(always)]
+    fn vector<I: Isa>(&self, isa: I, i: usize) -> I::F {
+        let x = isa.mul(Same(self.row).vector(isa, i), isa.splat(self.scale));
+        isa.mul(x, Same(self.weights).vector(isa, i))
+    }
+}
+
+/// silu(gate) * up, of one token of products in tiles.
+pub struct Gated<'a> {
+    pub gate: Tiled<'a>,
+    pub up: Tiled<'a>,
+}
+
+impl Source for Gated<'_> {
+    #[inline(always)]
+    fn vector<I: Isa>(&self, isa: I, i: usize) -> I::F {
+        let (one, gate) = (isa.splat(1.0), self.gate.vector(isa, i));
+        let sigmoid = isa.div(one, isa.add(one, isa.exp(isa.sub(isa.splat(0.0), gate))));
+        isa.mul(isa.mul(gate, sigmoid), self.up.vector(isa, i))
+    }
+}
+
+/// One token of products in tiles: (rows / 16, tokens) of 16.
+#[derive(Clone, Copy)]
+pub struct Tiled<'a> {
+    /// All of them.
+    pub tiles: &'a [[f32; 16]],
+    /// Which of the tokens.
+    pub token: usize,
+    /// How many there are.
+    pub tokens: usize,
+}
+
+impl Tiled<'_> {
+    /// The first rows, as many as `out` takes.
+    pub fn copy_to(&self, out: &mut [f32]) {
+        for (out, tile) in out.chunks_mut(16).zip(self.tiles[self.token..].iter().step_by(self.tokens)) {
+            out.copy_from_slice(&tile[..out.len()]);
+        }
+    }
+}
+
+impl Source for Tiled<'_> {
+    #[inline(always)]
+    fn vector<I: Isa>(&self, isa: I, i: usize) -> I::F {
+        isa.load(&self.tiles[i * self.tokens + self.token])
+    }
+}
+
+/// A row with its inputs in another order, one of little-endian u32; the row is given as f32 bits.
+pub struct Reordered<'a> {
+    pub row: &'a [u32],
+    pub order: &'a [u8],
+}
+
+impl Source for Reordered<'_> {
+    #[inline(always)]
+    fn vector<I: Isa>(&self, isa: I, i: usize) -> I::F {
+        let mut out = [0.0; 16];
+        for (to, from) in out.iter_mut().zip(self.order.as_chunks().0.iter().skip(16 * i)) {
+            *to = f32::from_bits(self.row[u32::from_le_bytes(*from) as usize]);
+        }
+        isa.load(&out)
+    }
+}

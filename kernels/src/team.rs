@@ -1,0 +1,313 @@
+//! The threads of one computation. A forward pass is some tens of parallel regions of a fraction of a millisecond; between
+//! them helpers wait by spinning, so that a region costs a microsecond, and park where the next one is long in coming.
+//!
+//! Helpers are workers of the process' one rayon pool, lent for as long as a [`team`] lasts. Nobody waits for a helper that
+//! has not come yet: where all of them are busy elsewhere, the caller computes alone.
+use crate::isa::Level;
+use std::{
+    any::Any,
+    cell::UnsafeCell,
+    hint::spin_loop,
+    marker::PhantomData,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::{
+        Arc, Condvar, Mutex, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst},
+    },
+    time::{Duration, Instant},
+};
+
+/// How long a helper spins before it parks: longer than what one thread does alone within a layer, shorter than anyone notices.
+const SPIN: Duration = Duration::from_micros(100);
+
+/// The caller and its helpers, and the instruction set that they use.
+pub struct Team {
+    level: Level,
+    helpers: usize,
+    shared: Arc<Shared>,
+    /// One thread leads: not [`Sync`], so that no task can open a region within a region.
+    leader: PhantomData<*const ()>,
+}
+
+/// Runs `f` with a team of as many threads as rayon's current pool has, the caller one of them.
+pub fn team<R>(level: Level, f: impl FnOnce(&Team) -> R) -> R {
+    let helpers = rayon::current_num_threads() - 1;
+    let team = Team { level, helpers, shared: Arc::default(), leader: PhantomData };
+    for _ in 0..helpers {
+        let shared = team.shared.clone();
+        rayon::spawn(move || shared.serve());
+    }
+    f(&team)
+}
+
+impl Drop for Team {
+    fn drop(&mut self) {
+        self.shared.publish(DONE);
+    }
+}
+
+impl Team {
+    /// The instruction set that it uses.
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
+    /// `f(i, chunk)` for the chunks of `len` items of `data`, the last of which may be shorter.
+    pub fn chunks<T: Send>(&self, data: &mut [T], len: usize, f: impl Fn(usize, &mut [T]) + Sync) {
+        let all = data.len();
+        let pieces = Pieces(data.as_mut_ptr());
+        self.run(all.div_ceil(len.max(1)), &|i| {
+            let start = i * len;
+            // SAFETY: chunks do not overlap, lie in `data`, and `run` gives every number once.
+            f(i, unsafe { pieces.piece(start, len.min(all - start)) });
+        });
+    }
+
+    /// [`Team::chunks`] of two slices side by side: as many of `other` as there are of `data`.
+    pub(crate) fn chunks2<T: Send, U: Send>(
+        &self,
+        (data, len): (&mut [T], usize),
+        (other, other_len): (&mut [U], usize),
+        f: impl Fn(usize, &mut [T], &mut [U]) + Sync,
+    ) {
+        assert!(data.len().div_ceil(len) * other_len <= other.len(), "a chunk of both for every task");
+        let others = Pieces(other.as_mut_ptr());
+        self.chunks(data, len, |i, chunk| {
+            // SAFETY: as above, and the assertion.
+            f(i, chunk, unsafe { others.piece(i * other_len, other_len) });
+        });
+    }
+
+    /// `f(i, part)` for the parts of `data` that end at `ends`, each starting where the one before ended.
+    pub(crate) fn parts<T: Send>(&self, data: &mut [T], ends: &[usize], f: impl Fn(usize, &mut [T]) + Sync) {
+        assert!(ends.is_sorted() && ends.last().is_none_or(|&end| end <= data.len()), "parts in order, within the data");
+        let pieces = Pieces(data.as_mut_ptr());
+        self.run(ends.len(), &|i| {
+            let start = if i == 0 { 0 } else { ends[i - 1] };
+            // SAFETY: parts do not overlap and lie in `data`, as asserted; `run` gives every number once.
+            f(i, unsafe { pieces.piece(start, ends[i] - start) });
+        });
+    }
+
+    /// `task(i)` for every i below `count`, each once, on whichever thread is free.
+    pub(crate) fn run(&self, count: usize, task: &(dyn Fn(usize) + Sync)) {
+        if self.helpers == 0 || count <= 1 {
+            return (0..count).for_each(task);
+        }
+        // SAFETY: only the lifetime changes; no helper uses the task after `Close` has seen them all leave, which it waits for
+        // even where a task panics. No helper reads the cell now: the region before is closed.
+        unsafe { *self.shared.region.get() = Region { count, task: std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), Task>(task) } };
+        self.shared.next.store(0, SeqCst);
+        self.shared.publish(OPEN);
+        let close = Close(&self.shared);
+        self.shared.work(count, task);
+        drop(close);
+        let panic = self.shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(panic) = panic {
+            resume_unwind(panic);
+        }
+    }
+}
+
+/// A slice whose pieces go to different threads.
+struct Pieces<T>(*mut T);
+
+// SAFETY: every piece is used by one thread at a time, to which it may be sent.
+unsafe impl<T: Send> Sync for Pieces<T> {}
+
+impl<T> Pieces<T> {
+    /// # Safety
+    /// The piece lies in the slice, which nobody else uses meanwhile, and overlaps no other.
+    #[expect(clippy::mut_from_ref, reason = "pieces do not overlap")]
+    unsafe fn piece(&self, start: usize, len: usize) -> &mut [T] {
+        // SAFETY: the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.0.add(start), len) }
+    }
+}
+
+type Task = *const (dyn Fn(usize) + Sync);
+
+struct Region {
+    count: usize,
+    task: Task,
+}
+
+/// Of [`Shared::state`]: helpers within the region are counted below this.
+const OPEN: u64 = 1 << 16;
+const DONE: u64 = 1 << 17;
+const NUMBER: u64 = 1 << 32;
+
+struct Shared {
+    /// Helpers within the region, whether it is open, whether all is done, and the region's number.
+    state: AtomicU64,
+    next: AtomicUsize,
+    region: UnsafeCell<Region>,
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+    parked: AtomicUsize,
+    parking: Mutex<()>,
+    wake: Condvar,
+}
+
+impl Default for Shared {
+    fn default() -> Shared {
+        let region = UnsafeCell::new(Region { count: 0, task: &|_| {} });
+        let (state, next, parked) = (AtomicU64::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
+        Shared { state, next, region, panic: Mutex::default(), parked, parking: Mutex::default(), wake: Condvar::new() }
+    }
+}
+
+// SAFETY: the cell is written by the leader while no region is open and no helper is in one, and read by helpers in an open one.
+unsafe impl Sync for Shared {}
+// SAFETY: as above; the pointer in the cell is to a `Sync` task.
+unsafe impl Send for Shared {}
+
+/// Closes the region when dropped, and waits until every helper has left it.
+struct Close<'a>(&'a Shared);
+
+impl Drop for Close<'_> {
+    fn drop(&mut self) {
+        self.0.state.fetch_and(!OPEN, SeqCst);
+        let mut spins = 0u32;
+        while self.0.state.load(SeqCst) % OPEN > 0 {
+            spins += 1;
+            // A helper whose core was taken away comes back sooner where this one is free.
+            if spins.is_multiple_of(4096) { std::thread::yield_now() } else { spin_loop() }
+        }
+    }
+}
+
+impl Shared {
+    /// The next number with `flag`; wakes who is parked.
+    fn publish(&self, flag: u64) {
+        let number = self.state.load(SeqCst) / NUMBER + 1;
+        self.state.store(number * NUMBER | flag, SeqCst);
+        if self.parked.load(SeqCst) > 0 {
+            drop(self.parking.lock().unwrap_or_else(PoisonError::into_inner));
+            self.wake.notify_all();
+        }
+    }
+
+    fn work(&self, count: usize, task: &(dyn Fn(usize) + Sync)) {
+        loop {
+            let i = self.next.fetch_add(1, SeqCst);
+            if i >= count {
+                return;
+            }
+            task(i);
+        }
+    }
+
+    /// What a helper does until all is done.
+    fn serve(&self) {
+        let mut seen = 0;
+        loop {
+            let state = self.wait(seen);
+            if state & DONE > 0 {
+                return;
+            }
+            if self.state.compare_exchange(state, state + 1, SeqCst, SeqCst).is_err() {
+                continue;
+            }
+            // SAFETY: this helper is counted as within the open region, so the leader waits for it.
+            let (count, task) = unsafe { ((*self.region.get()).count, &*(*self.region.get()).task) };
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.work(count, task))) {
+                self.next.store(count, SeqCst);
+                *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic);
+            }
+            self.state.fetch_sub(1, SeqCst);
+            seen = state / NUMBER;
+        }
+    }
+
+    /// The state once it is an open region after number `seen`, or done.
+    fn wait(&self, seen: u64) -> u64 {
+        let fresh = || {
+            let state = self.state.load(SeqCst);
+            (state & DONE > 0 || state & OPEN > 0 && state / NUMBER != seen).then_some(state)
+        };
+        let start = Instant::now();
+        while start.elapsed() < SPIN {
+            for _ in 0..64 {
+                if let Some(state) = fresh() {
+                    return state;
+                }
+                spin_loop();
+            }
+        }
+        let mut parking = self.parking.lock().unwrap_or_else(PoisonError::into_inner);
+        self.parked.fetch_add(1, SeqCst);
+        loop {
+            if let Some(state) = fresh() {
+                self.parked.fetch_sub(1, SeqCst);
+                return state;
+            }
+            parking = self.wake.wait(parking).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_threads<R: Send>(n: usize, f: impl FnOnce(&Team) -> R + Send) -> R {
+        rayon::ThreadPoolBuilder::new().num_threads(n).build().expect("a pool").install(|| team(Level::Scalar, f))
+    }
+
+    #[test]
+    fn every_task_runs_once_in_every_region() {
+        for threads in [1, 2, 5] {
+            let counts = with_threads(threads, |team| {
+                let mut counts = vec![0u32; 1000];
+                for region in 0..200 {
+                    team.chunks(&mut counts[..region * 5], 3, |_, c| c.iter_mut().for_each(|c| *c += 1));
+                    if region % 50 == 0 {
+                        // Long enough for helpers to park.
+                        std::thread::sleep(3 * SPIN);
+                    }
+                }
+                counts
+            });
+            for (i, n) in counts.iter().enumerate() {
+                assert_eq!(*n as usize, 199 - i / 5, "{threads} threads, item {i}");
+            }
+        }
+    }
+
+    #[test]
+    fn parts_may_be_empty() {
+        let mut data = [0; 10];
+        with_threads(3, |team| team.parts(&mut data, &[0, 4, 4, 9], |i, part| part.fill(i)));
+        assert_eq!(data, [1, 1, 1, 1, 3, 3, 3, 3, 3, 0]);
+    }
+
+    #[test]
+    fn a_panic_reaches_the_leader_and_the_team_goes_on() {
+        with_threads(2, |team| {
+            for bad in 0..20 {
+                let run = || team.run(20, &|i| assert!(i != bad, "task {i}"));
+                assert!(catch_unwind(AssertUnwindSafe(run)).is_err());
+            }
+            let mut data = [0; 100];
+            team.chunks(&mut data, 1, |i, d| d[0] = i);
+            assert!(data.iter().enumerate().all(|(i, d)| i == *d));
+        });
+    }
+
+    #[test]
+    fn teams_within_a_busy_pool_compute_alone() {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().expect("a pool");
+        let sums: Vec<usize> = pool.install(|| {
+            use rayon::prelude::*;
+            let each = (0..16).into_par_iter().map(|_| {
+                team(Level::Scalar, |team| {
+                    let mut data = [0; 64];
+                    team.chunks(&mut data, 4, |i, d| d.fill(i));
+                    data.iter().sum()
+                })
+            });
+            each.collect()
+        });
+        assert!(sums.iter().all(|s| *s == 4 * 15 * 16 / 2));
+    }
+}
