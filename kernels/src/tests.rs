@@ -127,7 +127,10 @@ fn rows_longer_than_a_panel_are_the_same_for_one_token_and_for_many() {
             let mut all = vec![f32::NAN; tokens * 20];
             linear_at(level, &x, &[&m], &mut [&mut all]);
             for ((sum, size), y) in want.iter().zip(&all) {
-                assert!((sum - f64::from(*y)).abs() < tolerance(format) * size / (cols as f64).sqrt(), "{format} {level:?}: {y} is not {sum}");
+                assert!(
+                    (sum - f64::from(*y)).abs() < tolerance(format).max(4e-6) * size / (cols as f64).sqrt(),
+                    "{format} {level:?}: {y} is not {sum}"
+                );
             }
             let mut one = vec![f32::NAN; 20];
             linear_at(level, &x[16 * cols..], &[&m], &mut [&mut one]);
