@@ -249,7 +249,8 @@ impl Inputs {
         }
         let (dense, to) = (&self.forms[Want::Dense as usize], &mut self.ordered[self.used]);
         self.used += 1;
-        (to.order.clear(), to.tokens.clear());
+        to.order.clear();
+        to.tokens.clear();
         to.order.extend_from_slice(order);
         to.tokens.extend_from_slice(tokens);
         to.rows.fill(team, Want::Plain, tokens.len(), cols, |i| Reordered { row: dense.floats(tokens[i]).as_flattened(), order });

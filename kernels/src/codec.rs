@@ -172,9 +172,9 @@ impl<const W: bool> Scaling for AffineScaling<W> {
             }
             _ => (isa.load_f16(&words(group)), isa.load_f16(&words(&group[32..]))),
         };
-        for t in 0..N {
-            to[t] = isa.fma(isa.to_f(d.dots[t]), isa.mul(scale, isa.splat(d.scales[t])), to[t]);
-            to[t] = isa.fma(isa.splat(d.sums[t] as f32 * (-1.0 / 64.0) * d.scales[t]), offset, to[t]);
+        for (((to, &dot), &x_scale), &sum) in to.iter_mut().zip(d.dots).zip(d.scales).zip(d.sums) {
+            *to = isa.fma(isa.to_f(dot), isa.mul(scale, isa.splat(x_scale)), *to);
+            *to = isa.fma(isa.splat(sum as f32 * (-1.0 / 64.0) * x_scale), offset, *to);
         }
     }
 }
@@ -254,9 +254,9 @@ impl<const W: bool> Scaling for Centred<W> {
     fn add<I: Isa, const N: usize>(isa: I, _: Scheme, group: &[u8], d: Dots<I, N>, to: &mut [I::F; N]) {
         let scales: &[u8; 16] = group.first_chunk().expect("16 scales per group");
         let scale = isa.load_i8(&scales.map(|s| s as i8));
-        for t in 0..N {
+        for ((to, &dot), &x_scale) in to.iter_mut().zip(d.dots).zip(d.scales) {
             // Exact in f32: dots of up to 128 inputs are below 2^24.
-            to[t] = isa.fma(isa.to_f(d.dots[t]), isa.mul(scale, isa.splat(d.scales[t])), to[t]);
+            *to = isa.fma(isa.to_f(dot), isa.mul(scale, isa.splat(x_scale)), *to);
         }
     }
 }

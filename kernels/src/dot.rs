@@ -215,8 +215,8 @@ impl<'a> Tiles<'a> {
             for t in 0..N {
                 dots[t] = S::start(isa, x[t].sums[span] as i32);
             }
-            for i in 0..to - from {
-                let levels = levels.step(isa, from + i);
+            for step in from..to {
+                let (levels, i) = (levels.step(isa, step), step - from);
                 for (s, level) in levels.into_iter().enumerate() {
                     for t in 0..N {
                         let sum = if N <= 2 && s % 2 == 1 { &mut more[t] } else { &mut dots[t] };
@@ -233,7 +233,8 @@ impl<'a> Tiles<'a> {
             let input_sums: [i32; N] = std::array::from_fn(|t| x[t].sums[span] as i32);
             let dots = Dots { dots: &dots, scales: &scales, sums: &input_sums };
             S::add(isa, format.scheme(), &tile.scales[group.at * group_bytes..][..group_bytes], dots, sums);
-            (block.step(), group.step());
+            block.step();
+            group.step();
         }
     }
 }

@@ -112,7 +112,9 @@ impl Mixture {
 
     /// Sorts tokens by expert (counting sort: tokens stay in order).
     fn bucket(&mut self, parts: &[Routed], tokens: usize) {
-        (self.buckets.clear(), self.tokens.clear(), self.weights.clear());
+        self.buckets.clear();
+        self.tokens.clear();
+        self.weights.clear();
         self.middle.resize_with(parts.len(), Inputs::default);
         for (part, p) in parts.iter().enumerate() {
             assert_eq!(p.routes.len(), tokens * p.per_token);

@@ -24,7 +24,9 @@ pub struct Products {
 impl Products {
     /// Computes all of `products`.
     pub fn run(&mut self, team: &Team, products: &[Product]) {
-        (self.ends.clear(), self.tasks.clear(), self.task_ends.clear());
+        self.ends.clear();
+        self.tasks.clear();
+        self.task_ends.clear();
         let mut end = 0;
         for (i, p) in products.iter().enumerate() {
             let (tiles, step, start) = (p.tiles(), tiles_per_task(p.matrix), end);

@@ -168,7 +168,7 @@ impl Drop for Close<'_> {
     fn drop(&mut self) {
         self.0.state.fetch_and(!OPEN, SeqCst);
         let mut spins = 0u32;
-        while self.0.state.load(SeqCst) % OPEN > 0 {
+        while !self.0.state.load(SeqCst).is_multiple_of(OPEN) {
             spins += 1;
             // A helper whose core was taken away comes back sooner where this one is free.
             if spins.is_multiple_of(4096) { std::thread::yield_now() } else { spin_loop() }
@@ -180,7 +180,7 @@ impl Shared {
     /// The next number with `flag`; wakes who is parked.
     fn publish(&self, flag: u64) {
         let number = self.state.load(SeqCst) / NUMBER + 1;
-        self.state.store(number * NUMBER | flag, SeqCst);
+        self.state.store((number * NUMBER) | flag, SeqCst);
         if self.parked.load(SeqCst) > 0 {
             drop(self.parking.lock().unwrap_or_else(PoisonError::into_inner));
             self.wake.notify_all();
@@ -223,7 +223,7 @@ impl Shared {
     fn wait(&self, seen: u64) -> u64 {
         let fresh = || {
             let state = self.state.load(SeqCst);
-            (state & DONE > 0 || state & OPEN > 0 && state / NUMBER != seen).then_some(state)
+            (state & DONE > 0 || (state & OPEN > 0 && state / NUMBER != seen)).then_some(state)
         };
         let start = Instant::now();
         while start.elapsed() < SPIN {
