@@ -58,7 +58,7 @@ pub use perplexity::{Protocol, Report, Running};
 pub use plan::{Measured, Method, Pin, Plan, Request, choose, measure, outline, plan};
 pub use ram_kernels::{Effort, Format, KvElement, isa::Level};
 pub use ram_models::{Config, Kind, KvCache, TensorSpec, Transformer};
-pub use rd_curve::Point;
+pub use rd_curve::{Curve, Point, curves, trellis_menu};
 pub use sampler::{Sampler, Sampling};
 pub use template::{Message, Template};
 pub use tokenizer::{Decoder, Tokenizer};

@@ -3,7 +3,7 @@ use crate::{
     Format,
     isa::Isa,
     search::{SPAN, stored},
-    trellis::{Coding, outermost, row_scales},
+    trellis::{Coding, outermost, row_scales, squares},
 };
 
 /// Codes a tile of rotated weights, `x` being (padded inputs) of 16 rows; each group with the best of the scales that put
@@ -58,4 +58,27 @@ fn error<I: Isa>(isa: I, most: f32, span: I::F, x: &[[f32; 16]]) -> I::F {
         sum = isa.fma(d, d, sum);
     }
     sum
+}
+
+/// Squared error of a coding of 7 or 8 bits as it is stored, and |x|^2.
+#[inline(always)]
+pub fn error_of<I: Isa>(isa: I, format: Format, x: &[[f32; 16]], c: &Coding) -> [f64; 2] {
+    let zero = isa.splat_i(1 << (format.bits() - 1));
+    let rows = isa.load(&c.row_scales);
+    let mut sum = 0.0;
+    for ((x, codes), scale) in x.chunks(format.group()).zip(c.codes.chunks(format.group() / 4)).zip(&c.scales) {
+        let scale = isa.mul(isa.sub(isa.splat(0.0), rows), isa.load_i8(scale));
+        let mut errors = isa.splat(0.0);
+        for (x, codes) in x.as_chunks::<4>().0.iter().zip(codes) {
+            let mut codes = isa.load_i(codes);
+            for x in x {
+                let level = isa.to_f(isa.sub_i(isa.and_i(codes, isa.splat_i(255)), zero));
+                let d = isa.fma(level, scale, isa.load(x));
+                errors = isa.fma(d, d, errors);
+                codes = isa.shr_i::<8>(codes);
+            }
+        }
+        sum += f64::from(isa.sum(errors));
+    }
+    [sum, squares(isa, x).iter().sum()]
 }

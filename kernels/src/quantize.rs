@@ -62,22 +62,67 @@ impl Kernel for Trellis<'_> {
     type Out = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let padded = self.cols.next_multiple_of(16);
-        let mut x = vec![[0.0f32; 16]; padded];
-        let mut coding = trellis::Coding::default();
-        let levels = levels::of(self.format);
-        let search = if levels.is_empty() { None } else { Some(Search::new(levels)) };
+        let mut coder = Coder::new(self.format, self.effort, self.cols);
         for (rows, out) in self.rows.chunks(16 * self.cols).zip(self.out.chunks_exact_mut(self.format.row_bytes(16, self.cols))) {
-            transpose_rotated(isa, rows, self.cols, &mut x);
-            match &search {
-                Some(search) => trellis::encode(isa, self.format, self.effort.searches(), search, &x, &mut coding),
-                None => plain::round(isa, self.format, self.effort.plain(), &x, &mut coding),
-            }
+            coder.code(isa, rows);
+            let coding = &coder.coding;
             let (heads, packed) = out.split_at_mut(64 + 16 * coding.scales.len());
             heads.as_chunks_mut::<4>().0.iter_mut().zip(coding.row_scales).for_each(|(to, s)| *to = s.to_le_bytes());
             heads[64..].iter_mut().zip(coding.scales.as_flattened()).for_each(|(to, &s)| *to = s as u8);
             pack_all(self.format.bits(), &coding.codes, packed);
         }
+    }
+}
+
+/// Codes tile after tile.
+struct Coder {
+    format: Format,
+    effort: Effort,
+    cols: usize,
+    /// None for plain codes.
+    search: Option<Search>,
+    x: Vec<[f32; 16]>,
+    coding: trellis::Coding,
+}
+
+impl Coder {
+    fn new(format: Format, effort: Effort, cols: usize) -> Coder {
+        let levels = levels::of(format);
+        let search = if levels.is_empty() { None } else { Some(Search::new(levels)) };
+        Coder { format, effort, cols, search, x: vec![[0.0; 16]; cols.next_multiple_of(16)], coding: trellis::Coding::default() }
+    }
+
+    #[inline(always)]
+    fn code<I: Isa>(&mut self, isa: I, rows: &[f32]) {
+        transpose_rotated(isa, rows, self.cols, &mut self.x);
+        match &self.search {
+            Some(search) => trellis::encode(isa, self.format, self.effort.searches(), search, &self.x, &mut self.coding),
+            None => plain::round(isa, self.format, self.effort.plain(), &self.x, &mut self.coding),
+        }
+    }
+}
+
+/// ||W - Q(W)||^2 and ||W||^2 of a trellis format, in the rotated space, where they are the same.
+struct TrellisError<'a> {
+    format: Format,
+    effort: Effort,
+    rows: &'a [f32],
+    cols: usize,
+}
+
+impl Kernel for TrellisError<'_> {
+    type Out = [f64; 2];
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) -> [f64; 2] {
+        let mut coder = Coder::new(self.format, self.effort, self.cols);
+        let mut sums = [0.0; 2];
+        for rows in self.rows.chunks(16 * self.cols) {
+            coder.code(isa, rows);
+            let (x, coding) = (&coder.x, &coder.coding);
+            let [error, norm] = if coder.search.is_some() { trellis::error(isa, x, coding) } else { plain::error_of(isa, self.format, x, coding) };
+            sums = [sums[0] + error, sums[1] + norm];
+        }
+        sums
     }
 }
 
@@ -106,6 +151,11 @@ pub(crate) fn transpose_rotated<I: Isa>(isa: I, rows: &[f32], cols: usize, x: &m
 /// # Panics
 /// If the format has an order of inputs, which comes from elsewhere.
 pub fn relative_error(format: Format, effort: Effort, rows: &[f32], cols: usize) -> f64 {
+    // Where inputs are padded, the rotated space has errors that no product sees.
+    if format.scheme() == Scheme::Trellis && cols.is_multiple_of(16) {
+        let [error, norm] = dispatch(Level::active(), TrellisError { format, effort, rows, cols });
+        return if norm > 0.0 { error / norm } else { 0.0 };
+    }
     let n = rows.len() / cols;
     let mut packed = vec![0; format.bytes(n, cols)];
     quantize(format, effort, rows, cols, &mut packed);

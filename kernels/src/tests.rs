@@ -233,6 +233,17 @@ fn squared_errors_reach_the_reference() {
 }
 
 #[test]
+fn errors_are_those_of_what_is_stored() {
+    for (format, cols) in formats().into_iter().filter(|f| f.order_bytes(1) == 0).flat_map(|f| [(f, 330), (f, 336)]) {
+        let w = gaussian(40 * cols, 31);
+        let q = oracle::matrix(&matrix(format, &w, cols));
+        let (error, norm) = w.iter().zip(&q).fold((0.0, 0.0), |(e, n), (w, q)| (e + (f64::from(*w) - q).powi(2), n + f64::from(*w).powi(2)));
+        let found = relative_error(format, Effort::Default, &w, cols);
+        assert!((found - error / norm).abs() <= 1e-3 * error / norm, "{format}: {found}, not {}", error / norm);
+    }
+}
+
+#[test]
 fn effort_pays() {
     let w = gaussian(64 * 512, 22);
     for format in formats().into_iter().filter(|f| f.order_bytes(512) == 0) {

@@ -72,6 +72,40 @@ fn unbias<I: Isa>(isa: I, x: &[[f32; 16]], c: &mut Coding) {
     isa.store(isa.mul(isa.load(&c.row_scales), factor), &mut c.row_scales);
 }
 
+/// Squared error of the last coding as it is stored, and |x|^2: |x|^2 - 2 x * q + |q|^2 from the sums of the last search.
+#[inline(always)]
+pub fn error<I: Isa>(isa: I, x: &[[f32; 16]], c: &Coding) -> [f64; 2] {
+    let energies = squares(isa, x);
+    let (mut products, mut lengths) = ([0.0f64; 16], [0.0f64; 16]);
+    for ((scale, p), s) in c.scales.iter().zip(&c.products).zip(&c.squares) {
+        for r in 0..16 {
+            let span = f64::from(SPAN) * f64::from(c.row_scales[r]) * f64::from(scale[r]);
+            products[r] += span * f64::from(p[r]);
+            lengths[r] += span * span * f64::from(s[r]);
+        }
+    }
+    let error = (0..16).map(|r| energies[r] - 2.0 * products[r] + lengths[r]).sum();
+    [error, energies.iter().sum()]
+}
+
+/// |x|^2 of every row.
+#[inline(always)]
+pub fn squares<I: Isa>(isa: I, x: &[[f32; 16]]) -> [f64; 16] {
+    let mut all = [0.0f64; 16];
+    // In f32 within 64 inputs, in f64 beyond.
+    for x in x.chunks(64) {
+        let mut sum = isa.splat(0.0);
+        for x in x {
+            let x = isa.load(x);
+            sum = isa.fma(x, x, sum);
+        }
+        let mut part = [0.0; 16];
+        isa.store(sum, &mut part);
+        all.iter_mut().zip(part).for_each(|(a, p)| *a += f64::from(p));
+    }
+    all
+}
+
 /// Squared error of the last coding of a tile up to the lengths of its rows, |x|^2 - (x * q)^2 / |q|^2, and |x|^2.
 pub fn squared_error(x: &[[f32; 16]], c: &Coding) -> (f64, f64) {
     let (mut error, mut norm) = (0.0, 0.0);
