@@ -283,7 +283,10 @@ fn block<'q, I: Isa, E: Element, const N: usize>(
         let mut scores = [[[0.0f32; 16]; CHUNK / 16]; N];
         for (b, keys) in keys.chunks_exact(d * 16).skip(start / 16).take((stop - start).div_ceil(16)).enumerate() {
             let mut dots = [isa.splat(0.0); N];
+            // The values of 16 tokens are as many bytes as their keys, and come while these are used.
+            let soon = values.as_ptr().wrapping_add((start + b * 16) * wide).cast::<u8>();
             for (j, k) in keys.as_chunks::<16>().0[..d].iter().enumerate() {
+                isa.prefetch(soon.wrapping_add(j * size_of_val(k)));
                 let k = E::load(isa, k);
                 for i in 0..N {
                     dots[i] = isa.fma(isa.splat(q[i][j]), k, dots[i]);
