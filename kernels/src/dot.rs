@@ -59,6 +59,11 @@ impl Product<'_> {
         self.matrix.rows().div_ceil(16)
     }
 
+    /// Bytes of a tile.
+    pub fn tile_bytes(&self) -> usize {
+        self.matrix.format().row_bytes(16, self.matrix.cols())
+    }
+
     /// Multiplies tiles from `first`, as many as `y`, (tiles, places) of 16 results, has room for.
     pub fn multiply(&self, level: Level, first: usize, places: usize, sink: Sink, y: &mut [[f32; 16]]) {
         let (m, format) = (self.matrix, self.matrix.format());
@@ -333,7 +338,8 @@ impl Straight<'_> {
         let x = self.tiles.inputs::<N>(self.out.tokens, 0);
         for i in 0..self.tiles.len() {
             let tile = self.tiles.tile(i);
-            let levels = Decoding::<I, C> { decoder: Decoder::new(isa, levels::table(self.tiles.format)), codes: tile.codes, codec: PhantomData };
+            let (decoder, end) = (Decoder::new(isa, levels::table(self.tiles.format)), self.tiles.bytes.as_ptr_range().end);
+            let levels = Decoding::<I, C> { decoder, codes: tile.codes, end, codec: PhantomData };
             let mut sums = [isa.splat(0.0); N];
             self.tiles.times::<I, C::Scaling, N>(isa, &tile, &x, [0, self.tiles.x.padded() / 16], levels, &mut sums);
             let rows = tile.rows(isa);
@@ -348,6 +354,8 @@ impl Straight<'_> {
 struct Decoding<'a, I: Isa, C> {
     decoder: Decoder<I>,
     codes: &'a [u8],
+    /// Where the task ends: what lies behind it, another thread reads.
+    end: *const u8,
     codec: PhantomData<C>,
 }
 
@@ -358,7 +366,10 @@ impl<I: Isa, C: Codec> Levels<I> for Decoding<'_, I, C> {
         let mut line = 0;
         while line < 32 * C::BITS {
             isa.prefetch(codes.as_ptr().wrapping_add(NEAR + line));
-            isa.prefetch_far(codes.as_ptr().wrapping_add(FAR + line));
+            let far = codes.as_ptr().wrapping_add(FAR + line);
+            if far < self.end {
+                isa.prefetch_far(far);
+            }
             line += 64;
         }
         C::levels(isa, &mut self.decoder, codes)

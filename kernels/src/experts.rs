@@ -5,7 +5,7 @@ use crate::{
     activations::Inputs,
     dot::{Product, Sink},
     isa::Level,
-    products::{Products, tiles_per_task},
+    products::{Products, next_task},
     residual::add_tiles,
     source::{Gated, Same, Source},
     team::{Team, team},
@@ -49,6 +49,8 @@ pub struct Mixture {
     products: Products,
     /// By part, a row per token and expert.
     middle: Vec<Inputs>,
+    /// Where the tasks of the down projections end.
+    ends: Vec<usize>,
     sums: Vec<[f32; 16]>,
 }
 
@@ -70,7 +72,7 @@ impl Mixture {
     /// If the shapes do not fit together or a route names no expert.
     pub fn run<S: Source>(&mut self, team: &Team, parts: &[Routed], tokens: usize, x: impl Fn(usize) -> S + Sync) -> &[[f32; 16]] {
         self.bucket(parts, tokens);
-        let Mixture { buckets, tokens: list, weights, count, inputs, products, middle, sums, .. } = self;
+        let Mixture { buckets, tokens: list, weights, count, inputs, products, middle, ends, sums, .. } = self;
         let (list, weights) = (list.as_slice(), weights.as_slice());
         let experts = |b: &Bucket| parts[b.part].experts;
         let pair = |b: &Bucket| [&experts(b).gate[b.expert], &experts(b).up[b.expert]].map(|m| (m, &list[b.tokens.clone()]));
@@ -99,12 +101,19 @@ impl Mixture {
         sums.clear();
         sums.resize(hidden.div_ceil(16) * tokens, [0.0; 16]);
         // Tasks own rows, so no two write the same place and no order is left open.
-        let step = each.iter().map(|p| tiles_per_task(p.matrix)).min().unwrap_or(1).div_ceil(buckets.len().max(1));
-        let level = team.level();
-        team.chunks(sums, step * tokens, |k, sums| {
+        let (tiles, tile_bytes) = (hidden.div_ceil(16), each.iter().map(Product::tile_bytes).sum());
+        ends.clear();
+        let mut end = 0;
+        while end < tiles {
+            end = (end + next_task(team, (tiles - end) * tile_bytes, tile_bytes)).min(tiles);
+            ends.push(end * tokens);
+        }
+        let (level, ends) = (team.level(), ends.as_slice());
+        team.parts(sums, ends, |i, sums| {
+            let first = if i == 0 { 0 } else { ends[i - 1] / tokens };
             for (b, p) in buckets.iter().zip(&each) {
                 let sink = Sink::Add { to: &list[b.tokens.clone()], weights: &weights[b.tokens.clone()] };
-                p.multiply(level, k * step, tokens, sink, sums);
+                p.multiply(level, first, tokens, sink, sums);
             }
         });
         sums

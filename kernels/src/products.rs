@@ -8,8 +8,10 @@ use crate::{
     team::{Team, team},
 };
 
-/// Bytes of weights per task: some microseconds, next to the tenth of one that taking a task costs.
-const TASK: usize = 64 << 10;
+/// Bytes of weights of the smallest tasks: some microseconds, next to the tenth of one that taking a task costs.
+const LEAST: usize = 32 << 10;
+/// And of the largest: looking ahead begins anew with every task.
+const MOST: usize = 512 << 10;
 
 /// Results of one region, in memory that is used again.
 #[derive(Debug, Default)]
@@ -27,12 +29,15 @@ impl Products {
         self.ends.clear();
         self.tasks.clear();
         self.task_ends.clear();
-        let mut end = 0;
+        let (mut end, mut left) = (0, products.iter().map(|p| p.tiles() * p.tile_bytes()).sum::<usize>());
         for (i, p) in products.iter().enumerate() {
-            let (tiles, step, start) = (p.tiles(), tiles_per_task(p.matrix), end);
-            for first in (0..tiles).step_by(step) {
+            let (mut first, tiles) = (0, p.tiles());
+            while first < tiles {
                 self.tasks.push((i as u32, first as u32));
-                end = start + (first + step).min(tiles) * p.tokens.len();
+                let step = next_task(team, left, p.tile_bytes()).min(tiles - first);
+                first += step;
+                left -= step * p.tile_bytes();
+                end += step * p.tokens.len();
                 self.task_ends.push(end);
             }
             self.ends.push(end);
@@ -58,9 +63,10 @@ impl Products {
     }
 }
 
-/// How many tiles of a matrix make a task.
-pub fn tiles_per_task(m: &Matrix) -> usize {
-    (TASK / m.format().row_bytes(16, m.cols()).max(1)).max(1)
+/// How many tiles of `tile_bytes` make the next task where `left` bytes are left: a part of them, so that tasks are long while
+/// much is left and short at the end, where threads wait for each other (guided self-scheduling, Polychronopoulos and Kuck 1987).
+pub fn next_task(team: &Team, left: usize, tile_bytes: usize) -> usize {
+    ((left / (4 * team.threads())).clamp(LEAST, MOST) / tile_bytes.max(1)).max(1)
 }
 
 /// `out[m][t, r] = sum over c of matrices[m][r, c] * x[t, c]`: all matrices, which share `cols`, in one parallel region.

@@ -52,6 +52,11 @@ impl Team {
         self.level
     }
 
+    /// How many threads it has.
+    pub fn threads(&self) -> usize {
+        self.helpers + 1
+    }
+
     /// `f(i, chunk)` for the chunks of `len` items of `data`, the last of which may be shorter.
     pub fn chunks<T: Send>(&self, data: &mut [T], len: usize, f: impl Fn(usize, &mut [T]) + Sync) {
         let all = data.len();
