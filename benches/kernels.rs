@@ -4,11 +4,7 @@
 //!
 //! Each figure is the median of interleaved runs over enough matrices that no cache holds them. Limits are measured in the
 //! same minutes, with the same threads.
-use ram_kernels::{
-    Arena, Effort, Format, Inputs, Matrix, Products, Same,
-    isa::{Isa, Kernel, Level, dispatch},
-    quantize, team,
-};
+use ram_kernels::{Arena, Effort, Format, Inputs, Matrix, Products, Same, isa::Level, quantize, team};
 use std::{sync::Arc, time::Instant};
 
 const ROWS: usize = 4096;
@@ -39,7 +35,7 @@ fn main() {
             decode.push(bytes as f64 / 1e9 / multiply(&matrices, &one));
             let again = small.iter().cycle().take(50).cloned().collect::<Vec<_>>();
             cached.push((50 * small[0].bytes().len()) as f64 / 1e9 / alone.install(|| multiply(&again, &one)));
-            peak.push(integer_peak() / 1e9);
+            peak.push(ram_kernels::integer_peak() / 1e9);
             let n = 2;
             let operations = (2 * n * ROWS * COLS * TOKENS) as f64 / 1e9;
             prefill.push(operations / multiply(&matrices[..n], &many));
@@ -77,38 +73,6 @@ fn matrices(format: Format, rows: usize, bytes: usize) -> Vec<Matrix> {
     }
     let arena = Arc::new(arena);
     (0..count).map(|i| Matrix::new(arena.clone(), i * each, format, rows, COLS)).collect()
-}
-
-/// Integer operations per second of products that never leave registers, all threads.
-fn integer_peak() -> f64 {
-    const STEPS: usize = 1 << 22;
-    struct Peak;
-    impl Kernel for Peak {
-        type Out = i32;
-        #[inline(always)]
-        fn run<I: Isa>(self, isa: I) -> i32 {
-            let (mut sums, mut w, mut x) = ([isa.splat_i(0); 8], [isa.splat_b(3); 8], isa.splat_b(1));
-            for (i, w) in w.iter_mut().enumerate() {
-                *w = isa.splat_b(i as u8);
-            }
-            for _ in 0..STEPS {
-                // Inputs change, so that no product can be taken out of the loop.
-                x = isa.xor_b(x, w[7]);
-                for (s, w) in sums.iter_mut().zip(w) {
-                    *s = isa.dot_u7(*s, w, x);
-                }
-            }
-            let mut out = [0; 16];
-            isa.store_i(sums.into_iter().fold(isa.splat_i(0), |a, b| isa.add_i(a, b)), &mut out);
-            out[0]
-        }
-    }
-    let threads = rayon::current_num_threads();
-    let level = Level::active();
-    let time = seconds(|| {
-        std::hint::black_box(rayon::broadcast(|_| dispatch(level, Peak)));
-    });
-    (threads * STEPS * 8 * 128) as f64 / time
 }
 
 fn seconds(f: impl FnOnce()) -> f64 {

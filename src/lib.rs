@@ -56,7 +56,7 @@ pub use memory::peak_rss;
 pub use model::Model;
 pub use perplexity::{Protocol, Report, Running};
 pub use plan::{Measured, Method, Pin, Plan, Request, choose, measure, outline, plan};
-pub use ram_kernels::{Effort, Format, KvElement, isa::Level};
+pub use ram_kernels::{Effort, Format, KvElement, integer_peak, isa::Level};
 pub use ram_models::{Config, Kind, KvCache, TensorSpec, Transformer};
 pub use rd_curve::{Curve, Point, curves, trellis_menu};
 pub use sampler::{Sampler, Sampling};

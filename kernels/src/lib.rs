@@ -17,6 +17,7 @@ mod levels;
 #[cfg(test)]
 mod oracle;
 mod pack;
+mod peak;
 mod plain;
 mod products;
 mod quantize;
@@ -39,6 +40,7 @@ pub use embed::embed;
 pub use experts::{Experts, Mixture, Routed, experts, experts_at};
 pub use format::{Format, FormatError, Scheme};
 pub use import::{Groups, place};
+pub use peak::integer_peak;
 pub use products::{Products, linear, linear_at};
 pub use quantize::{dequantize_row, quantize, quantize_at, relative_error};
 pub use residual::{Turn, add_tiles, normed};

@@ -1,4 +1,5 @@
-//! `ram-run bench`: loading, prefill and decode, each with the bytes it reads and the bandwidth that the machine has.
+//! `ram-run bench`: planning, loading, prefill and decode, each beside what the machine can do: bytes read per second, and integer
+//! operations.
 use super::{
     args::{Args, BenchArgs},
     open, print,
@@ -19,12 +20,16 @@ struct Row {
     /// Weight bytes that one token reads (decode) or one run reads, each once (prefill).
     bytes: u64,
     gigabytes_per_second: f64,
-    /// Of the read bandwidth measured beside it; decode only.
+    /// Of the read bandwidth measured between the runs; decode only.
     share_of_bandwidth: Option<f64>,
+    /// Integer operations on weights, two per weight and token; prefill only.
+    gigaoperations_per_second: Option<f64>,
+    /// Of the integer peak measured between the runs; prefill only.
+    share_of_peak: Option<f64>,
 }
 
 /// Memory that is read to measure bandwidth: larger than any cache.
-const MEASURED: usize = 512 << 20;
+const MEASURED: usize = 256 << 20;
 
 /// Measures and prints.
 pub fn run(args: &Args, a: &BenchArgs) -> Result<(), Error> {
@@ -32,93 +37,126 @@ pub fn run(args: &Args, a: &BenchArgs) -> Result<(), Error> {
     let mut request = open::request(args)?;
     let longest = a.depth.iter().max().unwrap_or(&0) + a.prompt.iter().chain(&a.generate).max().unwrap_or(&0);
     request.context = Some(args.ctx.unwrap_or(longest.max(1)));
+    let start = Instant::now();
     let plan = open::plan(&checkpoint, &request)?;
+    let planning = start.elapsed().as_secs_f64();
     let start = Instant::now();
     let model = open::model(args, &checkpoint, &plan)?;
     let load = start.elapsed().as_secs_f64();
-    let per_token = active_bytes(&model);
-    let mut rows = Vec::new();
-    let mut bandwidths = vec![ram_run::read_bandwidth(MEASURED)];
+    let per_token = active(&model, |e| e.bytes as f64) as u64;
+    let (mut rows, mut bandwidths, mut peaks) = (Vec::new(), Vec::new(), Vec::new());
     for &depth in &a.depth {
-        for (kind, lengths) in [("pp", &a.prompt), ("tg", &a.generate)] {
+        for (decode, lengths) in [(false, &a.prompt), (true, &a.generate)] {
             for &n in lengths.iter().filter(|&&n| n > 0) {
-                let mut rates = runs(&model, kind == "tg", depth, n, a.repeat)?;
-                // Between tests, so that what else the machine does shows in both.
-                let bandwidth = ram_run::read_bandwidth(MEASURED);
-                bandwidths.push(bandwidth);
-                rates.sort_by(f64::total_cmp);
-                let median = rates[rates.len() / 2];
-                let bytes = if kind == "tg" { per_token } else { plan.weight_bytes };
-                let speed = if kind == "tg" { bytes as f64 * median } else { bytes as f64 * median / n as f64 };
+                let runs = runs(&model, decode, depth, n, a.repeat)?;
+                let mut rates: Vec<f64> = runs.iter().map(|r| r.rate).collect();
+                let rate = median(&mut rates);
+                bandwidths.extend(runs.iter().map(|r| r.bandwidth));
+                peaks.extend(runs.iter().map(|r| r.peak));
+                let bytes = if decode { per_token } else { plan.weight_bytes };
+                let speed = if decode { bytes as f64 * rate } else { bytes as f64 * rate / n as f64 };
+                let operations = operations(&model, n);
+                let (name, at) = (if decode { "tg" } else { "pp" }, if depth > 0 { format!(" @ {depth}") } else { String::new() });
+                let share = |f: &dyn Fn(&Run) -> f64| median(&mut runs.iter().map(f).collect::<Vec<_>>());
                 rows.push(Row {
-                    test: format!("{kind}{n}{}", if depth > 0 { format!(" @ {depth}") } else { String::new() }),
-                    tokens_per_second: median,
+                    test: format!("{name}{n}{at}"),
+                    tokens_per_second: rate,
                     slowest: rates[0],
                     fastest: rates[rates.len() - 1],
                     bytes,
                     gigabytes_per_second: speed / 1e9,
-                    share_of_bandwidth: (kind == "tg").then_some(speed / bandwidth),
+                    share_of_bandwidth: decode.then(|| share(&|r| bytes as f64 * r.rate / r.bandwidth)),
+                    gigaoperations_per_second: (!decode).then(|| operations * rate / n as f64 / 1e9),
+                    share_of_peak: (!decode).then(|| share(&|r| operations * r.rate / n as f64 / r.peak)),
                 });
             }
         }
     }
-    bandwidths.sort_by(f64::total_cmp);
-    let bandwidth = bandwidths[bandwidths.len() / 2];
+    let (bandwidth, peak) = (median(&mut bandwidths), median(&mut peaks));
     let weights: u64 = plan.parameters;
     if a.json {
         let json = serde_json::json!({
             "model": checkpoint.folder(), "plan": plan.fingerprint, "bits_per_weight": plan.bits_per_weight, "weight_bytes": plan.weight_bytes,
             "threads": rayon::current_num_threads(), "kernels": format!("{:?}", ram_run::isa().map_err(Error::Usage)?),
-            "load_seconds": load, "load_weights_per_second": weights as f64 / load, "read_bandwidth": bandwidth, "peak_rss": peak_rss(), "tests": rows,
+            "plan_seconds": planning, "load_seconds": load, "load_weights_per_second": weights as f64 / load, "read_bandwidth": bandwidth,
+            "integer_peak": peak, "peak_rss": peak_rss(), "tests": rows,
         });
         return print(&format!("{json:#}\n"));
     }
     if a.csv {
-        print("test,tokens_per_second,slowest,fastest,bytes,gigabytes_per_second,share_of_bandwidth\n")?;
+        print("test,tokens_per_second,slowest,fastest,bytes,gigabytes_per_second,share_of_bandwidth,gigaoperations_per_second,share_of_peak\n")?;
         for r in &rows {
-            let share = r.share_of_bandwidth.map_or(String::new(), |s| format!("{s:.4}"));
+            let [share, operations, of_peak] =
+                [r.share_of_bandwidth, r.gigaoperations_per_second, r.share_of_peak].map(|s| s.map_or(String::new(), |s| format!("{s:.4}")));
             let numbers = format!("{:.3},{:.3},{:.3}", r.tokens_per_second, r.slowest, r.fastest);
-            print(&format!("{},{numbers},{},{:.3},{share}\n", r.test, r.bytes, r.gigabytes_per_second))?;
+            print(&format!("{},{numbers},{},{:.3},{share},{operations},{of_peak}\n", r.test, r.bytes, r.gigabytes_per_second))?;
         }
         return Ok(());
     }
-    print("| test | tokens/s | least to most | weight bytes read | GB/s | of bandwidth |\n|---|---|---|---|---|---|\n")?;
+    print("| test | tokens/s | least to most | weight bytes read | of the machine's limit |\n|---|---|---|---|---|\n")?;
     for r in &rows {
-        let share = r.share_of_bandwidth.map_or(String::new(), |s| format!("{:.0} %", 100.0 * s));
+        let limit = match (r.share_of_bandwidth, r.gigaoperations_per_second, r.share_of_peak) {
+            (Some(share), ..) => format!("{:.1} GB/s, {:.0} % of the bandwidth", r.gigabytes_per_second, 100.0 * share),
+            (_, Some(operations), Some(share)) => format!("{operations:.0} Gop/s, {:.0} % of the integer peak", 100.0 * share),
+            _ => String::new(),
+        };
         let each = if r.share_of_bandwidth.is_some() { "per token" } else { "per run" };
         let range = format!("{:.1} to {:.1}", r.slowest, r.fastest);
         let bytes = size::show(r.bytes);
-        print(&format!("| {} | {:.1} | {range} | {bytes} {each} | {:.2} | {share} |\n", r.test, r.tokens_per_second, r.gigabytes_per_second))?;
+        print(&format!("| {} | {:.1} | {range} | {bytes} {each} | {limit} |\n", r.test, r.tokens_per_second))?;
     }
-    let peak = peak_rss().map_or("unknown".into(), size::show);
+    let memory = peak_rss().map_or("unknown".into(), size::show);
     print(&format!(
-        "\n{:.2} bits per weight, {}; load {load:.2} s; {} threads; read bandwidth {:.1} GB/s; peak memory {peak}\n",
+        "\n{:.2} bits per weight, {}; plan {planning:.2} s, load {load:.2} s ({:.0} million weights/s); {} threads; read bandwidth {:.1} GB/s; integer peak {:.0} Gop/s; peak memory {memory}\n",
         plan.bits_per_weight,
         size::show(plan.weight_bytes),
+        weights as f64 / load / 1e6,
         rayon::current_num_threads(),
         bandwidth / 1e9,
+        peak / 1e9,
     ))
 }
 
-/// Bytes of weights that one token reads: all but the embedding's other rows and the experts it is not routed to.
-fn active_bytes(model: &Model) -> u64 {
-    let config = model.transformer.config();
-    let experts = (config.num_experts.max(1), config.num_experts_per_tok);
-    let tied = config.tie_word_embeddings;
-    let bytes = model.plan.entries.iter().map(|e| {
-        if e.spec.expert.is_some() {
-            e.bytes as f64 * experts.1 as f64 / experts.0 as f64
-        } else if e.spec.kind == ram_run::Kind::Embedding && !tied {
-            e.bytes as f64 / e.spec.shape[0] as f64
-        } else {
-            e.bytes as f64
-        }
-    });
-    bytes.sum::<f64>() as u64
+/// The middle one, after sorting.
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(0.0)
 }
 
-/// Tokens per second of `repeat` runs after one to warm up.
-fn runs(model: &Model, decode: bool, depth: usize, n: usize, repeat: usize) -> Result<Vec<f64>, Error> {
+/// Sum over what one token reads: all but the embedding's other rows and the experts it is not routed to.
+fn active(model: &Model, of: impl Fn(&ram_run::plan::Entry) -> f64) -> f64 {
+    let config = model.transformer.config();
+    let experts = (config.num_experts.max(1), config.num_experts_per_tok);
+    let each = model.plan.entries.iter().map(|e| {
+        if e.spec.expert.is_some() {
+            of(e) * experts.1 as f64 / experts.0 as f64
+        } else if e.spec.kind == ram_run::Kind::Embedding && !config.tie_word_embeddings {
+            of(e) / e.spec.shape[0] as f64
+        } else {
+            of(e)
+        }
+    });
+    each.sum()
+}
+
+/// Integer operations of a prompt of `n` tokens, of which only the last one's logits are computed.
+fn operations(model: &Model, n: usize) -> f64 {
+    let weights = |e: &ram_run::plan::Entry| e.spec.shape.iter().product::<usize>() as f64;
+    let head = |e: &ram_run::plan::Entry| if matches!(e.spec.kind, ram_run::Kind::Head | ram_run::Kind::Embedding) { weights(e) } else { 0.0 };
+    let (all, last) = (active(model, weights), active(model, head));
+    2.0 * (n as f64 * (all - last) + last)
+}
+
+/// One run, and what the machine could do right after it.
+struct Run {
+    /// Tokens per second.
+    rate: f64,
+    bandwidth: f64,
+    peak: f64,
+}
+
+/// `repeat` runs after one to warm up.
+fn runs(model: &Model, decode: bool, depth: usize, n: usize, repeat: usize) -> Result<Vec<Run>, Error> {
     let vocab = model.transformer.config().vocab_size as u32;
     // Spread over the vocabulary, as text is over the experts.
     let tokens: Vec<u32> = (0..(depth + n) as u32).map(|i| i.wrapping_mul(2_654_435_761) % vocab).collect();
@@ -126,7 +164,7 @@ fn runs(model: &Model, decode: bool, depth: usize, n: usize, repeat: usize) -> R
     for piece in tokens[..depth].chunks(model.plan.chunk) {
         model.transformer.forward(piece, &mut cache)?;
     }
-    let mut rates = Vec::new();
+    let mut runs = Vec::new();
     for run in 0..=repeat.max(1) {
         cache.truncate(depth);
         let start = Instant::now();
@@ -136,8 +174,9 @@ fn runs(model: &Model, decode: bool, depth: usize, n: usize, repeat: usize) -> R
             std::hint::black_box(model.transformer.logits(&hidden.narrow(0, piece.len() - 1, 1)?)?);
         }
         if run > 0 {
-            rates.push(n as f64 / start.elapsed().as_secs_f64());
+            let rate = n as f64 / start.elapsed().as_secs_f64();
+            runs.push(Run { rate, bandwidth: ram_run::read_bandwidth(MEASURED), peak: ram_run::integer_peak() });
         }
     }
-    Ok(rates)
+    Ok(runs)
 }

@@ -1,0 +1,44 @@
+//! The other limit of a product, beside the memory: how many integer operations the processor does.
+use crate::isa::{Isa, Kernel, Level, dispatch};
+use std::{hint::black_box, time::Instant};
+
+/// Integer operations (a product and a sum are two) per second of all threads together, in products that never leave registers:
+/// the best of three, because threads that were just woken may share a core at first.
+pub fn integer_peak() -> f64 {
+    let level = Level::active();
+    let rates = (0..3).map(|_| {
+        let start = Instant::now();
+        let threads = black_box(rayon::broadcast(|_| dispatch(level, Peak))).len();
+        (threads * STEPS * SUMS * 128) as f64 / start.elapsed().as_secs_f64()
+    });
+    rates.fold(0.0, f64::max)
+}
+
+/// 20 ms or so.
+const STEPS: usize = 1 << 21;
+const SUMS: usize = 8;
+
+struct Peak;
+
+impl Kernel for Peak {
+    type Out = i32;
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) -> i32 {
+        let (mut sums, mut w, mut x) = ([isa.splat_i(0); SUMS], [isa.splat_b(0); SUMS], isa.splat_b(1));
+        for (i, w) in w.iter_mut().enumerate() {
+            *w = isa.splat_b(i as u8);
+        }
+        for _ in 0..STEPS {
+            // Inputs change, so that no product can be taken out of the loop.
+            x = isa.xor_b(x, w[SUMS - 1]);
+            for (s, w) in sums.iter_mut().zip(w) {
+                *s = isa.dot_u7(*s, w, x);
+            }
+        }
+        let mut all = isa.splat_i(0);
+        for s in sums {
+            all = isa.add_i(all, s);
+        }
+        isa.sum_i(all)
+    }
+}
