@@ -1,4 +1,5 @@
 //! The one integration binary: every file beside this is a part of it.
+mod activations;
 mod bad_input;
 mod cache;
 mod chat;
