@@ -1,5 +1,7 @@
 //! Perplexity of a text by a stated protocol, and KL divergence from another run of the same model.
 use crate::Error;
+use candle_core::{Storage, Tensor};
+use ram_kernels::{divergence, log_sum_exp};
 use ram_models::{KvElement, Transformer};
 use rayon::prelude::*;
 use serde::Serialize;
@@ -152,9 +154,12 @@ pub fn perplexity(
                 let n = (logits_bytes / (4 * vocab)).max(1).min(last - p);
                 let mut logits = Vec::new();
                 for (m, h) in [Some(model), reference].into_iter().flatten().zip(&hidden) {
-                    logits.push(m.transformer.logits(&h.narrow(0, p - start, n)?)?.flatten_all()?.to_vec1::<f32>()?);
+                    logits.push(m.transformer.logits(&h.narrow(0, p - start, n)?)?);
                 }
-                let scores: Vec<Score> = (0..n).into_par_iter().map(|i| score(&logits, vocab, i, row[p + i + 1])).collect();
+                let locked: Vec<_> = logits.iter().map(Tensor::storage_and_layout).collect();
+                let logits = locked.iter().map(|(storage, _)| floats(storage)).collect::<Result<Vec<_>, _>>()?;
+                let position = |i: usize| logits.iter().map(|l| &l[i * vocab..][..vocab]).collect::<Vec<_>>();
+                let scores: Vec<Score> = (0..n).into_par_iter().map(|i| score(&position(i), row[p + i + 1])).collect();
                 for s in scores {
                     nll.add(s.nll);
                     kl.add(s.kl);
@@ -215,21 +220,25 @@ struct Score {
     agrees: bool,
 }
 
-/// The natural logarithm of the sum of e^logit, and the index of the largest.
-fn log_sum(row: &[f32]) -> (f64, usize) {
-    let (at, most) = row.iter().enumerate().fold((0, f32::NEG_INFINITY), |best, (i, &l)| if l > best.1 { (i, l) } else { best });
-    (f64::from(most) + row.iter().map(|&l| f64::from((l - most).exp())).sum::<f64>().ln(), at)
+/// The index of the largest, the first of equals.
+fn top(row: &[f32]) -> usize {
+    row.iter().enumerate().fold((0, f32::NEG_INFINITY), |best, (i, &l)| if l > best.1 { (i, l) } else { best }).0
 }
 
-fn score(logits: &[Vec<f32>], vocab: usize, i: usize, next: u32) -> Score {
-    let row = &logits[0][i * vocab..][..vocab];
-    let (norm, top) = log_sum(row);
-    let nll = norm - f64::from(row[next as usize]);
-    let Some(reference) = logits.get(1).map(|l| &l[i * vocab..][..vocab]) else { return Score { nll, kl: 0.0, agrees: false } };
-    let (reference_norm, reference_top) = log_sum(reference);
-    let terms = row.iter().zip(reference).map(|(&q, &p)| {
-        let log_p = f64::from(p) - reference_norm;
-        f64::from((log_p as f32).exp()) * (log_p - f64::from(q) + norm)
-    });
-    Score { nll, kl: terms.sum(), agrees: top == reference_top }
+/// One position: `logits` are this run's (vocab_size), then the reference's where there is one.
+fn score(logits: &[&[f32]], next: u32) -> Score {
+    let own = logits[0];
+    let nll = log_sum_exp(own) - f64::from(own[next as usize]);
+    match logits.get(1) {
+        None => Score { nll, kl: 0.0, agrees: false },
+        Some(reference) => Score { nll, kl: divergence(own, reference), agrees: top(own) == top(reference) },
+    }
+}
+
+/// The f32 that a tensor of this project's own making holds: contiguous, on the CPU.
+fn floats(storage: &Storage) -> Result<&[f32], Error> {
+    match storage {
+        Storage::Cpu(storage) => Ok(storage.as_slice()?),
+        _ => unreachable!("tensors are on the CPU"),
+    }
 }

@@ -319,7 +319,10 @@ fn block<'q, I: Isa, E: Element, const N: usize>(
         let values = &values[start * wide..stop * wide];
         let p: [&[f32]; N] = scores.each_ref().map(|s| &s.as_flattened()[..stop - start]);
         for (j, sums) in sums.iter_mut().enumerate() {
-            let mut acc: [I::F; N] = std::array::from_fn(|i| isa.mul(isa.load(&sums[i]), isa.splat(shrink[i])));
+            let mut acc = [isa.splat(0.0); N];
+            for i in 0..N {
+                acc[i] = isa.mul(isa.load(&sums[i]), isa.splat(shrink[i]));
+            }
             for (t, row) in values.chunks_exact(wide).enumerate() {
                 let v = E::load(isa, &row.as_chunks::<16>().0[j]);
                 for i in 0..N {

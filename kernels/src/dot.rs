@@ -167,7 +167,11 @@ impl<'a> Tiles<'a> {
     /// The inputs of N of `tokens`, from number `first`; beyond the last they repeat it.
     #[inline(always)]
     fn inputs<const N: usize>(&self, tokens: &[u32], first: usize) -> [Row<'a>; N] {
-        std::array::from_fn(|t| self.x.row(tokens[(first + t).min(tokens.len() - 1)], self.span()))
+        let mut rows = [self.x.row(tokens[first], self.span()); N];
+        for (row, token) in rows.iter_mut().zip(&tokens[first..]) {
+            *row = self.x.row(*token, self.span());
+        }
+        rows
     }
 
     /// Tile `i` times all tokens, a panel of inputs after the other.

@@ -104,7 +104,8 @@ impl Kernel for TurnHead<'_> {
         let [cos, sin] = self.turn.angles;
         let (low, high) = self.head.split_at_mut(cos.len());
         for (((a, b), cos), sin) in low.chunks_mut(16).zip(high.chunks_mut(16)).zip(cos.chunks(16)).zip(sin.chunks(16)) {
-            let [x, y, cos, sin] = [&*a, &*b, cos, sin].map(|v| Same(v).vector(isa, 0));
+            let (x, y) = (Same(a).vector(isa, 0), Same(b).vector(isa, 0));
+            let (cos, sin) = (Same(cos).vector(isa, 0), Same(sin).vector(isa, 0));
             store(isa, isa.sub(isa.mul(x, cos), isa.mul(y, sin)), a);
             store(isa, isa.add(isa.mul(x, sin), isa.mul(y, cos)), b);
         }

@@ -6,7 +6,7 @@ use crate::{
 use std::sync::Arc;
 
 /// Gaussian numbers from a fixed seed (sums of 12 uniforms).
-fn gaussian(n: usize, seed: u64) -> Vec<f32> {
+pub fn gaussian(n: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut uniform = || {
         state ^= state << 13;
