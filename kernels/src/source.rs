@@ -69,8 +69,11 @@ pub struct Tiled<'a> {
 impl Tiled<'_> {
     /// The first rows, as many as `out` takes.
     pub fn copy_to(&self, out: &mut [f32]) {
-        for (out, tile) in out.chunks_mut(16).zip(self.tiles[self.token..].iter().step_by(self.tokens)) {
-            out.copy_from_slice(&tile[..out.len()]);
+        let (whole, rest) = out.as_chunks_mut();
+        let mut tiles = self.tiles[self.token..].iter().step_by(self.tokens);
+        whole.iter_mut().zip(&mut tiles).for_each(|(out, tile)| *out = *tile);
+        if let (false, Some(tile)) = (rest.is_empty(), tiles.next()) {
+            rest.copy_from_slice(&tile[..rest.len()]);
         }
     }
 }

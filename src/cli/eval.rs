@@ -6,7 +6,7 @@ use super::{
 };
 use ram_run::{Checkpoint, Error, Method, Model, Plan, Protocol, Report, Request, Tokenizer, hub::Hub, peak_rss, size, wikitext};
 use sha2::{Digest, Sha256};
-use std::{fmt, path::Path};
+use std::{fmt, path::Path, time::Instant};
 
 /// Evaluates and prints the report.
 pub fn run(args: &Args, a: &EvalArgs) -> Result<(), Error> {
@@ -32,12 +32,14 @@ pub fn run(args: &Args, a: &EvalArgs) -> Result<(), Error> {
         _ => None,
     };
     let model = open::model(args, &checkpoint, &plan)?;
+    let start = Instant::now();
     let report = score(&model, reference.as_ref(), &text, &protocol, a.windows.max_windows)?;
+    let seconds = start.elapsed().as_secs_f64();
     if a.json {
         let mut json = serde_json::to_value(&report).map_err(|e| Error::Failed(e.to_string()))?;
         let more = serde_json::json!({
             "dataset": a.dataset, "text_sha256": source.hash, "text_is": source.is, "bits_per_weight": plan.bits_per_weight, "weight_bytes": plan.weight_bytes,
-            "peak_rss": peak_rss(), "budget": plan.memory.budget, "plan": plan.fingerprint, "method": plan.method.to_string(),
+            "seconds": seconds, "peak_rss": peak_rss(), "budget": plan.memory.budget, "plan": plan.fingerprint, "method": plan.method.to_string(),
             "expected_kl": plan.expected_kl,
         });
         if let (Some(json), serde_json::Value::Object(more)) = (json.as_object_mut(), more) {
@@ -49,8 +51,11 @@ pub fn run(args: &Args, a: &EvalArgs) -> Result<(), Error> {
     let budget = plan.memory.budget.map_or(String::new(), |b| format!(" of {}", size::show(b)));
     let peak = peak_rss().map_or("unknown".into(), size::show);
     print(&format!(
-        "{:.3} bits per weight, {} weight bytes, plan {}; peak memory {peak}{budget}\n",
-        plan.bits_per_weight, plan.weight_bytes, plan.fingerprint
+        "{:.3} bits per weight, {} weight bytes, plan {}; peak memory {peak}{budget}; {seconds:.1} s, {:.0} tokens/s\n",
+        plan.bits_per_weight,
+        plan.weight_bytes,
+        plan.fingerprint,
+        (report.windows * protocol.window) as f64 / seconds
     ))
 }
 
