@@ -46,7 +46,7 @@ pub const fn input_error(format: Format) -> f64 {
 const SPANS: usize = 4;
 
 /// Tokens' inputs in one of the three forms. A row is `stride` words: inputs (four codes per word, or an f32 each), then
-/// for codes a scale per block (f32), and -64 times the sums of the codes of every 16, 32, 64 and 128 inputs (i32).
+/// for codes a scale per block (f32), and [`Row::sums`] of every 16, 32, 64 and 128 inputs.
 #[derive(Debug, Default)]
 pub struct Rows {
     want: Want,
@@ -63,7 +63,8 @@ pub struct Row<'a> {
     pub codes: &'a [[u32; 4]],
     /// f32 bits, one per block.
     pub scales: &'a [u32],
-    /// One per span.
+    /// One per span: of codes -64 times their sum; where inputs are not rotated and spans are blocks, the sum of what the codes
+    /// stand for, as f32 bits.
     pub sums: &'a [u32],
 }
 
@@ -164,7 +165,7 @@ impl<S: Source> Kernel for Quantize<'_, S> {
     fn run<I: Isa>(self, isa: I) {
         let mut values = [[0.0f32; 16]; 8];
         let (narrow, wide) = self.sums.split_at_mut(self.padded / 16);
-        for ((b, codes), scale) in self.codes.chunks_mut(self.block / 16).enumerate().zip(self.scales) {
+        for ((b, codes), scale) in self.codes.chunks_mut(self.block / 16).enumerate().zip(&mut *self.scales) {
             let first = b * self.block / 16;
             let vectors = &mut values[..codes.len()];
             for (i, v) in vectors.iter_mut().enumerate() {
@@ -193,6 +194,11 @@ impl<S: Source> Kernel for Quantize<'_, S> {
                 *sum = pair.iter().fold(0, |a, b| a.wrapping_add(*b));
             }
             (from, to) = (own, rest);
+        }
+        if !self.rotated {
+            for (sum, scale) in self.sums[self.padded / 16..].iter_mut().zip(&*self.scales) {
+                *sum = (*sum as i32 as f32 * (-1.0 / 64.0) * f32::from_bits(*scale)).to_bits();
+            }
         }
     }
 }

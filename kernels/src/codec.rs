@@ -106,11 +106,14 @@ pub trait Scaling {
     /// Whether levels are above 127.
     const WIDE: bool;
 
-    /// What integer sums start with, `sum` being -64 times that of the inputs.
-    fn start<I: Isa>(isa: I, sum: i32) -> I::I;
+    /// What integer sums start with, `sum` being [`Dots::sums`].
+    fn start<I: Isa>(isa: I, sum: u32) -> I::I;
 
-    /// Adds a group's dots to the tokens' float sums, by what `scheme` keeps in `group`.
-    fn add<I: Isa, const N: usize>(isa: I, scheme: Scheme, group: &[u8], d: Dots<I, N>, to: &mut [I::F; N]);
+    /// Scales and offsets of the rows, from what `scheme` keeps in `group`.
+    fn group<I: Isa>(isa: I, scheme: Scheme, group: &[u8]) -> [I::F; 2];
+
+    /// Adds dots to the tokens' float sums.
+    fn add<I: Isa, const N: usize>(isa: I, group: [I::F; 2], d: Dots<I, N>, to: &mut [I::F; N]);
 
     #[inline(always)]
     fn dot<I: Isa>(isa: I, acc: I::I, levels: I::B, x: I::B) -> I::I {
@@ -123,8 +126,8 @@ pub struct Dots<'a, I: Isa, const N: usize> {
     pub dots: &'a [I::I; N],
     /// The inputs' scales.
     pub scales: &'a [f32; N],
-    /// -64 times the sums of the inputs' codes.
-    pub sums: &'a [i32; N],
+    /// [`crate::activations::Row::sums`].
+    pub sums: &'a [u32; N],
 }
 
 /// `scale * code + offset`, however a scheme keeps the two.
@@ -157,24 +160,27 @@ impl Codec for Affine8 {
 impl<const W: bool> Scaling for AffineScaling<W> {
     const WIDE: bool = W;
     #[inline(always)]
-    fn start<I: Isa>(isa: I, _: i32) -> I::I {
+    fn start<I: Isa>(isa: I, _: u32) -> I::I {
         isa.splat_i(0)
     }
     #[inline(always)]
-    fn add<I: Isa, const N: usize>(isa: I, scheme: Scheme, group: &[u8], d: Dots<I, N>, to: &mut [I::F; N]) {
-        let (scale, offset) = match scheme {
-            Scheme::AffineBf16 => (isa.load_bf16(&words(group)), isa.load_bf16(&words(&group[32..]))),
+    fn group<I: Isa>(isa: I, scheme: Scheme, group: &[u8]) -> [I::F; 2] {
+        match scheme {
+            Scheme::AffineBf16 => [isa.load_bf16(&words(group)), isa.load_bf16(&words(&group[32..]))],
             Scheme::Gptq | Scheme::GptqOrdered => {
                 let scale = isa.load_f16(&words(group));
                 let bits = (group.len() - 32) / 2;
                 // Exact: 8 bits of a zero times 11 of a scale.
-                (scale, isa.mul(scale, isa.to_f(isa.load_i(&zeros(bits, &group[32..]).map(|z| -z)))))
+                [scale, isa.mul(scale, isa.to_f(isa.load_i(&zeros(bits, &group[32..]).map(|z| -z))))]
             }
-            _ => (isa.load_f16(&words(group)), isa.load_f16(&words(&group[32..]))),
-        };
+            _ => [isa.load_f16(&words(group)), isa.load_f16(&words(&group[32..]))],
+        }
+    }
+    #[inline(always)]
+    fn add<I: Isa, const N: usize>(isa: I, [scale, offset]: [I::F; 2], d: Dots<I, N>, to: &mut [I::F; N]) {
         for (((to, &dot), &x_scale), &sum) in to.iter_mut().zip(d.dots).zip(d.scales).zip(d.sums) {
             *to = isa.fma(isa.to_f(dot), isa.mul(scale, isa.splat(x_scale)), *to);
-            *to = isa.fma(isa.splat(sum as f32 * (-1.0 / 64.0) * x_scale), offset, *to);
+            *to = isa.fma(isa.splat(f32::from_bits(sum)), offset, *to);
         }
     }
 }
@@ -247,13 +253,17 @@ impl<const W: bool> Scaling for Centred<W> {
     const WIDE: bool = W;
     /// Sums start with what the zero point takes off.
     #[inline(always)]
-    fn start<I: Isa>(isa: I, sum: i32) -> I::I {
+    fn start<I: Isa>(isa: I, sum: u32) -> I::I {
+        let sum = sum as i32;
         isa.splat_i(if W { 2 * sum } else { sum })
     }
     #[inline(always)]
-    fn add<I: Isa, const N: usize>(isa: I, _: Scheme, group: &[u8], d: Dots<I, N>, to: &mut [I::F; N]) {
+    fn group<I: Isa>(isa: I, _: Scheme, group: &[u8]) -> [I::F; 2] {
         let scales: &[u8; 16] = group.first_chunk().expect("16 scales per group");
-        let scale = isa.load_i8(&scales.map(|s| s as i8));
+        [isa.load_i8(&scales.map(|s| s as i8)), isa.splat(0.0)]
+    }
+    #[inline(always)]
+    fn add<I: Isa, const N: usize>(isa: I, [scale, _]: [I::F; 2], d: Dots<I, N>, to: &mut [I::F; N]) {
         for ((to, &dot), &x_scale) in to.iter_mut().zip(d.dots).zip(d.scales) {
             // Exact in f32: dots of up to 128 inputs are below 2^24.
             *to = isa.fma(isa.to_f(dot), isa.mul(scale, isa.splat(x_scale)), *to);

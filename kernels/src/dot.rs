@@ -216,13 +216,18 @@ impl<'a> Tiles<'a> {
         // Counted instead of divided: a division takes as long as a step.
         let mut block = Counter::new(self.x.block() / span, start / per_span);
         let mut group = Counter::new(format.group() / span, start / per_span);
+        let mut kept = S::group(isa, format.scheme(), &tile.scales[group.at * group_bytes..][..group_bytes]);
+        let mut fresh = false;
         for span in start / per_span..end.div_ceil(per_span) {
+            if fresh {
+                kept = S::group(isa, format.scheme(), &tile.scales[group.at * group_bytes..][..group_bytes]);
+            }
             let (from, to) = (span * per_span, ((span + 1) * per_span).min(end));
             let codes: [&[[u32; 4]]; N] = std::array::from_fn(|t| &x[t].codes[from..to]);
             // With one or two tokens a single sum each would wait for itself.
             let (mut dots, mut more) = ([isa.splat_i(0); N], [isa.splat_i(0); N]);
             for t in 0..N {
-                dots[t] = S::start(isa, x[t].sums[span] as i32);
+                dots[t] = S::start(isa, x[t].sums[span]);
             }
             for step in from..to {
                 let (levels, i) = (levels.step(isa, step), step - from);
@@ -239,11 +244,10 @@ impl<'a> Tiles<'a> {
                 }
             }
             let scales: [f32; N] = std::array::from_fn(|t| f32::from_bits(x[t].scales[block.at]));
-            let input_sums: [i32; N] = std::array::from_fn(|t| x[t].sums[span] as i32);
-            let dots = Dots { dots: &dots, scales: &scales, sums: &input_sums };
-            S::add(isa, format.scheme(), &tile.scales[group.at * group_bytes..][..group_bytes], dots, sums);
+            let input_sums: [u32; N] = std::array::from_fn(|t| x[t].sums[span]);
+            S::add(isa, kept, Dots { dots: &dots, scales: &scales, sums: &input_sums }, sums);
             block.step();
-            group.step();
+            fresh = group.step();
         }
     }
 }
@@ -277,7 +281,7 @@ impl Out<'_> {
     }
 }
 
-/// Goes one up every so many steps.
+/// Goes one up every so many steps; whether one did is what it says.
 struct Counter {
     at: usize,
     every: usize,
@@ -290,11 +294,13 @@ impl Counter {
         Counter { at: steps / every, every, left: every - steps % every }
     }
     #[inline(always)]
-    fn step(&mut self) {
+    fn step(&mut self) -> bool {
         self.left -= 1;
-        if self.left == 0 {
+        let up = self.left == 0;
+        if up {
             (self.at, self.left) = (self.at + 1, self.every);
         }
+        up
     }
 }
 
