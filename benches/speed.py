@@ -143,7 +143,7 @@ class Bench:
                 for form in ["t4g64", "t3g64"]:
                     all, tests = self.ours(name, form, prompt=[512], generate=[64])
                     found.setdefault(("ram-run", form, all["weight_bytes"]), []).append([tests[t]["tokens_per_second"] for t in ["tg64", "pp512"]])
-                for kind in ["Q4_K_M", "IQ4_XS", "Q3_K_M"]:
+                for kind in ["Q4_K_M", "Q4_0", "IQ4_XS", "Q3_K_M"]:
                     rates = self.peer(name, kind, 512, 64)
                     found.setdefault(("llama.cpp", kind, os.path.getsize(self.gguf(name, kind))), []).append([rates["tg"], rates["pp"]])
             for (program, kind, size), rates in found.items():

@@ -46,6 +46,7 @@ mod template;
 mod tokenizer;
 pub mod wikitext;
 
+pub use allocate::{Choice, allocate};
 pub use budget::{Limit, Memory};
 pub use checkpoint::{Checkpoint, TensorInfo};
 pub use error::Error;
