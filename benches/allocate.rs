@@ -1,8 +1,8 @@
 //! How long the allocator takes by itself: items with a point per format, sizes and losses all over.
 //!
 //!     cargo bench --bench allocate -- [ITEMS ...]
-use rand_pcg::{Pcg64Mcg, rand_core::Rng};
 use ram_run::{Choice, allocate};
+use rand_pcg::{Pcg64Mcg, rand_core::Rng};
 use std::time::Instant;
 
 const BITS: std::ops::RangeInclusive<u64> = 2..=8;

@@ -2,11 +2,11 @@
 """All tables of docs/speed.md: real layer shapes, synthetic weights, this machine; beside llama.cpp where it is given.
 
     cargo build --release
-    benches/speed.py                          # ram-run alone, 10 minutes after the checkpoints are made
+    benches/speed.py                          # ram-run alone, half an hour after the checkpoints are made
     benches/speed.py --llama FOLDER           # FOLDER as ../shared/tools/llama_cpp.sh makes it; 30 minutes more for its files
     benches/speed.py --only decode,prefill    # some of the tables
 
-Python with numpy and ml_dtypes makes the checkpoints (18 GB in target/speed, kept). Each figure is the median of rounds in
+Python with numpy and ml_dtypes makes the checkpoints (24 GB in target/speed, kept, and as much in the cache of packed weights). Each figure is the median of rounds in
 which all programs take turns, so that what else the machine does falls on all of them.
 """
 import argparse
@@ -20,6 +20,8 @@ import time
 HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TOOLS = os.path.join(HERE, "..", "shared", "tools")
 SHAPES = {"mixtral": ("mixtral-8x7b", 2), "qwen3": ("qwen3-30b-a3b", 4), "qwen2": ("qwen1.5-moe-a2.7b", 4)}
+# The same layers with other numbers of experts.
+EXPERTS = {32: "experts-32", 128: "experts-128", 256: "experts-256"}
 NAMES = {"mixtral": "Mixtral-8x7B, 2 layers", "qwen3": "Qwen3-30B-A3B, 4 layers", "qwen2": "Qwen1.5-MoE-A2.7B, 4 layers"}
 
 
@@ -36,9 +38,10 @@ class Bench:
     def checkpoint(self, name):
         folder = os.path.join(self.a.folder, name)
         if not os.path.exists(os.path.join(folder, "tokenizer.json")):
-            arch, layers = SHAPES[name]
+            arch, layers = SHAPES.get(name, ("qwen3-30b-a3b", 2))
+            more = [x for n, other in EXPERTS.items() if other == name for x in ("--set", f"experts={n}")]
             print(f"making {folder}", file=sys.stderr)
-            run(sys.executable, os.path.join(TOOLS, "make_synth_moe.py"), "--arch", arch, "--layers", layers, "--out", folder)
+            run(sys.executable, os.path.join(TOOLS, "make_synth_moe.py"), "--arch", arch, "--layers", layers, "--out", folder, *more)
         return folder
 
     def gguf(self, name, kind):
@@ -124,14 +127,41 @@ class Bench:
     def planning(self):
         print("\n| checkpoint | weights | matrices | plan: seconds | weights/s | 47e9 | 400e9 |\n|---|---|---|---|---|---|---|")
         for name in SHAPES:
-            times = []
-            for _ in range(self.a.rounds):
-                start = time.monotonic()
-                plan = json.loads(run(self.ram, "--model", self.checkpoint(name), "--weights", "1.6GB", "plan", "--json"))
-                times.append(time.monotonic() - start)
+            runs = [self.plan(name) for _ in range(self.a.rounds)]
+            times, plan = [r[0] for r in runs], runs[0][1]
             rate = plan["parameters"] / statistics.median(times)
             matrices = sum(len(t["shape"]) == 2 for t in plan["entries"])
             print(f"| {NAMES[name]} | {plan['parameters'] / 1e9:.2f}e9 | {matrices} | {statistics.median(times):.1f} | {rate / 1e9:.2f}e9 | {47e9 / rate:.0f} s | {400e9 / rate / 60:.1f} min |", flush=True)
+
+    def growth(self):
+        print("\n| experts, 8 per token | weights | weight bytes per token | decode: tokens/s | plan: seconds | ns per weight |\n|---|---|---|---|---|---|")
+        rounds = {n: [] for n in EXPERTS}
+        for _ in range(self.a.rounds):
+            for n, name in EXPERTS.items():
+                rounds[n].append(self.ours(name, "t4g64", generate=[64]) + (self.plan(name),))
+        for n, runs in rounds.items():
+            rate, size = (statistics.median(r[1]["tg64"][key] for r in runs) for key in ["tokens_per_second", "bytes"])
+            seconds, weights = statistics.median(r[2][0] for r in runs), runs[0][2][1]["parameters"]
+            print(f"| {n} | {weights / 1e9:.2f}e9 | {size / 1e6:.0f} MB | {rate:.0f} | {seconds:.2f} | {1e9 * seconds / weights:.2f} |", flush=True)
+
+    def plan(self, name):
+        start = time.monotonic()
+        plan = json.loads(run(self.ram, "--model", self.checkpoint(name), "--weights", "1.6GB", "plan", "--json"))
+        return time.monotonic() - start, plan
+
+    def evaluate(self):
+        if not os.path.exists(self.a.text):
+            print(f"{self.a.text} is not there: no perplexities", file=sys.stderr)
+            return
+        print("\n| checkpoint | windows | tokens | seconds | tokens/s | perplexity |\n|---|---|---|---|---|---|")
+        trained = [(os.path.join(HERE, "..", "shared", "models", m), m, 256, 10**6) for m in ["tiny-mixtral", "tiny-qwen2-moe", "tiny-qwen3-moe"]]
+        for folder, name, window, most in trained + [(self.checkpoint(m), NAMES[m], 512, 17) for m in SHAPES]:
+            command = [self.ram, "--model", folder, "--uniform", "t4g64", "--cache", "always", "eval-ppl", "wikitext2", "--text", self.a.text]
+            runs = [json.loads(run(*command, "--window", window, "--max-windows", most, "--json")) for _ in range(self.a.rounds)]
+            seconds, r = statistics.median(r["seconds"] for r in runs), runs[0]
+            tokens = r["windows"] * window
+            found = f"{r['perplexity']:.3f} +/- {r['perplexity_error']:.3f}" if most > 17 else "(random weights)"
+            print(f"| {name} | {r['windows']} of {window} | {tokens} | {seconds:.1f} | {tokens / seconds:.0f} | {found} |", flush=True)
 
     def against(self):
         if not self.a.llama:
@@ -159,8 +189,9 @@ def main():
     p.add_argument("--llama", help="folder that ../shared/tools/llama_cpp.sh built in")
     p.add_argument("--folder", default=os.path.join(HERE, "target", "speed"), help="where checkpoints are")
     p.add_argument("--ram-run", default=os.path.join(HERE, "target", "release", "ram-run"))
+    p.add_argument("--text", default=os.path.join(HERE, "..", "shared", "data", "wikitext-2-raw", "wiki.test.raw"), help="WikiText-2's test split")
     p.add_argument("--rounds", type=int, default=3)
-    tables = ["decode", "prefill", "context", "threads", "load", "planning", "against"]
+    tables = ["decode", "prefill", "context", "evaluate", "threads", "load", "planning", "growth", "against"]
     p.add_argument("--only", default=",".join(tables), help=",".join(tables))
     a = p.parse_args()
     bench = Bench(a)
