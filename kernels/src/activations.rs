@@ -46,7 +46,7 @@ pub const fn input_error(format: Format) -> f64 {
 const SPANS: usize = 4;
 
 /// Tokens' inputs in one of the three forms. A row is `stride` words: inputs (four codes per word, or an f32 each), then
-/// for codes a scale per block (f32), and [`Row::sums`] of every 16, 32, 64 and 128 inputs.
+/// for codes a scale per block (f32), and a sum (`Row::sums`) of every 16, 32, 64 and 128 inputs.
 #[derive(Debug, Default)]
 pub struct Rows {
     want: Want,
