@@ -46,7 +46,7 @@ pub const fn input_error(format: Format) -> f64 {
 const SPANS: usize = 4;
 
 /// Tokens' inputs in one of the three forms. A row is `stride` words: inputs (four codes per word, or an f32 each), then
-/// for codes a scale per block (f32), and a sum (`Row::sums`) of every 16, 32, 64 and 128 inputs.
+/// for codes scale and sum (`Row::spans`) of every 16, 32, 64 and 128 inputs.
 #[derive(Debug, Default)]
 pub struct Rows {
     want: Want,
@@ -61,11 +61,9 @@ pub struct Rows {
 pub struct Row<'a> {
     /// Four steps of four codes each per 16 inputs.
     pub codes: &'a [[u32; 4]],
-    /// f32 bits, one per block.
-    pub scales: &'a [u32],
-    /// One per span: of codes -64 times their sum; where inputs are not rotated and spans are blocks, the sum of what the codes
-    /// stand for, as f32 bits.
-    pub sums: &'a [u32],
+    /// Of each span its scale, as f32 bits, and -64 times the sum of its codes; where inputs are not rotated and spans are blocks, the
+    /// sum of what the codes stand for instead, as f32 bits.
+    pub spans: &'a [[u32; 2]],
 }
 
 impl Rows {
@@ -73,7 +71,7 @@ impl Rows {
     pub fn fill<S: Source>(&mut self, team: &Team, want: Want, tokens: usize, cols: usize, source: impl Fn(usize) -> S + Sync) {
         let padded = cols.next_multiple_of(16);
         let block = if want == Want::Rotated { rotate::block(padded) } else { PLAIN_BLOCK };
-        let words = if want == Want::Dense { padded } else { padded / 4 + padded.div_ceil(block) + sums(padded, SPANS) };
+        let words = if want == Want::Dense { padded } else { padded / 4 + 2 * spans(padded, SPANS) };
         // An odd number of cache lines: rows whose length is a power of two would all fall into one set of the L1 cache.
         let stride = (words.div_ceil(16) | 1) * 16;
         (self.want, self.padded, self.block, self.stride) = (want, padded, block, stride);
@@ -83,9 +81,8 @@ impl Rows {
             Want::Dense => dispatch(level, Copy { source: source(t), words: &mut words[..padded] }),
             _ => {
                 let (codes, rest) = words.split_at_mut(padded / 4);
-                let (scales, sums) = rest.split_at_mut(padded.div_ceil(block));
-                let rotated = want == Want::Rotated;
-                dispatch(level, Quantize { source: source(t), padded, rotated, block, codes: codes.as_chunks_mut().0, scales, sums });
+                let (codes, spans, rotated) = (codes.as_chunks_mut().0, rest.as_chunks_mut().0, want == Want::Rotated);
+                dispatch(level, Quantize { source: source(t), padded, rotated, block, codes, spans });
             }
         });
     }
@@ -105,14 +102,13 @@ impl Rows {
         self.block
     }
 
-    /// A row of codes, with the sums of every `span` inputs (16, 32, 64 or 128).
+    /// A row of codes, with what is known of every `span` inputs (16, 32, 64 or 128), which share a scale.
     #[inline(always)]
     pub fn row(&self, token: u32, span: usize) -> Row<'_> {
         let words = &self.words[token as usize * self.stride..][..self.stride];
         let (codes, rest) = words.split_at(self.padded / 4);
-        let (scales, rest) = rest.split_at(self.padded.div_ceil(self.block));
         let level = span.trailing_zeros() as usize - 4;
-        Row { codes: codes.as_chunks().0, scales, sums: &rest[sums(self.padded, level)..][..self.padded.div_ceil(span)] }
+        Row { codes: codes.as_chunks().0, spans: &rest.as_chunks().0[spans(self.padded, level)..][..self.padded.div_ceil(span)] }
     }
 
     /// A row of f32 bits.
@@ -121,11 +117,11 @@ impl Rows {
     }
 }
 
-/// Sums of the first `spans` spans.
+/// Spans of the first `widths` widths.
 #[inline(always)]
-fn sums(padded: usize, spans: usize) -> usize {
+fn spans(padded: usize, widths: usize) -> usize {
     let mut all = 0;
-    for s in 0..spans {
+    for s in 0..widths {
         all += padded.div_ceil(16 << s);
     }
     all
@@ -155,8 +151,7 @@ struct Quantize<'a, S> {
     block: usize,
     /// Of 16 inputs each.
     codes: &'a mut [[u32; 4]],
-    scales: &'a mut [u32],
-    sums: &'a mut [u32],
+    spans: &'a mut [[u32; 2]],
 }
 
 impl<S: Source> Kernel for Quantize<'_, S> {
@@ -164,8 +159,8 @@ impl<S: Source> Kernel for Quantize<'_, S> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         let mut values = [[0.0f32; 16]; 8];
-        let (narrow, wide) = self.sums.split_at_mut(self.padded / 16);
-        for ((b, codes), scale) in self.codes.chunks_mut(self.block / 16).enumerate().zip(&mut *self.scales) {
+        let (narrow, wide) = self.spans.split_at_mut(self.padded / 16);
+        for (b, codes) in self.codes.chunks_mut(self.block / 16).enumerate() {
             let first = b * self.block / 16;
             let vectors = &mut values[..codes.len()];
             for (i, v) in vectors.iter_mut().enumerate() {
@@ -179,24 +174,24 @@ impl<S: Source> Kernel for Quantize<'_, S> {
                 most = isa.max(isa.abs(isa.load(v)), most);
             }
             let most = isa.largest(most);
-            *scale = (most / 127.0).to_bits();
+            let scale = (most / 127.0).to_bits();
             let inverse = isa.splat(if most > 0.0 { 127.0 / most } else { 0.0 });
-            for ((to, v), sum) in codes.iter_mut().zip(vectors.iter()).zip(&mut narrow[first..]) {
+            for ((to, v), span) in codes.iter_mut().zip(vectors.iter()).zip(&mut narrow[first..]) {
                 let rounded = isa.round(isa.mul(isa.load(v), inverse));
                 *to = isa.to_bytes(rounded);
-                *sum = (-64 * isa.sum_i(rounded)) as u32;
+                *span = [scale, (-64 * isa.sum_i(rounded)) as u32];
             }
         }
         let (mut from, mut to) = (&mut *narrow, wide);
         for _ in 1..SPANS {
             let (own, rest) = to.split_at_mut(from.len().div_ceil(2));
-            for (sum, pair) in own.iter_mut().zip(from.chunks(2)) {
-                *sum = pair.iter().fold(0, |a, b| a.wrapping_add(*b));
+            for (span, pair) in own.iter_mut().zip(from.chunks(2)) {
+                *span = [pair[0][0], pair.iter().fold(0, |a, b| a.wrapping_add(b[1]))];
             }
             (from, to) = (own, rest);
         }
         if !self.rotated {
-            for (sum, scale) in self.sums[self.padded / 16..].iter_mut().zip(&*self.scales) {
+            for [scale, sum] in &mut self.spans[self.padded / 16..][..self.padded.div_ceil(PLAIN_BLOCK)] {
                 *sum = (*sum as i32 as f32 * (-1.0 / 64.0) * f32::from_bits(*scale)).to_bits();
             }
         }

@@ -106,7 +106,7 @@ pub trait Scaling {
     /// Whether levels are above 127.
     const WIDE: bool;
 
-    /// What integer sums start with, `sum` being [`Dots::sums`].
+    /// What integer sums start with, `sum` being that of the span.
     fn start<I: Isa>(isa: I, sum: u32) -> I::I;
 
     /// Scales and offsets of the rows, from what `scheme` keeps in `group`.
@@ -124,10 +124,8 @@ pub trait Scaling {
 /// A group's integer dots with N tokens.
 pub struct Dots<'a, I: Isa, const N: usize> {
     pub dots: &'a [I::I; N],
-    /// The inputs' scales.
-    pub scales: &'a [f32; N],
-    /// [`crate::activations::Row::sums`].
-    pub sums: &'a [u32; N],
+    /// The inputs' spans: [`crate::activations::Row::spans`].
+    pub spans: &'a [[u32; 2]; N],
 }
 
 /// `scale * code + offset`, however a scheme keeps the two.
@@ -178,8 +176,8 @@ impl<const W: bool> Scaling for AffineScaling<W> {
     }
     #[inline(always)]
     fn add<I: Isa, const N: usize>(isa: I, [scale, offset]: [I::F; 2], d: Dots<I, N>, to: &mut [I::F; N]) {
-        for (((to, &dot), &x_scale), &sum) in to.iter_mut().zip(d.dots).zip(d.scales).zip(d.sums) {
-            *to = isa.fma(isa.to_f(dot), isa.mul(scale, isa.splat(x_scale)), *to);
+        for ((to, &dot), &[x_scale, sum]) in to.iter_mut().zip(d.dots).zip(d.spans) {
+            *to = isa.fma(isa.to_f(dot), isa.mul(scale, isa.splat(f32::from_bits(x_scale))), *to);
             *to = isa.fma(isa.splat(f32::from_bits(sum)), offset, *to);
         }
     }
@@ -264,9 +262,9 @@ impl<const W: bool> Scaling for Centred<W> {
     }
     #[inline(always)]
     fn add<I: Isa, const N: usize>(isa: I, [scale, _]: [I::F; 2], d: Dots<I, N>, to: &mut [I::F; N]) {
-        for ((to, &dot), &x_scale) in to.iter_mut().zip(d.dots).zip(d.scales) {
+        for ((to, &dot), &[x_scale, _]) in to.iter_mut().zip(d.dots).zip(d.spans) {
             // Exact in f32: dots of up to 128 inputs are below 2^24.
-            *to = isa.fma(isa.to_f(dot), isa.mul(scale, isa.splat(x_scale)), *to);
+            *to = isa.fma(isa.to_f(dot), isa.mul(scale, isa.splat(f32::from_bits(x_scale))), *to);
         }
     }
 }

@@ -213,24 +213,31 @@ impl<'a> Tiles<'a> {
     ) {
         let (format, span) = (self.format, self.span());
         let (per_span, group_bytes) = (span / 16, format.group_bytes());
+        let first = start / per_span;
+        // Slices of the same two lengths for all tokens: what holds for one index of one of them holds for all.
+        let (mut codes, mut spans) = ([&[][..]; N], [&[][..]; N]);
+        for t in 0..N {
+            codes[t] = &x[t].codes[start..end];
+            spans[t] = &x[t].spans[first..end.div_ceil(per_span)];
+        }
         // Counted instead of divided: a division takes as long as a step.
-        let mut block = Counter::new(self.x.block() / span, start / per_span);
-        let mut group = Counter::new(format.group() / span, start / per_span);
+        let mut group = Counter::new(format.group() / span, first);
         let mut kept = S::group(isa, format.scheme(), &tile.scales[group.at * group_bytes..][..group_bytes]);
         let mut fresh = false;
-        for span in start / per_span..end.div_ceil(per_span) {
+        for at in 0..spans[0].len() {
             if fresh {
                 kept = S::group(isa, format.scheme(), &tile.scales[group.at * group_bytes..][..group_bytes]);
             }
-            let (from, to) = (span * per_span, ((span + 1) * per_span).min(end));
-            let codes: [&[[u32; 4]]; N] = std::array::from_fn(|t| &x[t].codes[from..to]);
+            let (from, to) = (at * per_span, ((at + 1) * per_span).min(codes[0].len()));
             // With one or two tokens a single sum each would wait for itself.
             let (mut dots, mut more) = ([isa.splat_i(0); N], [isa.splat_i(0); N]);
+            let mut own = [[0; 2]; N];
             for t in 0..N {
-                dots[t] = S::start(isa, x[t].sums[span]);
+                own[t] = spans[t][at];
+                dots[t] = S::start(isa, own[t][1]);
             }
-            for step in from..to {
-                let (levels, i) = (levels.step(isa, step), step - from);
+            for i in from..to {
+                let levels = levels.step(isa, start + i);
                 for (s, level) in levels.into_iter().enumerate() {
                     for t in 0..N {
                         let sum = if N <= 2 && s % 2 == 1 { &mut more[t] } else { &mut dots[t] };
@@ -243,10 +250,7 @@ impl<'a> Tiles<'a> {
                     dots[t] = isa.add_i(dots[t], more[t]);
                 }
             }
-            let scales: [f32; N] = std::array::from_fn(|t| f32::from_bits(x[t].scales[block.at]));
-            let input_sums: [u32; N] = std::array::from_fn(|t| x[t].sums[span]);
-            S::add(isa, kept, Dots { dots: &dots, scales: &scales, sums: &input_sums }, sums);
-            block.step();
+            S::add(isa, kept, Dots { dots: &dots, spans: &own }, sums);
             fresh = group.step();
         }
     }
