@@ -1,8 +1,7 @@
 //! Perplexity of a text by a stated protocol, and KL divergence from another run of the same model.
 use crate::Error;
-use candle_core::{Storage, Tensor};
 use ram_kernels::{divergence, log_sum_exp};
-use ram_models::{KvElement, Transformer};
+use ram_models::{KvElement, Transformer, floats};
 use rayon::prelude::*;
 use serde::Serialize;
 
@@ -156,10 +155,17 @@ pub fn perplexity(
                 for (m, h) in [Some(model), reference].into_iter().flatten().zip(&hidden) {
                     logits.push(m.transformer.logits(&h.narrow(0, p - start, n)?)?);
                 }
-                let locked: Vec<_> = logits.iter().map(Tensor::storage_and_layout).collect();
-                let logits = locked.iter().map(|(storage, _)| floats(storage)).collect::<Result<Vec<_>, _>>()?;
-                let position = |i: usize| logits.iter().map(|l| &l[i * vocab..][..vocab]).collect::<Vec<_>>();
-                let scores: Vec<Score> = (0..n).into_par_iter().map(|i| score(&position(i), row[p + i + 1])).collect();
+                let scores = |own: &[f32], reference: Option<&[f32]>| {
+                    let each = (0..n).into_par_iter().map(|i| {
+                        let at = i * vocab..(i + 1) * vocab;
+                        score(&own[at.clone()], reference.map(|r| &r[at]), row[p + i + 1])
+                    });
+                    each.collect::<Vec<Score>>()
+                };
+                let scores = match logits.get(1) {
+                    None => floats(&logits[0], |own| scores(own, None))?,
+                    Some(reference) => floats(&logits[0], |own| floats(reference, |reference| scores(own, Some(reference))))??,
+                };
                 for s in scores {
                     nll.add(s.nll);
                     kl.add(s.kl);
@@ -225,20 +231,11 @@ fn top(row: &[f32]) -> usize {
     row.iter().enumerate().fold((0, f32::NEG_INFINITY), |best, (i, &l)| if l > best.1 { (i, l) } else { best }).0
 }
 
-/// One position: `logits` are this run's (vocab_size), then the reference's where there is one.
-fn score(logits: &[&[f32]], next: u32) -> Score {
-    let own = logits[0];
+/// One position, of this run's logits (vocab_size) and the reference's where there is one.
+fn score(own: &[f32], reference: Option<&[f32]>, next: u32) -> Score {
     let nll = log_sum_exp(own) - f64::from(own[next as usize]);
-    match logits.get(1) {
+    match reference {
         None => Score { nll, kl: 0.0, agrees: false },
         Some(reference) => Score { nll, kl: divergence(own, reference), agrees: top(own) == top(reference) },
-    }
-}
-
-/// The f32 that a tensor of this project's own making holds: contiguous, on the CPU.
-fn floats(storage: &Storage) -> Result<&[f32], Error> {
-    match storage {
-        Storage::Cpu(storage) => Ok(storage.as_slice()?),
-        _ => unreachable!("tensors are on the CPU"),
     }
 }

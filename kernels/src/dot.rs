@@ -202,6 +202,7 @@ impl<'a> Tiles<'a> {
 
     /// Adds one tile times N tokens to their sums, from macro-step `start`, by the levels of each.
     #[inline(always)]
+    #[allow(clippy::needless_range_loop)]
     fn times<I: Isa, S: Scaling, const N: usize>(
         &self,
         isa: I,

@@ -12,6 +12,7 @@ mod spec;
 pub use cache::KvCache;
 pub use config::{Config, ConfigError};
 pub use forward::{Transformer, Weights};
+pub use ops::floats;
 pub use quantization::{Gptq, GptqModule, Mlx, MlxModule, Quantization};
 pub use ram_kernels::KvElement;
 pub use spec::{Kind, TensorSpec};

@@ -1,5 +1,5 @@
 //! Products of ram-kernels as a candle operation on f32 tensors.
-use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, bail};
+use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Storage, Tensor, bail};
 use ram_kernels::Matrix;
 
 /// (tokens, rows) of (tokens, cols).
@@ -19,6 +19,18 @@ impl CustomOp1 for Linear {
         let mut out = vec![0.0; tokens * self.0.rows()];
         ram_kernels::linear(values(x, layout)?, &[&self.0], &mut [&mut out]);
         Ok((CpuStorage::F32(out), (tokens, self.0.rows()).into()))
+    }
+}
+
+/// What `f` makes of a contiguous f32 tensor's numbers, without a copy of them.
+///
+/// # Errors
+/// Where the tensor is another.
+pub fn floats<R>(tensor: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Result<R> {
+    let (storage, layout) = tensor.storage_and_layout();
+    match &*storage {
+        Storage::Cpu(storage) => Ok(f(values(storage, layout)?)),
+        _ => bail!("a tensor that must be on the CPU is not"),
     }
 }
 
