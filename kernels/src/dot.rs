@@ -223,8 +223,7 @@ impl<'a> Tiles<'a> {
         }
         // Counted instead of divided: a division takes as long as a step.
         let mut group = Counter::new(format.group() / span, first);
-        let mut kept = S::group(isa, format.scheme(), &tile.scales[group.at * group_bytes..][..group_bytes]);
-        let mut fresh = false;
+        let (mut kept, mut fresh) = ([isa.splat(0.0); 2], true);
         for at in 0..spans[0].len() {
             if fresh {
                 kept = S::group(isa, format.scheme(), &tile.scales[group.at * group_bytes..][..group_bytes]);
