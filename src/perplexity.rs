@@ -233,9 +233,10 @@ fn top(row: &[f32]) -> usize {
 
 /// One position, of this run's logits (vocab_size) and the reference's where there is one.
 fn score(own: &[f32], reference: Option<&[f32]>, next: u32) -> Score {
-    let nll = log_sum_exp(own) - f64::from(own[next as usize]);
+    let log_sum = log_sum_exp(own);
+    let nll = log_sum - f64::from(own[next as usize]);
     match reference {
         None => Score { nll, kl: 0.0, agrees: false },
-        Some(reference) => Score { nll, kl: divergence(own, reference), agrees: top(own) == top(reference) },
+        Some(reference) => Score { nll, kl: divergence(own, log_sum, reference), agrees: top(own) == top(reference) },
     }
 }
