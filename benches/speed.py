@@ -6,8 +6,8 @@
     benches/speed.py --llama FOLDER           # FOLDER as ../shared/tools/llama_cpp.sh makes it; 30 minutes more for its files
     benches/speed.py --only decode,prefill    # some of the tables
 
-Python with numpy and ml_dtypes makes the checkpoints (24 GB in target/speed, kept, and as much in the cache of packed weights). Each figure is the median of rounds in
-which all programs take turns, so that what else the machine does falls on all of them.
+Python with numpy and ml_dtypes makes the checkpoints (24 GB in target/speed, kept, and as much in the cache of packed weights).
+Each figure is the median of rounds in which all programs take turns, so that what else the machine does falls on all of them.
 """
 import argparse
 import json
@@ -20,8 +20,9 @@ import time
 HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TOOLS = os.path.join(HERE, "..", "shared", "tools")
 SHAPES = {"mixtral": ("mixtral-8x7b", 2), "qwen3": ("qwen3-30b-a3b", 4), "qwen2": ("qwen1.5-moe-a2.7b", 4)}
-# The same layers with other numbers of experts.
-EXPERTS = {32: "experts-32", 128: "experts-128", 256: "experts-256"}
+# Qwen3's layers with other numbers of experts.
+EXPERTS = {n: f"experts-{n}" for n in (32, 128, 256)}
+MADE = SHAPES | {name: ("qwen3-30b-a3b", 2, "--set", f"experts={n}") for n, name in EXPERTS.items()}
 NAMES = {"mixtral": "Mixtral-8x7B, 2 layers", "qwen3": "Qwen3-30B-A3B, 4 layers", "qwen2": "Qwen1.5-MoE-A2.7B, 4 layers"}
 
 
@@ -38,8 +39,7 @@ class Bench:
     def checkpoint(self, name):
         folder = os.path.join(self.a.folder, name)
         if not os.path.exists(os.path.join(folder, "tokenizer.json")):
-            arch, layers = SHAPES.get(name, ("qwen3-30b-a3b", 2))
-            more = [x for n, other in EXPERTS.items() if other == name for x in ("--set", f"experts={n}")]
+            arch, layers, *more = MADE[name]
             print(f"making {folder}", file=sys.stderr)
             run(sys.executable, os.path.join(TOOLS, "make_synth_moe.py"), "--arch", arch, "--layers", layers, "--out", folder, *more)
         return folder
@@ -78,11 +78,10 @@ class Bench:
 
     def prefill(self):
         print("\n| checkpoint | 16 tokens | 512 | 2,048 | decode | 512: integer operations per second |\n|---|---|---|---|---|---|")
-        active = {"mixtral": 788e6, "qwen3": 226e6, "qwen2": 343e6}
         for name in SHAPES:
             rounds = [self.ours(name, "t4g64", prompt=[16, 512, 2048], generate=[64])[1] for _ in range(self.a.rounds)]
             mid = lambda test: statistics.median(r[test]["tokens_per_second"] for r in rounds)
-            operations = 2 * active[name] * mid("pp512") / 1e9
+            operations = statistics.median(r["pp512"]["gigaoperations_per_second"] for r in rounds)
             print(f"| {NAMES[name]} | {mid('pp16'):.0f} | {mid('pp512'):.0f} | {mid('pp2048'):.0f} | {mid('tg64'):.1f} | {operations:.0f} G |", flush=True)
 
     def context(self):
