@@ -7,6 +7,7 @@ use crate::{
     source::{Reordered, Source},
     team::Team,
 };
+use std::ops::Range;
 
 /// Inputs per activation scale where weights are not rotated: outliers stay in blocks of 32.
 const PLAIN_BLOCK: usize = 32;
@@ -102,13 +103,18 @@ impl Rows {
         self.block
     }
 
-    /// A row of codes, with what is known of every `span` inputs (16, 32, 64 or 128), which share a scale.
+    /// Where a row has what is known of every `span` inputs (16, 32, 64 or 128), which share a scale.
+    pub fn spans(&self, span: usize) -> Range<usize> {
+        let start = spans(self.padded, span.trailing_zeros() as usize - 4);
+        start..start + self.padded.div_ceil(span)
+    }
+
+    /// A row of codes, with its part `spans`.
     #[inline(always)]
-    pub fn row(&self, token: u32, span: usize) -> Row<'_> {
+    pub fn row(&self, token: u32, spans: Range<usize>) -> Row<'_> {
         let words = &self.words[token as usize * self.stride..][..self.stride];
         let (codes, rest) = words.split_at(self.padded / 4);
-        let level = span.trailing_zeros() as usize - 4;
-        Row { codes: codes.as_chunks().0, spans: &rest.as_chunks().0[spans(self.padded, level)..][..self.padded.div_ceil(span)] }
+        Row { codes: codes.as_chunks().0, spans: &rest.as_chunks().0[spans] }
     }
 
     /// A row of f32 bits.
@@ -118,7 +124,6 @@ impl Rows {
 }
 
 /// Spans of the first `widths` widths.
-#[inline(always)]
 fn spans(padded: usize, widths: usize) -> usize {
     let mut all = 0;
     for s in 0..widths {

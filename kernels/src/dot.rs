@@ -11,7 +11,7 @@ use crate::{
     isa::{Isa, Kernel, Level, dispatch},
     levels,
 };
-use std::{cell::RefCell, marker::PhantomData};
+use std::{cell::RefCell, marker::PhantomData, ops::Range};
 
 /// Bytes ahead of the codes in use that are asked for, into the first cache and into the second. The processor's own look-ahead
 /// ends at each page, and an L1 cache has too few misses in flight for the memory's latency (docs/speed.md).
@@ -42,6 +42,9 @@ pub enum Sink<'a> {
 /// fast as they are used; smaller panels cost more in beginning anew than an L1 cache gains (docs/speed.md).
 const PANEL: usize = 4096;
 
+/// Sums of 16 rows that are kept while the panels of some tiles take turns: 64 KiB.
+const SUMS: usize = 1024;
+
 thread_local! {
     static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch { levels: Vec::new(), sums: Vec::new() }) };
 }
@@ -49,7 +52,7 @@ thread_local! {
 struct Scratch {
     /// Of every 16 inputs, four steps of 16 rows of four.
     levels: Vec<[[u8; 64]; 4]>,
-    /// Of every token.
+    /// Of every tile and token.
     sums: Vec<[f32; 16]>,
 }
 
@@ -71,16 +74,12 @@ impl Product<'_> {
             return dispatch(level, crate::dense::Dense { product: *self, first, places, sink, y });
         }
         let tile_bytes = format.row_bytes(16, m.cols());
-        let tiles = Tiles { format, bytes: &m.bytes()[first * tile_bytes..][..y.len() / places * tile_bytes], tile_bytes, x: self.rows };
-        let mut out = Out { tokens: self.tokens, places, sink, y };
+        let tiles = Tiles::new(format, &m.bytes()[first * tile_bytes..][..y.len() / places * tile_bytes], tile_bytes, self.rows);
+        let out = Out { tokens: self.tokens, places, sink, y };
         if self.tokens.len() <= level.tokens() {
             return by_codec(level, format, Straight { tiles, out });
         }
-        SCRATCH.with_borrow_mut(|scratch| {
-            for i in 0..tiles.len() {
-                tiles.by_panel(level, i, scratch, &mut out);
-            }
-        });
+        SCRATCH.with_borrow_mut(|scratch| tiles.by_panel(level, scratch, out));
     }
 }
 
@@ -135,7 +134,11 @@ struct Tiles<'a> {
     format: Format,
     bytes: &'a [u8],
     tile_bytes: usize,
+    /// Of a tile's scales.
+    scale_bytes: usize,
     x: &'a Rows,
+    /// Inputs that share both a weight scale and an activation scale.
+    span: usize,
 }
 
 /// One tile's parts.
@@ -146,7 +149,11 @@ struct Tile<'a> {
 }
 
 impl<'a> Tiles<'a> {
-    #[inline(always)]
+    fn new(format: Format, bytes: &'a [u8], tile_bytes: usize, x: &'a Rows) -> Tiles<'a> {
+        let scale_bytes = x.padded().div_ceil(format.group()) * format.group_bytes();
+        Tiles { format, bytes, tile_bytes, scale_bytes, x, span: format.group().min(x.block()) }
+    }
+
     fn len(&self) -> usize {
         self.bytes.len() / self.tile_bytes
     }
@@ -154,41 +161,55 @@ impl<'a> Tiles<'a> {
     #[inline(always)]
     fn tile(&self, i: usize) -> Tile<'a> {
         let (row_scales, rest) = self.bytes[i * self.tile_bytes..][..self.tile_bytes].split_at(self.format.head_bytes());
-        let (scales, codes) = rest.split_at(self.x.padded().div_ceil(self.format.group()) * self.format.group_bytes());
+        let (scales, codes) = rest.split_at(self.scale_bytes);
         Tile { row_scales, scales, codes }
-    }
-
-    /// Inputs that share both a weight scale and an activation scale.
-    #[inline(always)]
-    fn span(&self) -> usize {
-        self.format.group().min(self.x.block())
     }
 
     /// The inputs of N of `tokens`, from number `first`; beyond the last they repeat it.
     #[inline(always)]
-    fn inputs<const N: usize>(&self, tokens: &[u32], first: usize) -> [Row<'a>; N] {
-        let mut rows = [self.x.row(tokens[first], self.span()); N];
+    fn inputs<const N: usize>(&self, walk: &Walk, tokens: &[u32], first: usize) -> [Row<'a>; N] {
+        let mut rows = [self.x.row(tokens[first], walk.of_row.clone()); N];
         for (row, token) in rows.iter_mut().zip(&tokens[first..]) {
-            *row = self.x.row(*token, self.span());
+            *row = self.x.row(*token, walk.of_row.clone());
         }
         rows
     }
 
-    /// Tile `i` times all tokens, a panel of inputs after the other.
-    fn by_panel(&self, level: Level, i: usize, scratch: &mut Scratch, out: &mut Out) {
-        let (format, steps) = (self.format, self.x.padded() / 16);
-        let (tile, each, table) = (self.tile(i), 32 * format.bits(), levels::table(format));
+    /// What is to be known of macro-steps `start` to `end`: divisions, each of which takes as long as several steps.
+    fn walk(&self, start: usize, end: usize) -> Walk {
+        let per_span = self.span / 16;
+        let spans = start / per_span..end.div_ceil(per_span);
+        Walk {
+            of_row: self.x.spans(self.span),
+            per_span,
+            group: Counter::new(self.format.group() / self.span, spans.start),
+            spans,
+            steps: start..end,
+        }
+    }
+
+    /// All tiles times all tokens: some tiles at a time, of which one panel of inputs after the other, which then stay in the
+    /// L2 cache for these tiles.
+    fn by_panel(&self, level: Level, scratch: &mut Scratch, mut out: Out) {
+        let (format, steps, tokens) = (self.format, self.x.padded() / 16, out.tokens.len());
+        let (each, table) = (32 * format.bits(), levels::table(format));
         let Scratch { levels, sums } = scratch;
         levels.resize(levels.len().max(PANEL / 16), [[0; 64]; 4]);
-        sums.clear();
-        sums.resize(out.tokens.len(), [0.0; 16]);
-        for start in (0..steps).step_by(PANEL / 16) {
-            let end = (start + PANEL / 16).min(steps);
-            let levels = &mut levels[..end - start];
+        let (all, together, panel) = (self.len(), (SUMS / tokens).max(1), PANEL / 16);
+        sums.resize(sums.len().max(together.min(all) * tokens), [0.0; 16]);
+        let order = |first: usize| (0..steps).step_by(panel).flat_map(move |start| (first..(first + together).min(all)).map(move |i| (i, start)));
+        let mut order = (0..all).step_by(together).flat_map(order).peekable();
+        while let Some((i, start)) = order.next() {
+            let (tile, end) = (self.tile(i), (start + panel).min(steps));
+            let (levels, sums) = (&mut levels[..end - start], &mut sums[i % together * tokens..][..tokens]);
+            if start == 0 {
+                sums.fill([0.0; 16]);
+            }
             // A decoder remembers less than a macro-step: beginning one before, it is right where the panel begins.
             let skip = start.min(1);
             by_codec(level, format, Decode { table, codes: &tile.codes[(start - skip) * each..end * each], skip, levels });
-            let part = Part { tiles: *self, tile: &tile, start, levels, sums, tokens: out.tokens };
+            let next = order.peek().map_or(&[][..], |&(i, start)| &self.tile(i).codes[start * each..(start + panel).min(steps) * each]);
+            let part = Part { tiles: *self, tile: &tile, walk: self.walk(start, end), levels, next, sums, tokens: out.tokens };
             // What is decoded already needs no kernel per width.
             match (format.scheme(), format.bits()) {
                 (Scheme::Trellis, 8) => dispatch(level, Panel::<Centred<true>>(part, PhantomData)),
@@ -196,8 +217,10 @@ impl<'a> Tiles<'a> {
                 (_, 8) => dispatch(level, Panel::<AffineScaling<true>>(part, PhantomData)),
                 (_, _) => dispatch(level, Panel::<AffineScaling<false>>(part, PhantomData)),
             }
+            if end == steps {
+                dispatch(level, Finish { tile: &tile, i, sums, out: &mut out });
+            }
         }
-        dispatch(level, Finish { tile: &tile, i, sums, out });
     }
 
     /// Adds one tile times N tokens to their sums, from macro-step `start`, by the levels of each.
@@ -208,21 +231,18 @@ impl<'a> Tiles<'a> {
         isa: I,
         tile: &Tile,
         x: &[Row; N],
-        [start, end]: [usize; 2],
+        walk: &Walk,
         mut levels: impl Levels<I>,
         sums: &mut [I::F; N],
     ) {
-        let (format, span) = (self.format, self.span());
-        let (per_span, group_bytes) = (span / 16, format.group_bytes());
-        let first = start / per_span;
+        let (format, group_bytes, per_span) = (self.format, self.format.group_bytes(), walk.per_span);
         // Slices of the same two lengths for all tokens: what holds for one index of one of them holds for all.
         let (mut codes, mut spans) = ([&[][..]; N], [&[][..]; N]);
         for t in 0..N {
-            codes[t] = &x[t].codes[start..end];
-            spans[t] = &x[t].spans[first..end.div_ceil(per_span)];
+            codes[t] = &x[t].codes[walk.steps.clone()];
+            spans[t] = &x[t].spans[walk.spans.clone()];
         }
-        // Counted instead of divided: a division takes as long as a step.
-        let mut group = Counter::new(format.group() / span, first);
+        let mut group = walk.group;
         let (mut kept, mut fresh) = ([isa.splat(0.0); 2], true);
         for at in 0..spans[0].len() {
             if fresh {
@@ -237,7 +257,7 @@ impl<'a> Tiles<'a> {
                 dots[t] = S::start(isa, own[t][1]);
             }
             for i in from..to {
-                let levels = levels.step(isa, start + i);
+                let levels = levels.step(isa, walk.steps.start + i);
                 for (s, level) in levels.into_iter().enumerate() {
                     for t in 0..N {
                         let sum = if N <= 2 && s % 2 == 1 { &mut more[t] } else { &mut dots[t] };
@@ -285,7 +305,20 @@ impl Out<'_> {
     }
 }
 
+/// Some macro-steps, in spans and groups.
+struct Walk {
+    steps: Range<usize>,
+    spans: Range<usize>,
+    /// Macro-steps of a span.
+    per_span: usize,
+    /// The group that the first span is of.
+    group: Counter,
+    /// Where all spans are in a row of inputs.
+    of_row: Range<usize>,
+}
+
 /// Goes one up every so many steps; whether one did is what it says.
+#[derive(Clone, Copy)]
 struct Counter {
     at: usize,
     every: usize,
@@ -349,13 +382,14 @@ impl CodecKernel for Straight<'_> {
 impl Straight<'_> {
     #[inline(always)]
     fn tokens<I: Isa, C: Codec, const N: usize>(mut self, isa: I) {
-        let x = self.tiles.inputs::<N>(self.out.tokens, 0);
+        let walk = self.tiles.walk(0, self.tiles.x.padded() / 16);
+        let x = self.tiles.inputs::<N>(&walk, self.out.tokens, 0);
         for i in 0..self.tiles.len() {
             let tile = self.tiles.tile(i);
             let (decoder, end) = (Decoder::new(isa, levels::table(self.tiles.format)), self.tiles.bytes.as_ptr_range().end);
             let levels = Decoding::<I, C> { decoder, codes: tile.codes, end, codec: PhantomData };
             let mut sums = [isa.splat(0.0); N];
-            self.tiles.times::<I, C::Scaling, N>(isa, &tile, &x, [0, self.tiles.x.padded() / 16], levels, &mut sums);
+            self.tiles.times::<I, C::Scaling, N>(isa, &tile, &x, &walk, levels, &mut sums);
             let rows = tile.rows(isa);
             for (t, sum) in sums.into_iter().enumerate().take(self.out.tokens.len()) {
                 self.out.put(isa, i, t, isa.mul(sum, rows));
@@ -422,9 +456,10 @@ struct Panel<'a, S>(Part<'a>, PhantomData<S>);
 struct Part<'a> {
     tiles: Tiles<'a>,
     tile: &'a Tile<'a>,
-    /// The first macro-step.
-    start: usize,
+    walk: Walk,
     levels: &'a [[[u8; 64]; 4]],
+    /// Bytes of the panel after it, to be asked for meanwhile.
+    next: &'a [u8],
     sums: &'a mut [[f32; 16]],
     tokens: &'a [u32],
 }
@@ -434,7 +469,10 @@ impl<S: Scaling> Kernel for Panel<'_, S> {
     #[inline(always)]
     fn run<I: Isa>(mut self, isa: I) {
         let mut first = 0;
+        let each = self.0.next.len().div_ceil(64 * self.0.tokens.len());
+        let mut next = self.0.next.chunks(64);
         while first < self.0.tokens.len() {
+            let begin = first;
             first += match self.0.tokens.len() - first {
                 1 => self.tokens::<I, 1>(isa, first),
                 2 => self.tokens::<I, 2>(isa, first),
@@ -442,6 +480,9 @@ impl<S: Scaling> Kernel for Panel<'_, S> {
                 7.. if I::TOKENS == 8 => self.tokens::<I, 8>(isa, first),
                 _ => self.tokens::<I, 4>(isa, first),
             };
+            for line in next.by_ref().take(each * (first - begin)) {
+                isa.prefetch_far(line.as_ptr());
+            }
         }
     }
 }
@@ -450,15 +491,14 @@ impl<S: Scaling> Panel<'_, S> {
     /// N tokens from number `first`, which there are so many of.
     #[inline(always)]
     fn tokens<I: Isa, const N: usize>(&mut self, isa: I, first: usize) -> usize {
-        let Part { tiles, tile, start, levels, sums, tokens } = &mut self.0;
-        let x = tiles.inputs::<N>(tokens, first);
+        let Part { tiles, tile, walk, levels, sums, tokens, .. } = &mut self.0;
+        let x = tiles.inputs::<N>(walk, tokens, first);
         let sums = &mut sums[first..];
         let mut all = [isa.splat(0.0); N];
         for (to, from) in all.iter_mut().zip(&*sums) {
             *to = isa.load(from);
         }
-        let end = *start + levels.len();
-        tiles.times::<I, S, N>(isa, tile, &x, [*start, end], Decoded { start: *start, levels }, &mut all);
+        tiles.times::<I, S, N>(isa, tile, &x, walk, Decoded { start: walk.steps.start, levels }, &mut all);
         for (from, to) in all.into_iter().zip(sums) {
             isa.store(from, to);
         }

@@ -10,8 +10,8 @@ use crate::{
 
 /// Bytes of weights of the smallest tasks: some microseconds, next to the tenth of one that taking a task costs.
 const LEAST: usize = 32 << 10;
-/// And of the largest: looking ahead begins anew with every task.
-const MOST: usize = 512 << 10;
+/// And of the largest: looking ahead begins anew with every task, and tiles of one task share their inputs in the L2 cache.
+const MOST: usize = 4 << 20;
 
 /// Results of one region, in memory that is used again.
 #[derive(Debug, Default)]
