@@ -43,6 +43,9 @@ pub const fn input_error(format: Format) -> f64 {
     if format.is_dense() { 0.0 } else { (3.9 / 127.0) * (3.9 / 127.0) / 12.0 }
 }
 
+/// Vectors ahead of the one in use that a source is asked for: a block of 128 inputs.
+const AHEAD: usize = 8;
+
 /// Inputs that share an activation scale and a weight scale can be 16, 32, 64 or 128.
 const SPANS: usize = 4;
 
@@ -169,6 +172,7 @@ impl<S: Source> Kernel for Quantize<'_, S> {
             let first = b * self.block / 16;
             let vectors = &mut values[..codes.len()];
             for (i, v) in vectors.iter_mut().enumerate() {
+                self.source.ask(isa, first + AHEAD + i);
                 isa.store(self.source.vector(isa, first + i), v);
             }
             if self.rotated {

@@ -5,6 +5,10 @@ use crate::isa::Isa;
 pub trait Source: Sync {
     /// Inputs 16 i to 16 i + 15; zeros behind the last.
     fn vector<I: Isa>(&self, isa: I, i: usize) -> I::F;
+
+    /// Asks for what vector `i` is made of, where the processor does not see by itself what comes next.
+    #[inline(always)]
+    fn ask<I: Isa>(&self, _: I, _: usize) {}
 }
 
 /// A row as it is.
@@ -53,6 +57,11 @@ impl Source for Gated<'_> {
         let sigmoid = isa.div(one, isa.add(one, isa.exp(isa.sub(isa.splat(0.0), gate))));
         isa.mul(isa.mul(gate, sigmoid), self.up.vector(isa, i))
     }
+    #[inline(always)]
+    fn ask<I: Isa>(&self, isa: I, i: usize) {
+        self.gate.ask(isa, i);
+        self.up.ask(isa, i);
+    }
 }
 
 /// One token of products in tiles: (rows / 16, tokens) of 16.
@@ -82,6 +91,10 @@ impl Source for Tiled<'_> {
     #[inline(always)]
     fn vector<I: Isa>(&self, isa: I, i: usize) -> I::F {
         isa.load(&self.tiles[i * self.tokens + self.token])
+    }
+    #[inline(always)]
+    fn ask<I: Isa>(&self, isa: I, i: usize) {
+        isa.prefetch(self.tiles.as_ptr().wrapping_add(i * self.tokens + self.token).cast());
     }
 }
 
