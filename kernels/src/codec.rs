@@ -253,7 +253,8 @@ impl<const W: bool> Scaling for Centred<W> {
     #[inline(always)]
     fn start<I: Isa>(isa: I, sum: u32) -> I::I {
         let sum = sum as i32;
-        isa.splat_i(if W { 2 * sum } else { sum })
+        // Of -64 for each input: levels are centred at 64, or at 128 as far as products do not take that off.
+        isa.splat_i(if W { (128 - I::CENTRE) / 64 * sum } else { sum })
     }
     #[inline(always)]
     fn group<I: Isa>(isa: I, _: Scheme, group: &[u8]) -> [I::F; 2] {
@@ -266,6 +267,10 @@ impl<const W: bool> Scaling for Centred<W> {
             // Exact in f32: dots of up to 128 inputs are below 2^24.
             *to = isa.fma(isa.to_f(dot), isa.mul(scale, isa.splat(f32::from_bits(x_scale))), *to);
         }
+    }
+    #[inline(always)]
+    fn dot<I: Isa>(isa: I, acc: I::I, levels: I::B, x: I::B) -> I::I {
+        if W { isa.dot_c8(acc, levels, x) } else { isa.dot_u7(acc, levels, x) }
     }
 }
 

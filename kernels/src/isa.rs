@@ -26,6 +26,8 @@ pub trait Isa: Copy + Send + Sync {
     const TOKENS: usize;
     /// Whether [`Isa::bits`] is one instruction.
     const BITS: bool;
+    /// What [`Isa::dot_c8`] takes off every byte of `w`: 128 where bytes with signs are the faster ones.
+    const CENTRE: i32 = 0;
 
     /// All lanes `v`.
     fn splat(self, v: f32) -> Self::F;
@@ -149,6 +151,11 @@ pub trait Isa: Copy + Send + Sync {
     fn dot_u7(self, acc: Self::I, w: Self::B, x: Self::B) -> Self::I;
     /// The same for any unsigned bytes.
     fn dot_u8(self, acc: Self::I, w: Self::B, x: Self::B) -> Self::I;
+    /// The same less [`Isa::CENTRE`] for each of `w`, where no byte of `x` is -128.
+    #[inline(always)]
+    fn dot_c8(self, acc: Self::I, w: Self::B, x: Self::B) -> Self::I {
+        self.dot_u8(acc, w, x)
+    }
 
     /// Shift of 16-bit words, left where `by` is positive: bits cross from byte to byte, callers mask. `by` is a constant
     /// after inlining.

@@ -1,7 +1,8 @@
 //! Every format on every instruction set of this machine, against oracles so plain that they are obviously right.
 use crate::{
-    Arena, Attention, Effort, Experts, Format, KvElement, Matrix, Scheme, attention_at, embed, experts_at, isa::Level, linear_at, oracle, pack,
-    quantize, quantize_at, relative_error, rotate,
+    Arena, Attention, Effort, Experts, Format, KvElement, Matrix, Scheme, attention_at, embed, experts_at,
+    isa::{Isa, Kernel, Level, dispatch},
+    linear_at, oracle, pack, quantize, quantize_at, relative_error, rotate,
 };
 use std::sync::Arc;
 
@@ -96,6 +97,34 @@ fn products_match_the_oracle_on_every_instruction_set() {
                     );
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn products_of_the_largest_bytes_are_exact() {
+    /// Lanes of dots of up to 7 and 8 bits, and of the centred ones.
+    struct Largest(u8, i8);
+    impl Kernel for Largest {
+        type Out = [[i32; 2]; 3];
+        #[inline(always)]
+        fn run<I: Isa>(self, isa: I) -> Self::Out {
+            let (zero, w, x) = (isa.splat_i(0), isa.splat_b(self.0), isa.splat_b(self.1 as u8));
+            let dots = [isa.dot_u7(zero, isa.and_b(w, isa.splat_b(127)), x), isa.dot_u8(zero, w, x), isa.dot_c8(zero, w, x)];
+            let mut out = [[0; 2]; 3];
+            for (out, dot) in out.iter_mut().zip(dots) {
+                let mut lanes = [0.0; 16];
+                isa.store(isa.to_f(dot), &mut lanes);
+                *out = [lanes[0] as i32, lanes[15] as i32];
+            }
+            out[2].iter_mut().for_each(|lane| *lane += 4 * I::CENTRE * i32::from(self.1));
+            out
+        }
+    }
+    for level in levels() {
+        for (w, x) in [0u8, 1, 127, 128, 129, 255].into_iter().flat_map(|w| [-127i8, -1, 0, 126, 127].map(|x| (w, x))) {
+            let (narrow, wide) = (4 * i32::from(w & 127) * i32::from(x), 4 * i32::from(w) * i32::from(x));
+            assert_eq!(dispatch(level, Largest(w, x)), [[narrow; 2], [wide; 2], [wide; 2]], "{level:?}: {w} times {x}");
         }
     }
 }

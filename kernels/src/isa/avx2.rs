@@ -34,6 +34,7 @@ impl Isa for Avx2 {
     type Table = [__m256i; 4];
     const TOKENS: usize = 4;
     const BITS: bool = false;
+    const CENTRE: i32 = 128;
 
     #[inline(always)]
     fn splat(self, v: f32) -> Self::F {
@@ -297,5 +298,13 @@ impl Isa for Avx2 {
         let twos = op!([_mm256_set1_epi16(2); 2]);
         let dots = both!(_mm256_madd_epi16; pairs, twos);
         both!(_mm256_add_epi32; acc, dots)
+    }
+    #[inline(always)]
+    fn dot_c8(self, acc: Self::I, w: Self::B, x: Self::B) -> Self::I {
+        // |w - 128| is at most 128, with its sign moved to x: pairs are at most 2 * 128 * 127 < 32768.
+        let signed = self.xor_b(w, self.splat_b(128));
+        let size = [op!(_mm256_abs_epi8(signed[0])), op!(_mm256_abs_epi8(signed[1]))];
+        let x = both!(_mm256_sign_epi8; x, signed);
+        self.dot_u7(acc, size, x)
     }
 }
