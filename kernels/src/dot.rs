@@ -7,15 +7,16 @@
 use crate::{
     Format, Matrix, Scheme,
     activations::{Row, Rows},
-    codec::{Affine, Affine8, AffineScaling, Centred, Codec, Decoder, Dots, Plain7, Plain8, Scaling, Trellis},
+    codec::{Affine, Affine8, Codec, Decoder, Dots, Plain7, Plain8, Scaling, Trellis},
     isa::{Isa, Kernel, Level, dispatch},
     levels,
+    panel::by_panel,
 };
-use std::{cell::RefCell, marker::PhantomData, ops::Range};
+use std::{marker::PhantomData, ops::Range};
 
 /// Bytes ahead of the codes in use that are asked for, into the first cache and into the second. The processor's own look-ahead
 /// ends at each page, and an L1 cache has too few misses in flight for the memory's latency (docs/speed.md).
-const NEAR: usize = 1024;
+pub const NEAR: usize = 1024;
 const FAR: usize = 8192;
 
 /// A matrix and the rows of inputs that it is multiplied with.
@@ -38,24 +39,6 @@ pub enum Sink<'a> {
     Add { to: &'a [u32], weights: &'a [f32] },
 }
 
-/// Inputs whose levels are decoded at a time when many tokens share them: 16 rows of 4,096 are 64 KiB, which an L2 cache feeds as
-/// fast as they are used; smaller panels cost more in beginning anew than an L1 cache gains (docs/speed.md).
-const PANEL: usize = 4096;
-
-/// Sums of 16 rows that are kept while the panels of some tiles take turns: 64 KiB.
-const SUMS: usize = 1024;
-
-thread_local! {
-    static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch { levels: Vec::new(), sums: Vec::new() }) };
-}
-
-struct Scratch {
-    /// Of every 16 inputs, four steps of 16 rows of four.
-    levels: Vec<[[u8; 64]; 4]>,
-    /// Of every tile and token.
-    sums: Vec<[f32; 16]>,
-}
-
 impl Product<'_> {
     /// Tiles of 16 rows, the last one partly empty.
     pub fn tiles(&self) -> usize {
@@ -69,37 +52,26 @@ impl Product<'_> {
 
     /// Multiplies tiles from `first`, as many as `y`, (tiles, places) of 16 results, has room for.
     pub fn multiply(&self, level: Level, first: usize, places: usize, sink: Sink, y: &mut [[f32; 16]]) {
-        let (m, format) = (self.matrix, self.matrix.format());
+        let format = self.matrix.format();
         if format.is_dense() {
             return dispatch(level, crate::dense::Dense { product: *self, first, places, sink, y });
         }
-        let tile_bytes = format.row_bytes(16, m.cols());
-        let tiles = Tiles::new(format, &m.bytes()[first * tile_bytes..][..y.len() / places * tile_bytes], tile_bytes, self.rows);
+        let tiles = Tiles::new(self, first, y.len() / places);
         let out = Out { tokens: self.tokens, places, sink, y };
         if self.tokens.len() <= level.tokens() {
             return by_codec(level, format, Straight { tiles, out });
         }
-        SCRATCH.with_borrow_mut(|scratch| tiles.by_panel(level, scratch, out));
+        by_panel(&tiles, level, out);
     }
-}
-
-/// What `f` makes of the levels of a tile's codes: of every 16 inputs, four steps of 16 rows of four.
-pub fn with_levels<R>(level: Level, format: Format, codes: &[u8], f: impl FnOnce(&[[[u8; 64]; 4]]) -> R) -> R {
-    SCRATCH.with_borrow_mut(|scratch| {
-        let n = codes.len() / (32 * format.bits());
-        scratch.levels.resize(scratch.levels.len().max(n), [[0; 64]; 4]);
-        by_codec(level, format, Decode { table: levels::table(format), codes, skip: 0, levels: &mut scratch.levels[..n] });
-        f(&scratch.levels[..n])
-    })
 }
 
 /// A kernel that is generic over the way of coding, too. Each way is compiled on its own: as one, they would be a single
 /// function of half a million instructions per instruction set, which the compiler takes minutes over.
-trait CodecKernel {
+pub trait CodecKernel {
     fn run<I: Isa, C: Codec>(self, isa: I);
 }
 
-fn by_codec(level: Level, format: Format, kernel: impl CodecKernel) {
+pub fn by_codec(level: Level, format: Format, kernel: impl CodecKernel) {
     struct With<K, C>(K, PhantomData<C>);
     impl<K: CodecKernel, C: Codec> Kernel for With<K, C> {
         type Out = ();
@@ -130,36 +102,40 @@ fn by_codec(level: Level, format: Format, kernel: impl CodecKernel) {
 
 /// Tiles of a packed matrix, and the inputs that they are multiplied with.
 #[derive(Clone, Copy)]
-struct Tiles<'a> {
-    format: Format,
+pub struct Tiles<'a> {
+    pub format: Format,
     bytes: &'a [u8],
     tile_bytes: usize,
     /// Of a tile's scales.
     scale_bytes: usize,
-    x: &'a Rows,
+    pub x: &'a Rows,
     /// Inputs that share both a weight scale and an activation scale.
     span: usize,
 }
 
 /// One tile's parts.
-struct Tile<'a> {
+pub struct Tile<'a> {
     row_scales: &'a [u8],
     scales: &'a [u8],
-    codes: &'a [u8],
+    pub codes: &'a [u8],
 }
 
 impl<'a> Tiles<'a> {
-    fn new(format: Format, bytes: &'a [u8], tile_bytes: usize, x: &'a Rows) -> Tiles<'a> {
+    /// Some tiles of a product.
+    fn new(product: &Product<'a>, first: usize, n: usize) -> Tiles<'a> {
+        let Product { matrix, rows: x, .. } = *product;
+        let (format, tile_bytes) = (matrix.format(), product.tile_bytes());
         let scale_bytes = x.padded().div_ceil(format.group()) * format.group_bytes();
+        let bytes = &matrix.bytes()[first * tile_bytes..][..n * tile_bytes];
         Tiles { format, bytes, tile_bytes, scale_bytes, x, span: format.group().min(x.block()) }
     }
 
-    fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.bytes.len() / self.tile_bytes
     }
 
     #[inline(always)]
-    fn tile(&self, i: usize) -> Tile<'a> {
+    pub fn tile(&self, i: usize) -> Tile<'a> {
         let (row_scales, rest) = self.bytes[i * self.tile_bytes..][..self.tile_bytes].split_at(self.format.head_bytes());
         let (scales, codes) = rest.split_at(self.scale_bytes);
         Tile { row_scales, scales, codes }
@@ -167,7 +143,7 @@ impl<'a> Tiles<'a> {
 
     /// The inputs of N of `tokens`, from number `first`; beyond the last they repeat it.
     #[inline(always)]
-    fn inputs<const N: usize>(&self, walk: &Walk, tokens: &[u32], first: usize) -> [Row<'a>; N] {
+    pub fn inputs<const N: usize>(&self, walk: &Walk, tokens: &[u32], first: usize) -> [Row<'a>; N] {
         let mut rows = [self.x.row(tokens[first], walk.of_row.clone()); N];
         for (row, token) in rows.iter_mut().zip(&tokens[first..]) {
             *row = self.x.row(*token, walk.of_row.clone());
@@ -176,7 +152,7 @@ impl<'a> Tiles<'a> {
     }
 
     /// What is to be known of macro-steps `start` to `end`: divisions, each of which takes as long as several steps.
-    fn walk(&self, start: usize, end: usize) -> Walk {
+    pub fn walk(&self, start: usize, end: usize) -> Walk {
         let per_span = self.span / 16;
         let spans = start / per_span..end.div_ceil(per_span);
         Walk {
@@ -188,45 +164,10 @@ impl<'a> Tiles<'a> {
         }
     }
 
-    /// All tiles times all tokens: some tiles at a time, of which one panel of inputs after the other, which then stay in the
-    /// L2 cache for these tiles.
-    fn by_panel(&self, level: Level, scratch: &mut Scratch, mut out: Out) {
-        let (format, steps, tokens) = (self.format, self.x.padded() / 16, out.tokens.len());
-        let (each, table) = (32 * format.bits(), levels::table(format));
-        let Scratch { levels, sums } = scratch;
-        levels.resize(levels.len().max(PANEL / 16), [[0; 64]; 4]);
-        let (all, together, panel) = (self.len(), (SUMS / tokens).max(1), PANEL / 16);
-        sums.resize(sums.len().max(together.min(all) * tokens), [0.0; 16]);
-        let order = |first: usize| (0..steps).step_by(panel).flat_map(move |start| (first..(first + together).min(all)).map(move |i| (i, start)));
-        let mut order = (0..all).step_by(together).flat_map(order).peekable();
-        while let Some((i, start)) = order.next() {
-            let (tile, end) = (self.tile(i), (start + panel).min(steps));
-            let (levels, sums) = (&mut levels[..end - start], &mut sums[i % together * tokens..][..tokens]);
-            if start == 0 {
-                sums.fill([0.0; 16]);
-            }
-            // A decoder remembers less than a macro-step: beginning one before, it is right where the panel begins.
-            let skip = start.min(1);
-            by_codec(level, format, Decode { table, codes: &tile.codes[(start - skip) * each..end * each], skip, levels });
-            let next = order.peek().map_or(&[][..], |&(i, start)| &self.tile(i).codes[start * each..(start + panel).min(steps) * each]);
-            let part = Part { tiles: *self, tile: &tile, walk: self.walk(start, end), levels, next, sums, tokens: out.tokens };
-            // What is decoded already needs no kernel per width.
-            match (format.scheme(), format.bits()) {
-                (Scheme::Trellis, 8) => dispatch(level, Panel::<Centred<true>>(part, PhantomData)),
-                (Scheme::Trellis, _) => dispatch(level, Panel::<Centred<false>>(part, PhantomData)),
-                (_, 8) => dispatch(level, Panel::<AffineScaling<true>>(part, PhantomData)),
-                (_, _) => dispatch(level, Panel::<AffineScaling<false>>(part, PhantomData)),
-            }
-            if end == steps {
-                dispatch(level, Finish { tile: &tile, i, sums, out: &mut out });
-            }
-        }
-    }
-
     /// Adds one tile times N tokens to their sums, from macro-step `start`, by the levels of each.
     #[inline(always)]
     #[allow(clippy::needless_range_loop)]
-    fn times<I: Isa, S: Scaling, const N: usize>(
+    pub fn times<I: Isa, S: Scaling, const N: usize>(
         &self,
         isa: I,
         tile: &Tile,
@@ -279,7 +220,7 @@ impl<'a> Tiles<'a> {
 impl Tile<'_> {
     /// Scales of the rows; 1 where the format has none.
     #[inline(always)]
-    fn rows<I: Isa>(&self, isa: I) -> I::F {
+    pub fn rows<I: Isa>(&self, isa: I) -> I::F {
         let mut row_scales = [1.0; 16];
         for (to, from) in row_scales.iter_mut().zip(self.row_scales.as_chunks::<4>().0) {
             *to = f32::from_le_bytes(*from);
@@ -289,8 +230,8 @@ impl Tile<'_> {
 }
 
 /// Where results go.
-struct Out<'a> {
-    tokens: &'a [u32],
+pub struct Out<'a> {
+    pub tokens: &'a [u32],
     places: usize,
     sink: Sink<'a>,
     /// (tiles, places).
@@ -300,14 +241,14 @@ struct Out<'a> {
 impl Out<'_> {
     /// The result of tile `i` and token number `t`.
     #[inline(always)]
-    fn put<I: Isa>(&mut self, isa: I, i: usize, t: usize, sum: I::F) {
+    pub fn put<I: Isa>(&mut self, isa: I, i: usize, t: usize, sum: I::F) {
         self.sink.put(isa, t, sum, &mut self.y[i * self.places..][..self.places]);
     }
 }
 
 /// Some macro-steps, in spans and groups.
-struct Walk {
-    steps: Range<usize>,
+pub struct Walk {
+    pub steps: Range<usize>,
     spans: Range<usize>,
     /// Macro-steps of a span.
     per_span: usize,
@@ -356,7 +297,7 @@ impl Sink<'_> {
 
 /// Levels of macro-steps, one after the other. A trait instead of a closure, because it must be compiled with the features
 /// of the kernel that it is part of, and only functions can be told to be inlined.
-trait Levels<I: Isa> {
+pub trait Levels<I: Isa> {
     fn step(&mut self, isa: I, i: usize) -> [I::B; 4];
 }
 
@@ -421,120 +362,5 @@ impl<I: Isa, C: Codec> Levels<I> for Decoding<'_, I, C> {
             line += 64;
         }
         C::levels(isa, &mut self.decoder, codes)
-    }
-}
-
-/// Levels of a tile's codes, but for the first `skip` macro-steps.
-struct Decode<'a> {
-    table: &'a [u8; 64],
-    codes: &'a [u8],
-    skip: usize,
-    levels: &'a mut [[[u8; 64]; 4]],
-}
-
-impl CodecKernel for Decode<'_> {
-    #[inline(always)]
-    fn run<I: Isa, C: Codec>(self, isa: I) {
-        let mut decoder = Decoder::new(isa, self.table);
-        let (before, codes) = self.codes.split_at(self.skip * 32 * C::BITS);
-        if !before.is_empty() {
-            C::levels(isa, &mut decoder, before);
-        }
-        for (to, codes) in self.levels.iter_mut().zip(codes.chunks_exact(32 * C::BITS)) {
-            isa.prefetch(codes.as_ptr().wrapping_add(NEAR));
-            for (to, levels) in to.iter_mut().zip(C::levels(isa, &mut decoder, codes)) {
-                isa.store_b(levels, to);
-            }
-        }
-    }
-}
-
-/// Many tokens: decoded levels, times as many at once as registers hold sums for.
-struct Panel<'a, S>(Part<'a>, PhantomData<S>);
-
-/// Some inputs of one tile, decoded.
-struct Part<'a> {
-    tiles: Tiles<'a>,
-    tile: &'a Tile<'a>,
-    walk: Walk,
-    levels: &'a [[[u8; 64]; 4]],
-    /// Bytes of the panel after it, to be asked for meanwhile.
-    next: &'a [u8],
-    sums: &'a mut [[f32; 16]],
-    tokens: &'a [u32],
-}
-
-impl<S: Scaling> Kernel for Panel<'_, S> {
-    type Out = ();
-    #[inline(always)]
-    fn run<I: Isa>(mut self, isa: I) {
-        let mut first = 0;
-        let each = self.0.next.len().div_ceil(64 * self.0.tokens.len());
-        let mut next = self.0.next.chunks(64);
-        while first < self.0.tokens.len() {
-            let begin = first;
-            first += match self.0.tokens.len() - first {
-                1 => self.tokens::<I, 1>(isa, first),
-                2 => self.tokens::<I, 2>(isa, first),
-                // 5 and 6 are 4 and what is left.
-                7.. if I::TOKENS == 8 => self.tokens::<I, 8>(isa, first),
-                _ => self.tokens::<I, 4>(isa, first),
-            };
-            for line in next.by_ref().take(each * (first - begin)) {
-                isa.prefetch_far(line.as_ptr());
-            }
-        }
-    }
-}
-
-impl<S: Scaling> Panel<'_, S> {
-    /// N tokens from number `first`, which there are so many of.
-    #[inline(always)]
-    fn tokens<I: Isa, const N: usize>(&mut self, isa: I, first: usize) -> usize {
-        let Part { tiles, tile, walk, levels, sums, tokens, .. } = &mut self.0;
-        let x = tiles.inputs::<N>(walk, tokens, first);
-        let sums = &mut sums[first..];
-        let mut all = [isa.splat(0.0); N];
-        for (to, from) in all.iter_mut().zip(&*sums) {
-            *to = isa.load(from);
-        }
-        tiles.times::<I, S, N>(isa, tile, &x, walk, Decoded { start: walk.steps.start, levels }, &mut all);
-        for (from, to) in all.into_iter().zip(sums) {
-            isa.store(from, to);
-        }
-        N
-    }
-}
-
-/// Results of a tile whose sums are complete.
-struct Finish<'a, 'b> {
-    tile: &'a Tile<'a>,
-    i: usize,
-    sums: &'a [[f32; 16]],
-    out: &'a mut Out<'b>,
-}
-
-impl Kernel for Finish<'_, '_> {
-    type Out = ();
-    #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        let rows = self.tile.rows(isa);
-        for (t, sum) in self.sums.iter().enumerate() {
-            self.out.put(isa, self.i, t, isa.mul(isa.load(sum), rows));
-        }
-    }
-}
-
-/// Levels that are decoded already, from macro-step `start`.
-struct Decoded<'a> {
-    start: usize,
-    levels: &'a [[[u8; 64]; 4]],
-}
-
-impl<I: Isa> Levels<I> for Decoded<'_> {
-    #[inline(always)]
-    fn step(&mut self, isa: I, i: usize) -> [I::B; 4] {
-        let [a, b, c, d] = &self.levels[i - self.start];
-        [isa.load_b(a), isa.load_b(b), isa.load_b(c), isa.load_b(d)]
     }
 }

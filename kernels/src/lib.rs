@@ -17,6 +17,7 @@ mod levels;
 #[cfg(test)]
 mod oracle;
 mod pack;
+mod panel;
 mod peak;
 mod plain;
 mod products;

@@ -1,10 +1,10 @@
 //! Rows in, packed bytes out, and a row back.
 use crate::{
-    Effort, Format, Scheme, affine, codec,
-    dot::with_levels,
-    import,
+    Effort, Format, Scheme, affine, codec, import,
     isa::{Isa, Kernel, Level, dispatch},
-    levels, pack, plain, rotate,
+    levels, pack,
+    panel::with_levels,
+    plain, rotate,
     search::Search,
     trellis,
 };

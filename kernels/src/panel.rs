@@ -1,0 +1,192 @@
+//! Many tokens: a tile's levels are decoded once, a panel of inputs at a time, and multiplied with as many tokens at once as
+//! registers hold sums for.
+use crate::{
+    Format, Scheme,
+    codec::{AffineScaling, Centred, Codec, Decoder, Scaling},
+    dot::{CodecKernel, Levels, NEAR, Out, Tile, Tiles, Walk, by_codec},
+    isa::{Isa, Kernel, Level, dispatch},
+    levels,
+};
+use std::{cell::RefCell, marker::PhantomData};
+
+/// Inputs whose levels are decoded at a time when many tokens share them: 16 rows of 4,096 are 64 KiB, which an L2 cache feeds as
+/// fast as they are used; smaller panels cost more in beginning anew than an L1 cache gains (docs/speed.md).
+const PANEL: usize = 4096;
+
+/// Sums of 16 rows that are kept while the panels of some tiles take turns: 64 KiB.
+const SUMS: usize = 1024;
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch { levels: Vec::new(), sums: Vec::new() }) };
+}
+
+struct Scratch {
+    /// Of every 16 inputs, four steps of 16 rows of four.
+    levels: Vec<[[u8; 64]; 4]>,
+    /// Of every tile and token.
+    sums: Vec<[f32; 16]>,
+}
+
+/// What `f` makes of the levels of a tile's codes: of every 16 inputs, four steps of 16 rows of four.
+pub fn with_levels<R>(level: Level, format: Format, codes: &[u8], f: impl FnOnce(&[[[u8; 64]; 4]]) -> R) -> R {
+    SCRATCH.with_borrow_mut(|scratch| {
+        let n = codes.len() / (32 * format.bits());
+        scratch.levels.resize(scratch.levels.len().max(n), [[0; 64]; 4]);
+        by_codec(level, format, Decode { table: levels::table(format), codes, skip: 0, levels: &mut scratch.levels[..n] });
+        f(&scratch.levels[..n])
+    })
+}
+
+/// All tiles times all tokens.
+pub fn by_panel(tiles: &Tiles, level: Level, out: Out) {
+    SCRATCH.with_borrow_mut(|scratch| take_turns(tiles, level, scratch, out));
+}
+
+/// Of some tiles at a time, one panel of inputs after the other: inputs then stay in the L2 cache for all of these tiles.
+fn take_turns(tiles: &Tiles, level: Level, scratch: &mut Scratch, mut out: Out) {
+    let (format, steps, tokens) = (tiles.format, tiles.x.padded() / 16, out.tokens.len());
+    let (each, table) = (32 * format.bits(), levels::table(format));
+    let Scratch { levels, sums } = scratch;
+    levels.resize(levels.len().max(PANEL / 16), [[0; 64]; 4]);
+    let (all, together, panel) = (tiles.len(), (SUMS / tokens).max(1), PANEL / 16);
+    sums.resize(sums.len().max(together.min(all) * tokens), [0.0; 16]);
+    let order = |first: usize| (0..steps).step_by(panel).flat_map(move |start| (first..(first + together).min(all)).map(move |i| (i, start)));
+    let mut order = (0..all).step_by(together).flat_map(order).peekable();
+    while let Some((i, start)) = order.next() {
+        let (tile, end) = (tiles.tile(i), (start + panel).min(steps));
+        let (levels, sums) = (&mut levels[..end - start], &mut sums[i % together * tokens..][..tokens]);
+        if start == 0 {
+            sums.fill([0.0; 16]);
+        }
+        // A decoder remembers less than a macro-step: beginning one before, it is right where the panel begins.
+        let skip = start.min(1);
+        by_codec(level, format, Decode { table, codes: &tile.codes[(start - skip) * each..end * each], skip, levels });
+        let next = order.peek().map_or(&[][..], |&(i, start)| &tiles.tile(i).codes[start * each..(start + panel).min(steps) * each]);
+        let part = Part { tiles: *tiles, tile: &tile, walk: tiles.walk(start, end), levels, next, sums, tokens: out.tokens };
+        // What is decoded already needs no kernel per width.
+        match (format.scheme(), format.bits()) {
+            (Scheme::Trellis, 8) => dispatch(level, Panel::<Centred<true>>(part, PhantomData)),
+            (Scheme::Trellis, _) => dispatch(level, Panel::<Centred<false>>(part, PhantomData)),
+            (_, 8) => dispatch(level, Panel::<AffineScaling<true>>(part, PhantomData)),
+            (_, _) => dispatch(level, Panel::<AffineScaling<false>>(part, PhantomData)),
+        }
+        if end == steps {
+            dispatch(level, Finish { tile: &tile, i, sums, out: &mut out });
+        }
+    }
+}
+
+/// Levels of a tile's codes, but for the first `skip` macro-steps.
+struct Decode<'a> {
+    table: &'a [u8; 64],
+    codes: &'a [u8],
+    skip: usize,
+    levels: &'a mut [[[u8; 64]; 4]],
+}
+
+impl CodecKernel for Decode<'_> {
+    #[inline(always)]
+    fn run<I: Isa, C: Codec>(self, isa: I) {
+        let mut decoder = Decoder::new(isa, self.table);
+        let (before, codes) = self.codes.split_at(self.skip * 32 * C::BITS);
+        if !before.is_empty() {
+            C::levels(isa, &mut decoder, before);
+        }
+        for (to, codes) in self.levels.iter_mut().zip(codes.chunks_exact(32 * C::BITS)) {
+            isa.prefetch(codes.as_ptr().wrapping_add(NEAR));
+            for (to, levels) in to.iter_mut().zip(C::levels(isa, &mut decoder, codes)) {
+                isa.store_b(levels, to);
+            }
+        }
+    }
+}
+
+/// Many tokens: decoded levels, times as many at once as registers hold sums for.
+struct Panel<'a, S>(Part<'a>, PhantomData<S>);
+
+/// Some inputs of one tile, decoded.
+struct Part<'a> {
+    tiles: Tiles<'a>,
+    tile: &'a Tile<'a>,
+    walk: Walk,
+    levels: &'a [[[u8; 64]; 4]],
+    /// Bytes of the panel after it, to be asked for meanwhile.
+    next: &'a [u8],
+    sums: &'a mut [[f32; 16]],
+    tokens: &'a [u32],
+}
+
+impl<S: Scaling> Kernel for Panel<'_, S> {
+    type Out = ();
+    #[inline(always)]
+    fn run<I: Isa>(mut self, isa: I) {
+        let mut first = 0;
+        let each = self.0.next.len().div_ceil(64 * self.0.tokens.len());
+        let mut next = self.0.next.chunks(64);
+        while first < self.0.tokens.len() {
+            let begin = first;
+            first += match self.0.tokens.len() - first {
+                1 => self.tokens::<I, 1>(isa, first),
+                2 => self.tokens::<I, 2>(isa, first),
+                // 5 and 6 are 4 and what is left.
+                7.. if I::TOKENS == 8 => self.tokens::<I, 8>(isa, first),
+                _ => self.tokens::<I, 4>(isa, first),
+            };
+            for line in next.by_ref().take(each * (first - begin)) {
+                isa.prefetch_far(line.as_ptr());
+            }
+        }
+    }
+}
+
+impl<S: Scaling> Panel<'_, S> {
+    /// N tokens from number `first`, which there are so many of.
+    #[inline(always)]
+    fn tokens<I: Isa, const N: usize>(&mut self, isa: I, first: usize) -> usize {
+        let Part { tiles, tile, walk, levels, sums, tokens, .. } = &mut self.0;
+        let x = tiles.inputs::<N>(walk, tokens, first);
+        let sums = &mut sums[first..];
+        let mut all = [isa.splat(0.0); N];
+        for (to, from) in all.iter_mut().zip(&*sums) {
+            *to = isa.load(from);
+        }
+        tiles.times::<I, S, N>(isa, tile, &x, walk, Decoded { start: walk.steps.start, levels }, &mut all);
+        for (from, to) in all.into_iter().zip(sums) {
+            isa.store(from, to);
+        }
+        N
+    }
+}
+
+/// Results of a tile whose sums are complete.
+struct Finish<'a, 'b> {
+    tile: &'a Tile<'a>,
+    i: usize,
+    sums: &'a [[f32; 16]],
+    out: &'a mut Out<'b>,
+}
+
+impl Kernel for Finish<'_, '_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let rows = self.tile.rows(isa);
+        for (t, sum) in self.sums.iter().enumerate() {
+            self.out.put(isa, self.i, t, isa.mul(isa.load(sum), rows));
+        }
+    }
+}
+
+/// Levels that are decoded already, from macro-step `start`.
+struct Decoded<'a> {
+    start: usize,
+    levels: &'a [[[u8; 64]; 4]],
+}
+
+impl<I: Isa> Levels<I> for Decoded<'_> {
+    #[inline(always)]
+    fn step(&mut self, isa: I, i: usize) -> [I::B; 4] {
+        let [a, b, c, d] = &self.levels[i - self.start];
+        [isa.load_b(a), isa.load_b(b), isa.load_b(c), isa.load_b(d)]
+    }
+}
