@@ -1,94 +1,37 @@
 //! The ways of coding a weight as an unsigned level, and what a group's integer dots stand for.
-use crate::{Scheme, isa::Isa};
+use crate::{Scheme, bits, isa::Isa, levels::Tables};
 
-/// What decoding remembers of the steps before.
+/// What decoding remembers of the steps before, and where it looks levels up.
 pub struct Decoder<I: Isa> {
-    table: I::Table,
-    /// The u bits of the last three steps at bit 1, or what [`Decoder::by_bits`] keeps.
-    before: [I::B; 4],
+    pub table: I::Table,
+    /// The table in the order of [`crate::bits`]' indices.
+    pub even: I::Table,
+    pub odd: I::Table,
+    /// The u bits of the last three steps at bit 1, or what [`crate::bits`] carries.
+    pub before: [I::B; 3],
 }
 
 impl<I: Isa> Decoder<I> {
     #[inline(always)]
-    pub fn new(isa: I, table: &[u8; 64]) -> Decoder<I> {
-        Decoder { table: isa.table(table), before: [isa.splat_b(0); 4] }
+    pub fn new(isa: I, tables: &Tables) -> Decoder<I> {
+        let [table, even, odd] = tables;
+        Decoder { table: isa.table(table), even: isa.table(even), odd: isa.table(odd), before: [isa.splat_b(0); 3] }
     }
 
     /// Where in the table the levels of a macro-step are: a step's code (from bit 1) with its u bit mixed with those of one
     /// and three steps before, and that of two steps before as the lowest bit.
     #[inline(always)]
     fn indices<const BITS: usize>(&mut self, isa: I, bytes: &[u8]) -> [I::B; 4] {
-        if I::BITS {
-            return self.by_bits::<BITS>(isa, bytes);
-        }
         let mut out = spread::<I, BITS>(isa, bytes, 1);
         let (u, own) = (isa.splat_b(2), isa.splat_b((((1u32 << BITS) - 1) << 1) as u8));
-        let [mut h1, mut h2, mut h3, unused] = self.before;
+        let [mut h1, mut h2, mut h3] = self.before;
         for v in &mut out {
             let code = *v;
             let mixed = isa.xor3_b(code, h1, h3);
             *v = isa.and_or_b(mixed, own, isa.shr_b::<1>(h2));
             (h3, h2, h1) = (h2, h1, isa.and_b(code, u));
         }
-        self.before = [h1, h2, h3, unused];
-        out
-    }
-
-    /// The same as products with matrices of bits: an index is the sum of what its own byte gives and what the bytes before
-    /// give, all linear.
-    #[inline(always)]
-    fn by_bits<const BITS: usize>(&mut self, isa: I, bytes: &[u8]) -> [I::B; 4] {
-        let mut out = [isa.splat_b(0); 4];
-        if BITS < 4 {
-            // One byte has four steps, with u at bits 0, 2, 4 and 6.
-            let v = whole(isa, bytes);
-            let [p0, p1, p2, unused] = self.before;
-            out[0] = isa.xor_b(isa.bits(v, [0, 1 << 0, 1 << 1, 0, 0, 0, 0, 0]), p0);
-            out[1] = isa.xor_b(isa.bits(v, [0, 1 << 2 | 1 << 0, 1 << 3, 0, 0, 0, 0, 0]), p1);
-            out[2] = isa.xor_b(isa.bits(v, [1 << 0, 1 << 4 | 1 << 2, 1 << 5, 0, 0, 0, 0, 0]), p2);
-            out[3] = isa.bits(v, [1 << 2, 1 << 6 | 1 << 4 | 1 << 0, 1 << 7, 0, 0, 0, 0, 0]);
-            self.before = [
-                isa.bits(v, [1 << 4, 1 << 6 | 1 << 2, 0, 0, 0, 0, 0, 0]),
-                isa.bits(v, [1 << 6, 1 << 4, 0, 0, 0, 0, 0, 0]),
-                isa.bits(v, [0, 1 << 6, 0, 0, 0, 0, 0, 0]),
-                unused,
-            ];
-        } else {
-            // One byte has two steps, with u at bits 0 and 4; the first of them needs the byte before the last, too.
-            for (i, pair) in out.as_chunks_mut::<2>().0.iter_mut().enumerate() {
-                let v = whole(isa, &bytes[64 * i..]);
-                let [even, odd, last, older] = self.before;
-                pair[0] = isa.xor3_b(isa.bits(v, [0, 1 << 0, 1 << 1, 1 << 2, 1 << 3, 0, 0, 0]), even, older);
-                pair[1] = isa.xor_b(isa.bits(v, [0, 1 << 4 | 1 << 0, 1 << 5, 1 << 6, 1 << 7, 0, 0, 0]), odd);
-                self.before = [
-                    isa.bits(v, [1 << 0, 1 << 4, 0, 0, 0, 0, 0, 0]),
-                    isa.bits(v, [1 << 4, 1 << 0, 0, 0, 0, 0, 0, 0]),
-                    isa.bits(v, [0, 1 << 4, 0, 0, 0, 0, 0, 0]),
-                    last,
-                ];
-            }
-        }
-        match BITS {
-            3 => {
-                let high = isa.load_b_twice(bytes[64..].first_chunk().expect("32 bytes"));
-                for (i, out) in out.iter_mut().enumerate() {
-                    *out = isa.xor_b(*out, isa.bits(high, [0, 0, 0, 1 << (2 * i), 0, 0, 0, 0]));
-                }
-            }
-            5 => {
-                let high = isa.load_b_twice(bytes[128..].first_chunk().expect("32 bytes"));
-                for (i, out) in out.iter_mut().enumerate() {
-                    *out = isa.xor_b(*out, isa.bits(high, [0, 0, 0, 0, 0, 1 << (2 * i), 0, 0]));
-                }
-            }
-            6 => {
-                let high = whole(isa, &bytes[128..]);
-                for (i, out) in out.iter_mut().enumerate() {
-                    *out = isa.xor_b(*out, isa.bits(high, [0, 0, 0, 0, 0, 1 << (2 * i), 1 << (2 * i + 1), 0]));
-                }
-            }
-            _ => {}
-        }
+        self.before = [h1, h2, h3];
         out
     }
 }
@@ -216,6 +159,9 @@ impl<const BITS: usize> Codec for Trellis<BITS> {
     type Scaling = Centred<false>;
     #[inline(always)]
     fn levels<I: Isa>(isa: I, d: &mut Decoder<I>, bytes: &[u8]) -> [I::B; 4] {
+        if I::BITS {
+            return bits::levels::<I, BITS>(isa, d, bytes);
+        }
         let mut out = d.indices::<BITS>(isa, bytes);
         for v in &mut out {
             *v = match BITS {
@@ -323,18 +269,16 @@ fn plane4<I: Isa>(isa: I, bytes: &[u8], at: i32) -> [I::B; 4] {
     [isa.shift_b(a, at), isa.shift_b(a, at - 4), isa.shift_b(b, at), isa.shift_b(b, at - 4)]
 }
 
+/// The bits from 0, 2, 4 and 6 of every byte, moved to `at`.
 #[inline(always)]
 fn plane2<I: Isa>(isa: I, bytes: &[u8], at: i32) -> [I::B; 4] {
-    fields(isa, whole(isa, bytes), at)
+    let v = whole(isa, bytes);
+    [isa.shift_b(v, at), isa.shift_b(v, at - 2), isa.shift_b(v, at - 4), isa.shift_b(v, at - 6)]
 }
 
+/// The bits at 0, 2, 4 and 6 of every byte, in the upper half those at 1, 3, 5 and 7, moved to `at`.
 #[inline(always)]
 fn plane1<I: Isa>(isa: I, bytes: &[u8], at: i32) -> [I::B; 4] {
-    fields(isa, isa.load_b_twice(bytes.first_chunk().expect("32 bytes")), at)
-}
-
-/// The bits at 0, 2, 4 and 6 of every byte, moved to `at`.
-#[inline(always)]
-fn fields<I: Isa>(isa: I, v: I::B, at: i32) -> [I::B; 4] {
-    [isa.shift_b(v, at), isa.shift_b(v, at - 2), isa.shift_b(v, at - 4), isa.shift_b(v, at - 6)]
+    let plane = bytes.first_chunk().expect("32 bytes");
+    [isa.load_b_twice(plane, at), isa.load_b_twice(plane, at - 2), isa.load_b_twice(plane, at - 4), isa.load_b_twice(plane, at - 6)]
 }

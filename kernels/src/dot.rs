@@ -12,7 +12,7 @@ use crate::{
     levels,
     panel::by_panel,
 };
-use std::{marker::PhantomData, ops::Range};
+use std::{marker::PhantomData, ops::Range, slice::ChunksExact};
 
 /// Bytes ahead of the codes in use that are asked for, into the first cache and into the second. The processor's own look-ahead
 /// ends at each page, and an L1 cache has too few misses in flight for the memory's latency (docs/speed.md).
@@ -151,14 +151,17 @@ impl<'a> Tiles<'a> {
         rows
     }
 
-    /// What is to be known of macro-steps `start` to `end`: divisions, each of which takes as long as several steps.
+    /// What is to be known of macro-steps `start` to `end`, of which the first begins a span: divisions, each of which takes as
+    /// long as several steps.
     pub fn walk(&self, start: usize, end: usize) -> Walk {
-        let per_span = self.span / 16;
+        let (per_span, per_group) = (self.span / 16, self.format.group() / self.span);
         let spans = start / per_span..end.div_ceil(per_span);
         Walk {
             of_row: self.x.spans(self.span),
             per_span,
-            group: Counter::new(self.format.group() / self.span, spans.start),
+            group: spans.start / per_group,
+            left: per_group - spans.start % per_group,
+            per_group,
             spans,
             steps: start..end,
         }
@@ -176,20 +179,23 @@ impl<'a> Tiles<'a> {
         mut levels: impl Levels<I>,
         sums: &mut [I::F; N],
     ) {
-        let (format, group_bytes, per_span) = (self.format, self.format.group_bytes(), walk.per_span);
+        let (format, group_bytes) = (self.format, self.format.group_bytes());
         // Slices of the same two lengths for all tokens: what holds for one index of one of them holds for all.
         let (mut codes, mut spans) = ([&[][..]; N], [&[][..]; N]);
         for t in 0..N {
             codes[t] = &x[t].codes[walk.steps.clone()];
             spans[t] = &x[t].spans[walk.spans.clone()];
         }
-        let mut group = walk.group;
-        let (mut kept, mut fresh) = ([isa.splat(0.0); 2], true);
+        let mut scales = tile.scales[walk.group * group_bytes..].chunks_exact(group_bytes);
+        let (mut kept, mut left, mut from) = ([isa.splat(0.0); 2], 0, 0);
         for at in 0..spans[0].len() {
-            if fresh {
-                kept = S::group(isa, format.scheme(), &tile.scales[group.at * group_bytes..][..group_bytes]);
+            if left == 0 {
+                kept = S::group(isa, format.scheme(), scales.next().expect("scales of every group"));
+                left = if at == 0 { walk.left } else { walk.per_group };
             }
-            let (from, to) = (at * per_span, ((at + 1) * per_span).min(codes[0].len()));
+            left -= 1;
+            let to = (from + walk.per_span).min(codes[0].len());
+            levels.span(isa, walk.steps.start + from..walk.steps.start + to);
             // With one or two tokens a single sum each would wait for itself.
             let (mut dots, mut more) = ([isa.splat_i(0); N], [isa.splat_i(0); N]);
             let mut own = [[0; 2]; N];
@@ -198,7 +204,7 @@ impl<'a> Tiles<'a> {
                 dots[t] = S::start(isa, own[t][1]);
             }
             for i in from..to {
-                let levels = levels.step(isa, walk.steps.start + i);
+                let levels = levels.step(isa);
                 for (s, level) in levels.into_iter().enumerate() {
                     for t in 0..N {
                         let sum = if N <= 2 && s % 2 == 1 { &mut more[t] } else { &mut dots[t] };
@@ -212,7 +218,7 @@ impl<'a> Tiles<'a> {
                 }
             }
             S::add(isa, kept, Dots { dots: &dots, spans: &own }, sums);
-            fresh = group.step();
+            from = to;
         }
     }
 }
@@ -253,33 +259,13 @@ pub struct Walk {
     /// Macro-steps of a span.
     per_span: usize,
     /// The group that the first span is of.
-    group: Counter,
+    group: usize,
+    /// Spans from there to the group's end.
+    left: usize,
+    /// Spans of a group.
+    per_group: usize,
     /// Where all spans are in a row of inputs.
     of_row: Range<usize>,
-}
-
-/// Goes one up every so many steps; whether one did is what it says.
-#[derive(Clone, Copy)]
-struct Counter {
-    at: usize,
-    every: usize,
-    left: usize,
-}
-
-impl Counter {
-    #[inline(always)]
-    fn new(every: usize, steps: usize) -> Counter {
-        Counter { at: steps / every, every, left: every - steps % every }
-    }
-    #[inline(always)]
-    fn step(&mut self) -> bool {
-        self.left -= 1;
-        let up = self.left == 0;
-        if up {
-            (self.at, self.left) = (self.at + 1, self.every);
-        }
-        up
-    }
 }
 
 impl Sink<'_> {
@@ -298,7 +284,10 @@ impl Sink<'_> {
 /// Levels of macro-steps, one after the other. A trait instead of a closure, because it must be compiled with the features
 /// of the kernel that it is part of, and only functions can be told to be inlined.
 pub trait Levels<I: Isa> {
-    fn step(&mut self, isa: I, i: usize) -> [I::B; 4];
+    /// Goes to a span's macro-steps.
+    fn span(&mut self, isa: I, steps: Range<usize>);
+    /// The next macro-step of the span.
+    fn step(&mut self, isa: I) -> [I::B; 4];
 }
 
 /// Few tokens: levels go straight into the products.
@@ -327,8 +316,8 @@ impl Straight<'_> {
         let x = self.tiles.inputs::<N>(&walk, self.out.tokens, 0);
         for i in 0..self.tiles.len() {
             let tile = self.tiles.tile(i);
-            let (decoder, end) = (Decoder::new(isa, levels::table(self.tiles.format)), self.tiles.bytes.as_ptr_range().end);
-            let levels = Decoding::<I, C> { decoder, codes: tile.codes, end, codec: PhantomData };
+            let (decoder, end) = (Decoder::new(isa, levels::tables(self.tiles.format)), self.tiles.bytes.as_ptr_range().end);
+            let levels = Decoding::<I, C> { decoder, codes: tile.codes, span: [].chunks_exact(1), end, codec: PhantomData };
             let mut sums = [isa.splat(0.0); N];
             self.tiles.times::<I, C::Scaling, N>(isa, &tile, &x, &walk, levels, &mut sums);
             let rows = tile.rows(isa);
@@ -343,6 +332,8 @@ impl Straight<'_> {
 struct Decoding<'a, I: Isa, C> {
     decoder: Decoder<I>,
     codes: &'a [u8],
+    /// Those of the span.
+    span: ChunksExact<'a, u8>,
     /// Where the task ends: what lies behind it, another thread reads.
     end: *const u8,
     codec: PhantomData<C>,
@@ -350,17 +341,20 @@ struct Decoding<'a, I: Isa, C> {
 
 impl<I: Isa, C: Codec> Levels<I> for Decoding<'_, I, C> {
     #[inline(always)]
-    fn step(&mut self, isa: I, i: usize) -> [I::B; 4] {
-        let codes = &self.codes[32 * C::BITS * i..][..32 * C::BITS];
-        let mut line = 0;
-        while line < 32 * C::BITS {
-            isa.prefetch(codes.as_ptr().wrapping_add(NEAR + line));
-            let far = codes.as_ptr().wrapping_add(FAR + line);
-            if far < self.end {
-                isa.prefetch_far(far);
-            }
-            line += 64;
+    fn span(&mut self, isa: I, steps: Range<usize>) {
+        let codes = &self.codes[32 * C::BITS * steps.start..32 * C::BITS * steps.end];
+        self.span = codes.chunks_exact(32 * C::BITS);
+        let (mut line, end) = (codes.as_ptr().wrapping_add(NEAR), codes.as_ptr().wrapping_add(NEAR + codes.len()));
+        // Near the end of the task, what is asked for is there already.
+        let far = if end.wrapping_add(FAR - NEAR) < self.end { FAR - NEAR } else { 0 };
+        while line < end {
+            isa.prefetch(line);
+            isa.prefetch_far(line.wrapping_add(far));
+            line = line.wrapping_add(64);
         }
-        C::levels(isa, &mut self.decoder, codes)
+    }
+    #[inline(always)]
+    fn step(&mut self, isa: I) -> [I::B; 4] {
+        C::levels(isa, &mut self.decoder, self.span.next().expect("as many macro-steps as the span has"))
     }
 }

@@ -115,8 +115,9 @@ pub trait Isa: Copy + Send + Sync {
     fn load_b(self, v: &[u8; 64]) -> Self::B;
     /// 64 bytes.
     fn store_b(self, v: Self::B, to: &mut [u8; 64]);
-    /// The 32 bytes twice; the second time shifted right by one bit (bits cross bytes).
-    fn load_b_twice(self, v: &[u8; 32]) -> Self::B;
+    /// The 32 bytes twice, as 16-bit words shifted by `by`, left where that is positive, and the second time one bit further
+    /// right: bits cross from byte to byte, callers mask. `by` is a constant after inlining.
+    fn load_b_twice(self, v: &[u8; 32], by: i32) -> Self::B;
     /// 64 times `v`.
     fn splat_b(self, v: u8) -> Self::B;
     /// Four bytes (little-endian), 16 times.
@@ -139,13 +140,18 @@ pub trait Isa: Copy + Send + Sync {
     fn and_or_b(self, a: Self::B, mask: Self::B, b: Self::B) -> Self::B;
     /// Bits of `a` where `mask` has them, else of `b`.
     fn select_b(self, mask: Self::B, a: Self::B, b: Self::B) -> Self::B;
+    /// `a ^ (b & mask)`.
+    #[inline(always)]
+    fn xor_and_b(self, a: Self::B, b: Self::B, mask: Self::B) -> Self::B {
+        self.xor_b(a, self.and_b(b, mask))
+    }
     /// Asks for a cache line that is read soon; any address will do.
     fn prefetch(self, at: *const u8);
     /// The same for what is read later, into a cache that holds more.
     fn prefetch_far(self, at: *const u8);
     /// Makes a table ready.
     fn table(self, v: &[u8; 64]) -> Self::Table;
-    /// `table[byte]` for bytes below N (16, 32 or 64).
+    /// `table[byte]` for bytes below N (16, 32 or 64); where [`Isa::BITS`], 64 ignores bits 6 and 7.
     fn look<const N: usize>(self, table: Self::Table, at: Self::B) -> Self::B;
     /// Adds to integer lane i the product of unsigned bytes 4i..4i+4 of `w`, all at most 127, with signed bytes of `x`.
     fn dot_u7(self, acc: Self::I, w: Self::B, x: Self::B) -> Self::I;
@@ -174,7 +180,8 @@ pub trait Isa: Copy + Send + Sync {
             -3 => self.shr_b::<3>(a),
             -4 => self.shr_b::<4>(a),
             -5 => self.shr_b::<5>(a),
-            _ => self.shr_b::<6>(a),
+            -6 => self.shr_b::<6>(a),
+            _ => self.shr_b::<7>(a),
         }
     }
 

@@ -4,7 +4,7 @@
 //! encoder itself (`examples/train_levels.rs` makes them in four minutes). A rotated row is close to Gaussian whatever
 //! the checkpoint, so the tables are constants. Descent matters: alternating search and weighted centroids (Lloyd 1982)
 //! stops at errors 3 to 10 % higher, uniform levels of 5 bits at 34 to 52 % higher. With 6 bits every number is a level.
-use crate::Format;
+use crate::{Format, bits};
 
 /// Levels of 2 bits, for groups of 16, 32, 64 and 128.
 const TWO: [[i8; 8]; 4] =
@@ -70,17 +70,21 @@ pub fn of(format: Format) -> &'static [i8] {
     }
 }
 
-/// The levels of up to 5 bits as the products look them up: plus 64, so that they are unsigned.
-pub fn table(format: Format) -> &'static [u8; 64] {
-    static TABLES: [[[u8; 64]; 4]; 4] = {
-        let mut tables = [[[0; 64]; 4]; 4];
+/// Levels as products look them up: plus 64, so that they are unsigned; in rising order and in those of [`bits::even`] and
+/// [`bits::odd`].
+pub type Tables = [[u8; 64]; 3];
+
+/// The tables of a trellis format of up to 5 bits; zeros for others.
+pub fn tables(format: Format) -> &'static Tables {
+    static TABLES: [[Tables; 4]; 4] = {
+        let mut tables = [[[[0; 64]; 3]; 4]; 4];
         let mut size = 0;
         while size < 4 {
             let [two, three, four, five] = &mut tables;
-            unsigned(&TWO[size], &mut two[size]);
-            unsigned(&THREE[size], &mut three[size]);
-            unsigned(&FOUR[size], &mut four[size]);
-            unsigned(&FIVE[size], &mut five[size]);
+            unsigned(2, &TWO[size], &mut two[size]);
+            unsigned(3, &THREE[size], &mut three[size]);
+            unsigned(4, &FOUR[size], &mut four[size]);
+            unsigned(5, &FIVE[size], &mut five[size]);
             size += 1;
         }
         tables
@@ -88,13 +92,15 @@ pub fn table(format: Format) -> &'static [u8; 64] {
     if format.scheme() == crate::Scheme::Trellis && format.bits() <= 5 {
         return &TABLES[format.bits() - 2][format.group().ilog2() as usize - 4];
     }
-    &[0; 64]
+    &[[0; 64]; 3]
 }
 
-const fn unsigned(levels: &[i8], table: &mut [u8; 64]) {
+const fn unsigned(bits: usize, levels: &[i8], [rising, even, odd]: &mut Tables) {
     let mut i = 0;
-    while i < levels.len() {
-        table[i] = (levels[i] as i16 + 64) as u8;
+    while i < 64 {
+        rising[i] = (levels[i % levels.len()] as i16 + 64) as u8;
+        even[i] = (levels[bits::even(bits, i)] as i16 + 64) as u8;
+        odd[i] = (levels[bits::odd(bits, i)] as i16 + 64) as u8;
         i += 1;
     }
 }

@@ -4,6 +4,7 @@ mod activations;
 mod affine;
 mod arena;
 mod attention;
+mod bits;
 mod codec;
 mod dense;
 mod dot;

@@ -5,9 +5,9 @@ use crate::{
     codec::{AffineScaling, Centred, Codec, Decoder, Scaling},
     dot::{CodecKernel, Levels, NEAR, Out, Tile, Tiles, Walk, by_codec},
     isa::{Isa, Kernel, Level, dispatch},
-    levels,
+    levels::{self, Tables},
 };
-use std::{cell::RefCell, marker::PhantomData};
+use std::{cell::RefCell, marker::PhantomData, ops::Range, slice::Iter};
 
 /// Inputs whose levels are decoded at a time when many tokens share them: 16 rows of 4,096 are 64 KiB, which an L2 cache feeds as
 /// fast as they are used; smaller panels cost more in beginning anew than an L1 cache gains (docs/speed.md).
@@ -32,7 +32,7 @@ pub fn with_levels<R>(level: Level, format: Format, codes: &[u8], f: impl FnOnce
     SCRATCH.with_borrow_mut(|scratch| {
         let n = codes.len() / (32 * format.bits());
         scratch.levels.resize(scratch.levels.len().max(n), [[0; 64]; 4]);
-        by_codec(level, format, Decode { table: levels::table(format), codes, skip: 0, levels: &mut scratch.levels[..n] });
+        by_codec(level, format, Decode { tables: levels::tables(format), codes, skip: 0, levels: &mut scratch.levels[..n] });
         f(&scratch.levels[..n])
     })
 }
@@ -45,7 +45,7 @@ pub fn by_panel(tiles: &Tiles, level: Level, out: Out) {
 /// Of some tiles at a time, one panel of inputs after the other: inputs then stay in the L2 cache for all of these tiles.
 fn take_turns(tiles: &Tiles, level: Level, scratch: &mut Scratch, mut out: Out) {
     let (format, steps, tokens) = (tiles.format, tiles.x.padded() / 16, out.tokens.len());
-    let (each, table) = (32 * format.bits(), levels::table(format));
+    let (each, tables) = (32 * format.bits(), levels::tables(format));
     let Scratch { levels, sums } = scratch;
     levels.resize(levels.len().max(PANEL / 16), [[0; 64]; 4]);
     let (all, together, panel) = (tiles.len(), (SUMS / tokens).max(1), PANEL / 16);
@@ -60,7 +60,7 @@ fn take_turns(tiles: &Tiles, level: Level, scratch: &mut Scratch, mut out: Out) 
         }
         // A decoder remembers less than a macro-step: beginning one before, it is right where the panel begins.
         let skip = start.min(1);
-        by_codec(level, format, Decode { table, codes: &tile.codes[(start - skip) * each..end * each], skip, levels });
+        by_codec(level, format, Decode { tables, codes: &tile.codes[(start - skip) * each..end * each], skip, levels });
         let next = order.peek().map_or(&[][..], |&(i, start)| &tiles.tile(i).codes[start * each..(start + panel).min(steps) * each]);
         let part = Part { tiles: *tiles, tile: &tile, walk: tiles.walk(start, end), levels, next, sums, tokens: out.tokens };
         // What is decoded already needs no kernel per width.
@@ -78,7 +78,7 @@ fn take_turns(tiles: &Tiles, level: Level, scratch: &mut Scratch, mut out: Out) 
 
 /// Levels of a tile's codes, but for the first `skip` macro-steps.
 struct Decode<'a> {
-    table: &'a [u8; 64],
+    tables: &'a Tables,
     codes: &'a [u8],
     skip: usize,
     levels: &'a mut [[[u8; 64]; 4]],
@@ -87,7 +87,7 @@ struct Decode<'a> {
 impl CodecKernel for Decode<'_> {
     #[inline(always)]
     fn run<I: Isa, C: Codec>(self, isa: I) {
-        let mut decoder = Decoder::new(isa, self.table);
+        let mut decoder = Decoder::new(isa, self.tables);
         let (before, codes) = self.codes.split_at(self.skip * 32 * C::BITS);
         if !before.is_empty() {
             C::levels(isa, &mut decoder, before);
@@ -150,7 +150,7 @@ impl<S: Scaling> Panel<'_, S> {
         for (to, from) in all.iter_mut().zip(&*sums) {
             *to = isa.load(from);
         }
-        tiles.times::<I, S, N>(isa, tile, &x, walk, Decoded { start: walk.steps.start, levels }, &mut all);
+        tiles.times::<I, S, N>(isa, tile, &x, walk, Decoded { start: walk.steps.start, levels, span: [].iter() }, &mut all);
         for (from, to) in all.into_iter().zip(sums) {
             isa.store(from, to);
         }
@@ -181,12 +181,17 @@ impl Kernel for Finish<'_, '_> {
 struct Decoded<'a> {
     start: usize,
     levels: &'a [[[u8; 64]; 4]],
+    span: Iter<'a, [[u8; 64]; 4]>,
 }
 
 impl<I: Isa> Levels<I> for Decoded<'_> {
     #[inline(always)]
-    fn step(&mut self, isa: I, i: usize) -> [I::B; 4] {
-        let [a, b, c, d] = &self.levels[i - self.start];
+    fn span(&mut self, _: I, steps: Range<usize>) {
+        self.span = self.levels[steps.start - self.start..steps.end - self.start].iter();
+    }
+    #[inline(always)]
+    fn step(&mut self, isa: I) -> [I::B; 4] {
+        let [a, b, c, d] = self.span.next().expect("as many macro-steps as the span has");
         [isa.load_b(a), isa.load_b(b), isa.load_b(c), isa.load_b(d)]
     }
 }

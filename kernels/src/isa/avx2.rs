@@ -202,9 +202,13 @@ impl Isa for Avx2 {
         })
     }
     #[inline(always)]
-    fn load_b_twice(self, v: &[u8; 32]) -> Self::B {
+    fn load_b_twice(self, v: &[u8; 32], by: i32) -> Self::B {
         let v = op!(_mm256_loadu_si256(v.as_ptr().cast()));
-        op!([v, _mm256_srli_epi16::<1>(v)])
+        let n = |n: i32| op!(_mm_cvtsi32_si128(n));
+        if by > 0 {
+            return op!([_mm256_sll_epi16(v, n(by)), _mm256_sll_epi16(v, n(by - 1))]);
+        }
+        op!([_mm256_srl_epi16(v, n(-by)), _mm256_srl_epi16(v, n(1 - by))])
     }
     #[inline(always)]
     fn splat_b(self, v: u8) -> Self::B {

@@ -194,9 +194,13 @@ impl<const VNNI: bool, const VBMI: bool> Isa for Avx512<VNNI, VBMI> {
         op!(_mm512_storeu_si512(to.as_mut_ptr().cast(), v))
     }
     #[inline(always)]
-    fn load_b_twice(self, v: &[u8; 32]) -> __m512i {
+    fn load_b_twice(self, v: &[u8; 32], by: i32) -> __m512i {
         let v = op!(_mm512_broadcast_i64x4(_mm256_loadu_si256(v.as_ptr().cast())));
-        op!(_mm512_srlv_epi64(v, _mm512_setr_epi64(0, 0, 0, 0, 1, 1, 1, 1)))
+        let by = by as i16;
+        if by > 0 {
+            return op!(_mm512_sllv_epi16(v, _mm512_inserti64x4::<1>(_mm512_set1_epi16(by), _mm256_set1_epi16(by - 1))));
+        }
+        op!(_mm512_srlv_epi16(v, _mm512_inserti64x4::<1>(_mm512_set1_epi16(-by), _mm256_set1_epi16(1 - by))))
     }
     #[inline(always)]
     fn splat_b(self, v: u8) -> __m512i {
@@ -244,6 +248,10 @@ impl<const VNNI: bool, const VBMI: bool> Isa for Avx512<VNNI, VBMI> {
     #[inline(always)]
     fn select_b(self, mask: __m512i, a: __m512i, b: __m512i) -> __m512i {
         op!(_mm512_ternarylogic_epi32::<0xca>(mask, a, b))
+    }
+    #[inline(always)]
+    fn xor_and_b(self, a: __m512i, b: __m512i, mask: __m512i) -> __m512i {
+        op!(_mm512_ternarylogic_epi32::<0x78>(a, b, mask))
     }
     #[inline(always)]
     fn prefetch(self, at: *const u8) {

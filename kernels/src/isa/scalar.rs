@@ -154,10 +154,10 @@ impl Isa for Scalar {
         *to = v;
     }
     #[inline(always)]
-    fn load_b_twice(self, v: &[u8; 32]) -> [u8; 64] {
+    fn load_b_twice(self, v: &[u8; 32], by: i32) -> [u8; 64] {
         let twice = from_fn(|i| v[i % 32]);
-        let shifted = self.shr_b::<1>(twice);
-        from_fn(|i| if i < 32 { twice[i] } else { shifted[i] })
+        let (first, second) = (self.shift_b(twice, by), self.shift_b(twice, by - 1));
+        from_fn(|i| if i < 32 { first[i] } else { second[i] })
     }
     #[inline(always)]
     fn splat_b(self, v: u8) -> [u8; 64] {
@@ -213,7 +213,7 @@ impl Isa for Scalar {
     }
     #[inline(always)]
     fn look<const N: usize>(self, table: [u8; 64], at: [u8; 64]) -> [u8; 64] {
-        from_fn(|i| table[usize::from(at[i])])
+        from_fn(|i| table[usize::from(at[i] & 63)])
     }
     #[inline(always)]
     fn dot_u7(self, acc: [i32; 16], w: [u8; 64], x: [u8; 64]) -> [i32; 16] {

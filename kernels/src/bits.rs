@@ -1,0 +1,111 @@
+//! Trellis levels where a product with a matrix of bits is one instruction ([`Isa::BITS`]).
+//!
+//! A level's place in the table is made of its code with the lowest bit mixed with those of one and three steps before, and
+//! of that bit (u) of two steps before: all linear. What an instruction of a few cycles has to bring together is therefore
+//! only what lies in different bytes: a byte of codes loses what another step needs, and what the bytes before contribute,
+//! ready as a carry, goes there. As the table's index may be in any order, every second step needs no product of its own:
+//! a look-up ignores bits that it has no use for, because its table repeats.
+use crate::{codec::Decoder, isa::Isa};
+
+/// The levels of a macro-step.
+#[inline(always)]
+pub fn levels<I: Isa, const BITS: usize>(isa: I, d: &mut Decoder<I>, bytes: &[u8]) -> [I::B; 4] {
+    match BITS {
+        2 | 3 => four::<I, BITS>(isa, d, bytes),
+        4 | 5 => pairs::<I, BITS>(isa, d, bytes),
+        _ => numbers(isa, d, bytes),
+    }
+}
+
+/// Where the table has the level of an even step's index `i` (of the first step, with 2 or 3 bits).
+pub const fn even(bits: usize, i: usize) -> usize {
+    let (before, mixed, high) = (i >> 5 & 1, i & 1, i >> 4 & 1);
+    match bits {
+        2 => before | mixed << 1 | (i >> 1 & 1) << 2,
+        3 => before | mixed << 1 | (i >> 1 & 1) << 2 | high << 3,
+        4 => before | mixed << 1 | (i >> 1 & 7) << 2,
+        _ => before | mixed << 1 | (i >> 1 & 7) << 2 | high << 5,
+    }
+}
+
+/// The same of an odd step's index (of the third step, with 2 or 3 bits).
+pub const fn odd(bits: usize, i: usize) -> usize {
+    let mixed = i & 1 | ((i >> 4 ^ i >> 2) & 1) << 1 | (i >> 5 & 1) << 2;
+    let pair = i >> 4 & 1 | (i >> 5 & 1) << 1 | (i & 3) << 2 | (i >> 3 & 1) << 4;
+    match bits {
+        2 => mixed,
+        3 => mixed | (i >> 1 & 1) << 3,
+        4 => pair,
+        _ => pair | (i >> 2 & 1) << 5,
+    }
+}
+
+/// 2 and 3 bits: the lower two of four steps in one byte, u at bits 0, 2, 4 and 6.
+#[inline(always)]
+fn four<I: Isa, const BITS: usize>(isa: I, d: &mut Decoder<I>, bytes: &[u8]) -> [I::B; 4] {
+    let v = isa.load_b(bytes.first_chunk().expect("64 bytes"));
+    let carry = d.before[0];
+    // Of the steps before: bits 0 and 2 mix with the first two steps (the second gets what the first has mixed, too), 4 and 6
+    // with the last two, 5 and 7 are u of two and of one step before.
+    let (u1, u2, u3) = (1 << 6, 1 << 4, 1 << 2);
+    d.before[0] = isa.bits(v, [u1 | u3, 0, u1 | u2 | u3, 0, u1, u2, u1, u1]);
+    let mut first = isa.xor_and_b(carry, v, isa.splat_b(0x0f));
+    let mut last = isa.xor_and_b(v, carry, isa.splat_b(0x50));
+    if BITS == 3 {
+        // Bit 0 and 2 of the plane go to 4 and 6, bits 4 and 6 to 1 and 3.
+        let plane = bytes[64..].first_chunk().expect("32 bytes");
+        first = isa.select_b(isa.splat_b(0x50), isa.load_b_twice(plane, 4), first);
+        last = isa.select_b(isa.splat_b(0x0a), isa.load_b_twice(plane, -3), last);
+    }
+    let of = |bit: u32| if BITS == 3 { 1u8 << bit } else { 0 };
+    let second = isa.bits(first, [1 << 7, 1 << 2 | 1 << 0, 1 << 3, of(6), 0, 0, 0, 0]);
+    let fourth = isa.bits(last, [1 << 2, 1 << 6 | 1 << 4 | 1 << 0, 1 << 7, of(3), 0, 0, 0, 0]);
+    [isa.look::<64>(d.even, first), isa.look::<64>(d.table, second), isa.look::<64>(d.odd, last), isa.look::<64>(d.table, fourth)]
+}
+
+/// 4 and 5 bits: the lower four of two steps in one byte, u at bits 0 and 4.
+#[inline(always)]
+fn pairs<I: Isa, const BITS: usize>(isa: I, d: &mut Decoder<I>, bytes: &[u8]) -> [I::B; 4] {
+    let mut out = [isa.splat_b(0); 4];
+    for (i, out) in out.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+        let v = isa.load_b(bytes[64 * i..].first_chunk().expect("64 bytes"));
+        let [carry, older, ..] = d.before;
+        // u of one step before at bits 0 and 4, of two steps before at bit 5; `older` has that of three steps before at bit 0.
+        let next = isa.bits(v, [1 << 4, 0, 0, 0, 1 << 4, 1 << 0, 0, 0]);
+        (d.before[0], d.before[1]) = (next, carry);
+        let mut even = isa.xor_and_b(isa.xor_and_b(carry, v, isa.splat_b(0x0f)), older, isa.splat_b(1));
+        let own = isa.bits(v, [1 << 5, 1 << 6, 0, 1 << 7, 0, 1 << 4 | 1 << 0, 0, 0]);
+        let mut odd = isa.xor_and_b(own, carry, isa.splat_b(0x30));
+        if BITS == 5 {
+            // Bits 0 and 2 of the plane, then 4 and 6, go to bit 4 and bit 2.
+            let plane = bytes[128..].first_chunk().expect("32 bytes");
+            even = isa.select_b(isa.splat_b(1 << 4), isa.load_b_twice(plane, if i == 0 { 4 } else { 0 }), even);
+            odd = isa.select_b(isa.splat_b(1 << 2), isa.load_b_twice(plane, if i == 0 { 0 } else { -4 }), odd);
+        }
+        *out = [isa.look::<64>(d.even, even), isa.look::<64>(d.odd, odd)];
+    }
+    out
+}
+
+/// 6 bits: the same with two more in a plane; a level is its index.
+#[inline(always)]
+fn numbers<I: Isa>(isa: I, d: &mut Decoder<I>, bytes: &[u8]) -> [I::B; 4] {
+    let mut out = [isa.splat_b(0); 4];
+    let high = isa.load_b(bytes[128..].first_chunk().expect("64 bytes"));
+    for (i, out) in out.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+        let v = isa.load_b(bytes[64 * i..].first_chunk().expect("64 bytes"));
+        let [carry, older, ..] = d.before;
+        // u of one and of two steps before at bits 1 and 2 for the odd step; of two and of one at 6 and 7 for the even one,
+        // where that of three steps before is `older`'s bit 7.
+        let next = isa.bits(v, [0, 1 << 4, 1 << 0, 0, 0, 0, 1 << 0, 1 << 4]);
+        (d.before[0], d.before[1]) = (next, carry);
+        let carry = isa.xor_and_b(carry, older, isa.splat_b(1 << 7));
+        let even = isa.select_b(isa.splat_b(0x0f), v, carry);
+        let even = isa.select_b(isa.splat_b(0x30), if i == 0 { isa.shl_b::<4>(high) } else { high }, even);
+        let odd = isa.bits(isa.select_b(isa.splat_b(0x06), carry, v), [1 << 1, 1 << 4 | 1 << 2 | 1 << 0, 1 << 5, 1 << 6, 1 << 7, 0, 0, 0]);
+        let own = if i == 0 { isa.shl_b::<3>(high) } else { isa.shr_b::<1>(high) };
+        out[0] = isa.bits(even, [1 << 6, 1 << 7 | 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 4, 1 << 5, 0]);
+        out[1] = isa.select_b(isa.splat_b(0x60), own, odd);
+    }
+    out
+}
