@@ -1,13 +1,13 @@
 //! The ways of coding a weight as an unsigned level, and what a group's integer dots stand for.
-use crate::{Scheme, bits, isa::Isa, levels::Tables};
+use crate::{Scheme, bits, isa::Isa, levels::Tables, shifts};
 
 /// What decoding remembers of the steps before, and where it looks levels up.
 pub struct Decoder<I: Isa> {
     pub table: I::Table,
-    /// The table in the order of [`crate::bits`]' indices.
+    /// The table in the order of [`bits`]' indices.
     pub even: I::Table,
     pub odd: I::Table,
-    /// The u bits of the last three steps at bit 1, or what [`crate::bits`] carries.
+    /// What [`bits`] or [`shifts`] carry.
     pub before: [I::B; 3],
 }
 
@@ -16,23 +16,6 @@ impl<I: Isa> Decoder<I> {
     pub fn new(isa: I, tables: &Tables) -> Decoder<I> {
         let [table, even, odd] = tables;
         Decoder { table: isa.table(table), even: isa.table(even), odd: isa.table(odd), before: [isa.splat_b(0); 3] }
-    }
-
-    /// Where in the table the levels of a macro-step are: a step's code (from bit 1) with its u bit mixed with those of one
-    /// and three steps before, and that of two steps before as the lowest bit.
-    #[inline(always)]
-    fn indices<const BITS: usize>(&mut self, isa: I, bytes: &[u8]) -> [I::B; 4] {
-        let mut out = spread::<I, BITS>(isa, bytes, 1);
-        let (u, own) = (isa.splat_b(2), isa.splat_b((((1u32 << BITS) - 1) << 1) as u8));
-        let [mut h1, mut h2, mut h3] = self.before;
-        for v in &mut out {
-            let code = *v;
-            let mixed = isa.xor3_b(code, h1, h3);
-            *v = isa.and_or_b(mixed, own, isa.shr_b::<1>(h2));
-            (h3, h2, h1) = (h2, h1, isa.and_b(code, u));
-        }
-        self.before = [h1, h2, h3];
-        out
     }
 }
 
@@ -162,16 +145,7 @@ impl<const BITS: usize> Codec for Trellis<BITS> {
         if I::BITS {
             return bits::levels::<I, BITS>(isa, d, bytes);
         }
-        let mut out = d.indices::<BITS>(isa, bytes);
-        for v in &mut out {
-            *v = match BITS {
-                2 | 3 => isa.look::<16>(d.table, *v),
-                4 => isa.look::<32>(d.table, *v),
-                5 => isa.look::<64>(d.table, *v),
-                _ => *v,
-            };
-        }
-        out
+        shifts::levels::<I, BITS>(isa, d, bytes)
     }
 }
 
@@ -235,7 +209,7 @@ fn plain<I: Isa, const BITS: usize>(isa: I, bytes: &[u8]) -> [I::B; 4] {
 /// Codes of the four steps of a macro-step at bit `at` of every byte: its planes of 8, 4, 2 or 1 bits put together, low bits
 /// first. What the other bits are is left open.
 #[inline(always)]
-fn spread<I: Isa, const BITS: usize>(isa: I, bytes: &[u8], at: i32) -> [I::B; 4] {
+pub fn spread<I: Isa, const BITS: usize>(isa: I, bytes: &[u8], at: i32) -> [I::B; 4] {
     match BITS {
         2 => plane2(isa, bytes, at),
         3 => join(isa, at, 2, plane2(isa, bytes, at), plane1(isa, &bytes[64..], at + 2)),

@@ -151,8 +151,11 @@ pub trait Isa: Copy + Send + Sync {
     fn prefetch_far(self, at: *const u8);
     /// Makes a table ready.
     fn table(self, v: &[u8; 64]) -> Self::Table;
-    /// `table[byte]` for bytes below N (16, 32 or 64); where [`Isa::BITS`], 64 ignores bits 6 and 7.
+    /// `table[byte]` for bytes below 16, or, where [`Isa::BITS`], for the lower six bits of any (N is 16 or 64).
     fn look<const N: usize>(self, table: Self::Table, at: Self::B) -> Self::B;
+    /// The same for bytes below 16 in one of the table's quarters, where not [`Isa::BITS`]: 0, or 1 where `odd` has a byte's top
+    /// bit, or 2 and 3 where `upper` has it.
+    fn look_in(self, table: Self::Table, at: Self::B, odd: Self::B, upper: Option<Self::B>) -> Self::B;
     /// Adds to integer lane i the product of unsigned bytes 4i..4i+4 of `w`, all at most 127, with signed bytes of `x`.
     fn dot_u7(self, acc: Self::I, w: Self::B, x: Self::B) -> Self::I;
     /// The same for any unsigned bytes.

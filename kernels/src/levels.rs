@@ -70,8 +70,8 @@ pub fn of(format: Format) -> &'static [i8] {
     }
 }
 
-/// Levels as products look them up: plus 64, so that they are unsigned; in rising order and in those of [`bits::even`] and
-/// [`bits::odd`].
+/// Levels as products look them up: plus 64, so that they are unsigned; in rising order (4 and 5 bits: first those of even and
+/// then those of odd places, in quarters) and in those of [`bits::even`] and [`bits::odd`].
 pub type Tables = [[u8; 64]; 3];
 
 /// The tables of a trellis format of up to 5 bits; zeros for others.
@@ -95,10 +95,11 @@ pub fn tables(format: Format) -> &'static Tables {
     &[[0; 64]; 3]
 }
 
-const fn unsigned(bits: usize, levels: &[i8], [rising, even, odd]: &mut Tables) {
+const fn unsigned(bits: usize, levels: &[i8], [table, even, odd]: &mut Tables) {
     let mut i = 0;
     while i < 64 {
-        rising[i] = (levels[i % levels.len()] as i16 + 64) as u8;
+        let place = if bits < 4 { i } else { i / 32 * 32 + i % 16 * 2 + i / 16 % 2 };
+        table[i] = (levels[place % levels.len()] as i16 + 64) as u8;
         even[i] = (levels[bits::even(bits, i)] as i16 + 64) as u8;
         odd[i] = (levels[bits::odd(bits, i)] as i16 + 64) as u8;
         i += 1;

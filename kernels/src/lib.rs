@@ -27,6 +27,7 @@ mod residual;
 mod rotate;
 mod scores;
 mod search;
+mod shifts;
 mod source;
 mod team;
 #[cfg(test)]

@@ -272,17 +272,20 @@ impl Isa for Avx2 {
     }
     #[inline(always)]
     fn look<const N: usize>(self, table: Self::Table, at: Self::B) -> Self::B {
-        let one = |at: __m256i| {
-            let quarter = |i: usize| op!(_mm256_shuffle_epi8(table[i], at));
-            if N <= 16 {
-                return quarter(0);
+        debug_assert!(N == 16, "without products of bits nothing asks for more");
+        op!([_mm256_shuffle_epi8(table[0], at[0]), _mm256_shuffle_epi8(table[0], at[1])])
+    }
+    #[inline(always)]
+    fn look_in(self, table: Self::Table, at: Self::B, odd: Self::B, upper: Option<Self::B>) -> Self::B {
+        let mut out = at;
+        for (i, out) in out.iter_mut().enumerate() {
+            *out = op!(_mm256_blendv_epi8(_mm256_shuffle_epi8(table[0], at[i]), _mm256_shuffle_epi8(table[1], at[i]), odd[i]));
+            if let Some(upper) = upper {
+                let high = op!(_mm256_blendv_epi8(_mm256_shuffle_epi8(table[2], at[i]), _mm256_shuffle_epi8(table[3], at[i]), odd[i]));
+                *out = op!(_mm256_blendv_epi8(*out, high, upper[i]));
             }
-            // Bits 4 and 5 of the index, moved to the sign bit, pick the quarter of the table.
-            let odd = op!(_mm256_slli_epi16::<3>(at));
-            let half = |i: usize| op!(_mm256_blendv_epi8(quarter(i), quarter(i + 1), odd));
-            if N <= 32 { half(0) } else { op!(_mm256_blendv_epi8(half(0), half(2), _mm256_slli_epi16::<2>(at))) }
-        };
-        [one(at[0]), one(at[1])]
+        }
+        out
     }
     #[inline(always)]
     fn dot_u7(self, acc: Self::I, w: Self::B, x: Self::B) -> Self::I {

@@ -274,19 +274,16 @@ impl<const VNNI: bool, const VBMI: bool> Isa for Avx512<VNNI, VBMI> {
         if VBMI {
             return op!(_mm512_permutexvar_epi8(at, table[0]));
         }
-        let mut found = op!(_mm512_shuffle_epi8(table[0], at));
-        if N <= 16 {
-            return found;
-        }
-        // Bit 4 of the index picks the odd quarters of the table, bit 5 the upper half.
-        let odd = op!(_mm512_test_epi8_mask(at, _mm512_set1_epi8(16)));
-        found = op!(_mm512_mask_shuffle_epi8(found, odd, table[1], at));
-        if N <= 32 {
-            return found;
-        }
-        let upper = op!(_mm512_test_epi8_mask(at, _mm512_set1_epi8(32)));
-        found = op!(_mm512_mask_shuffle_epi8(found, upper & !odd, table[2], at));
-        op!(_mm512_mask_shuffle_epi8(found, upper & odd, table[3], at))
+        debug_assert!(N == 16, "without products of bits nothing asks for more");
+        op!(_mm512_shuffle_epi8(table[0], at))
+    }
+    #[inline(always)]
+    fn look_in(self, table: Self::Table, at: __m512i, odd: __m512i, upper: Option<__m512i>) -> __m512i {
+        let odd = op!(_mm512_movepi8_mask(odd));
+        let low = op!(_mm512_mask_shuffle_epi8(_mm512_shuffle_epi8(table[0], at), odd, table[1], at));
+        let Some(upper) = upper else { return low };
+        let high = op!(_mm512_mask_shuffle_epi8(_mm512_shuffle_epi8(table[2], at), odd, table[3], at));
+        op!(_mm512_mask_blend_epi8(_mm512_movepi8_mask(upper), low, high))
     }
     #[inline(always)]
     fn dot_u7(self, acc: __m512i, w: __m512i, x: __m512i) -> __m512i {

@@ -216,6 +216,10 @@ impl Isa for Scalar {
         from_fn(|i| table[usize::from(at[i] & 63)])
     }
     #[inline(always)]
+    fn look_in(self, table: [u8; 64], at: [u8; 64], odd: [u8; 64], upper: Option<[u8; 64]>) -> [u8; 64] {
+        from_fn(|i| table[usize::from(at[i] | odd[i] >> 7 << 4 | upper.map_or(0, |u| u[i] >> 7 << 5))])
+    }
+    #[inline(always)]
     fn dot_u7(self, acc: [i32; 16], w: [u8; 64], x: [u8; 64]) -> [i32; 16] {
         self.dot_u8(acc, w, x)
     }

@@ -1,0 +1,64 @@
+//! Trellis levels by shifts and masks, where a product with a matrix of bits is no instruction ([`Isa::BITS`]).
+//!
+//! A step's place in the table is its code, with the lowest bit (u) mixed with those of one and three steps before, behind
+//! the u of two steps before.
+use crate::{
+    codec::{Decoder, spread},
+    isa::Isa,
+};
+
+/// The levels of a macro-step.
+#[inline(always)]
+pub fn levels<I: Isa, const BITS: usize>(isa: I, d: &mut Decoder<I>, bytes: &[u8]) -> [I::B; 4] {
+    if BITS == 4 || BITS == 5 {
+        return pairs::<I, BITS>(isa, d, bytes);
+    }
+    let mut out = indices::<I, BITS>(isa, d, bytes);
+    if BITS < 4 {
+        for v in &mut out {
+            *v = isa.look::<16>(d.table, *v);
+        }
+    }
+    out
+}
+
+/// Where in the table the levels are: with 2, 3 and 6 bits all of that fits a look-up, or is the level itself.
+#[inline(always)]
+fn indices<I: Isa, const BITS: usize>(isa: I, d: &mut Decoder<I>, bytes: &[u8]) -> [I::B; 4] {
+    let mut out = spread::<I, BITS>(isa, bytes, 1);
+    let (u, own) = (isa.splat_b(2), isa.splat_b((((1u32 << BITS) - 1) << 1) as u8));
+    let [mut h1, mut h2, mut h3] = d.before;
+    for v in &mut out {
+        let code = *v;
+        let mixed = isa.xor3_b(code, h1, h3);
+        *v = isa.and_or_b(mixed, own, isa.shr_b::<1>(h2));
+        (h3, h2, h1) = (h2, h1, isa.and_b(code, u));
+    }
+    d.before = [h1, h2, h3];
+    out
+}
+
+/// 4 and 5 bits: the lower four of two steps in one byte, u at bits 0 and 4. They are the place in 16 levels; which 16 of the
+/// table it is, the u of two steps before says, and the fifth bit.
+#[inline(always)]
+fn pairs<I: Isa, const BITS: usize>(isa: I, d: &mut Decoder<I>, bytes: &[u8]) -> [I::B; 4] {
+    let (nibble, one) = (isa.splat_b(0x0f), isa.splat_b(1));
+    let mut out = [one; 4];
+    for (i, out) in out.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+        let even = isa.load_b(bytes[64 * i..].first_chunk().expect("64 bytes"));
+        let odd = isa.shr_b::<4>(even);
+        // The byte before, also shifted, and u of one and three steps before the even step, mixed.
+        let [before, odd_before, mixed] = d.before;
+        d.before = [even, odd, isa.xor_b(odd, odd_before)];
+        let at = [isa.xor_and_b(isa.and_b(even, nibble), mixed, one), isa.xor_and_b(isa.and_b(odd, nibble), isa.xor_b(even, before), one)];
+        let two_before = [isa.shl_b::<7>(before), isa.shl_b::<3>(before)];
+        for (step, out) in out.iter_mut().enumerate() {
+            let mut fifth = None;
+            if BITS == 5 {
+                fifth = Some(isa.load_b_twice(bytes[128..].first_chunk().expect("32 bytes"), 7 - 2 * (2 * i + step) as i32));
+            }
+            *out = isa.look_in(d.table, at[step], two_before[step], fifth);
+        }
+    }
+    out
+}
