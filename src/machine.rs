@@ -66,25 +66,32 @@ fn cgroups(root: &Path) -> Vec<(PathBuf, &'static str, &'static str)> {
     found
 }
 
-/// Bytes per second at which all threads together read memory that no cache holds: the median of several passes over
-/// `bytes` of it. The limit of decoding, in which every weight is read once per token.
+/// Bytes per second at which all threads together read memory that no cache holds, in pages like those of packed weights: the
+/// median of several passes over `bytes` of it. The limit of decoding, in which every weight is read once per token.
+///
+/// # Panics
+/// If the system does not give that much address space.
 pub fn read_bandwidth(bytes: usize) -> f64 {
-    let block = vec![1u64; bytes / 8];
-    let share = block.len().div_ceil(rayon::current_num_threads().max(1));
+    let mut arena = ram_kernels::Arena::new(bytes).expect("address space");
+    arena.bytes_mut().fill(1);
+    let share = bytes.div_ceil(rayon::current_num_threads().max(1)).next_multiple_of(64);
     let mut rates: Vec<f64> = (0..7)
         .map(|_| {
             let start = Instant::now();
             // Eight sums, so that additions do not wait for each other.
-            let sum: u64 = block
+            let sum: u64 = arena
+                .bytes()
                 .par_chunks(share)
                 .map(|part| {
                     let mut sums = [0u64; 8];
-                    part.as_chunks::<8>().0.iter().for_each(|v| sums.iter_mut().zip(v).for_each(|(s, v)| *s = s.wrapping_add(*v)));
+                    for line in part.as_chunks::<8>().0.as_chunks::<8>().0 {
+                        sums.iter_mut().zip(line).for_each(|(s, v)| *s = s.wrapping_add(u64::from_le_bytes(*v)));
+                    }
                     sums.iter().sum::<u64>()
                 })
                 .sum();
             std::hint::black_box(sum);
-            (block.len() * 8) as f64 / start.elapsed().as_secs_f64()
+            bytes as f64 / start.elapsed().as_secs_f64()
         })
         .collect();
     rates.sort_by(f64::total_cmp);
