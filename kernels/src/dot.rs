@@ -50,8 +50,14 @@ impl Product<'_> {
         self.matrix.format().row_bytes(16, self.matrix.cols())
     }
 
-    /// Multiplies tiles from `first`, as many as `y`, (tiles, places) of 16 results, has room for.
-    pub fn multiply(&self, level: Level, first: usize, places: usize, sink: Sink, y: &mut [[f32; 16]]) {
+    /// Bytes of the tiles from `first`.
+    pub fn bytes_from(&self, first: usize) -> &[u8] {
+        &self.matrix.bytes()[first * self.tile_bytes()..]
+    }
+
+    /// Multiplies tiles from `first`, as many as `y`, (tiles, places) of 16 results, has room for. `then` is what this thread reads
+    /// next, if that is known.
+    pub fn multiply(&self, level: Level, first: usize, places: usize, sink: Sink, y: &mut [[f32; 16]], then: Option<&[u8]>) {
         let format = self.matrix.format();
         if format.is_dense() {
             return dispatch(level, crate::dense::Dense { product: *self, first, places, sink, y });
@@ -59,7 +65,7 @@ impl Product<'_> {
         let tiles = Tiles::new(self, first, y.len() / places);
         let out = Out { tokens: self.tokens, places, sink, y };
         if self.tokens.len() <= level.tokens() {
-            return by_codec(level, format, Straight { tiles, out });
+            return by_codec(level, format, Straight { tiles, out, then });
         }
         by_panel(&tiles, level, out);
     }
@@ -294,6 +300,7 @@ pub trait Levels<I: Isa> {
 struct Straight<'a> {
     tiles: Tiles<'a>,
     out: Out<'a>,
+    then: Option<&'a [u8]>,
 }
 
 impl CodecKernel for Straight<'_> {
@@ -314,10 +321,13 @@ impl Straight<'_> {
     fn tokens<I: Isa, C: Codec, const N: usize>(mut self, isa: I) {
         let walk = self.tiles.walk(0, self.tiles.x.padded() / 16);
         let x = self.tiles.inputs::<N>(&walk, self.out.tokens, 0);
+        let end = self.tiles.bytes.as_ptr_range().end;
+        // From the last bytes, what is asked for lies not behind them, where another thread reads, but where this one goes on.
+        let jump = self.then.map_or(0, |then| (FAR - NEAR).wrapping_add(then.as_ptr().addr()).wrapping_sub(end.addr()));
         for i in 0..self.tiles.len() {
             let tile = self.tiles.tile(i);
-            let (decoder, end) = (Decoder::new(isa, levels::tables(self.tiles.format)), self.tiles.bytes.as_ptr_range().end);
-            let levels = Decoding::<I, C> { decoder, codes: tile.codes, span: [].chunks_exact(1), end, codec: PhantomData };
+            let decoder = Decoder::new(isa, levels::tables(self.tiles.format));
+            let levels = Decoding::<I, C> { decoder, codes: tile.codes, span: [].chunks_exact(1), end, jump, codec: PhantomData };
             let mut sums = [isa.splat(0.0); N];
             self.tiles.times::<I, C::Scaling, N>(isa, &tile, &x, &walk, levels, &mut sums);
             let rows = tile.rows(isa);
@@ -334,8 +344,9 @@ struct Decoding<'a, I: Isa, C> {
     codes: &'a [u8],
     /// Those of the span.
     span: ChunksExact<'a, u8>,
-    /// Where the task ends: what lies behind it, another thread reads.
+    /// Where the tiles end, and how far ahead of the line that is asked for into the first cache what lies behind them is.
     end: *const u8,
+    jump: usize,
     codec: PhantomData<C>,
 }
 
@@ -345,8 +356,7 @@ impl<I: Isa, C: Codec> Levels<I> for Decoding<'_, I, C> {
         let codes = &self.codes[32 * C::BITS * steps.start..32 * C::BITS * steps.end];
         self.span = codes.chunks_exact(32 * C::BITS);
         let (mut line, end) = (codes.as_ptr().wrapping_add(NEAR), codes.as_ptr().wrapping_add(NEAR + codes.len()));
-        // Near the end of the task, what is asked for is there already.
-        let far = if end.wrapping_add(FAR - NEAR) < self.end { FAR - NEAR } else { 0 };
+        let far = if end.wrapping_add(FAR - NEAR) < self.end { FAR - NEAR } else { self.jump };
         while line < end {
             isa.prefetch(line);
             isa.prefetch_far(line.wrapping_add(far));

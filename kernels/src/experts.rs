@@ -111,9 +111,9 @@ impl Mixture {
         let (level, ends) = (team.level(), ends.as_slice());
         team.parts(sums, ends, |i, sums| {
             let first = if i == 0 { 0 } else { ends[i - 1] / tokens };
-            for (b, p) in buckets.iter().zip(&each) {
+            for (i, (b, p)) in buckets.iter().zip(&each).enumerate() {
                 let sink = Sink::Add { to: &list[b.tokens.clone()], weights: &weights[b.tokens.clone()] };
-                p.multiply(level, first, tokens, sink, sums);
+                p.multiply(level, first, tokens, sink, sums, each.get(i + 1).map(|next| next.bytes_from(first)));
             }
         });
         sums

@@ -47,7 +47,7 @@ impl Products {
         team.parts(&mut self.tiles, &self.task_ends, |i, y| {
             let (p, first) = tasks[i];
             let p = &products[p as usize];
-            p.multiply(level, first as usize, p.tokens.len(), Sink::Write, y);
+            p.multiply(level, first as usize, p.tokens.len(), Sink::Write, y, None);
         });
     }
 
