@@ -12,7 +12,7 @@ const COLS: usize = 4096;
 /// Bytes of matrices that one token goes through.
 const BYTES: usize = 256 << 20;
 const TOKENS: usize = 128;
-const RUNS: usize = 7;
+const RUNS: usize = 21;
 
 fn main() {
     let mut formats: Vec<Format> = std::env::args().skip(1).filter_map(|a| a.parse().ok()).collect();
