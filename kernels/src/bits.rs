@@ -5,7 +5,10 @@
 //! only what lies in different bytes: a byte of codes loses what another step needs, and what the bytes before contribute,
 //! ready as a carry, goes there. As the table's index may be in any order, every second step needs no product of its own:
 //! a look-up ignores bits that it has no use for, because its table repeats.
-use crate::{codec::Decoder, isa::Isa};
+use crate::{
+    codec::{Decoder, twice, whole},
+    isa::Isa,
+};
 
 /// The levels of a macro-step.
 #[inline(always)]
@@ -43,7 +46,7 @@ pub const fn odd(bits: usize, i: usize) -> usize {
 /// 2 and 3 bits: the lower two of four steps in one byte, u at bits 0, 2, 4 and 6.
 #[inline(always)]
 fn four<I: Isa, const BITS: usize>(isa: I, d: &mut Decoder<I>, bytes: &[u8]) -> [I::B; 4] {
-    let v = isa.load_b(bytes.first_chunk().expect("64 bytes"));
+    let v = whole(isa, bytes);
     let carry = d.before[0];
     // Of the steps before: bits 0 and 2 mix with the first two steps (the second gets what the first has mixed, too), 4 and 6
     // with the last two, 5 and 7 are u of two and of one step before.
@@ -53,9 +56,9 @@ fn four<I: Isa, const BITS: usize>(isa: I, d: &mut Decoder<I>, bytes: &[u8]) -> 
     let mut last = isa.xor_and_b(v, carry, isa.splat_b(0x50));
     if BITS == 3 {
         // Bit 0 and 2 of the plane go to 4 and 6, bits 4 and 6 to 1 and 3.
-        let plane = bytes[64..].first_chunk().expect("32 bytes");
-        first = isa.select_b(isa.splat_b(0x50), isa.load_b_twice(plane, 4), first);
-        last = isa.select_b(isa.splat_b(0x0a), isa.load_b_twice(plane, -3), last);
+        let plane = &bytes[64..];
+        first = isa.select_b(isa.splat_b(0x50), twice(isa, plane, 4), first);
+        last = isa.select_b(isa.splat_b(0x0a), twice(isa, plane, -3), last);
     }
     let of = |bit: u32| if BITS == 3 { 1u8 << bit } else { 0 };
     let second = isa.bits(first, [1 << 7, 1 << 2 | 1 << 0, 1 << 3, of(6), 0, 0, 0, 0]);
@@ -68,7 +71,7 @@ fn four<I: Isa, const BITS: usize>(isa: I, d: &mut Decoder<I>, bytes: &[u8]) -> 
 fn pairs<I: Isa, const BITS: usize>(isa: I, d: &mut Decoder<I>, bytes: &[u8]) -> [I::B; 4] {
     let mut out = [isa.splat_b(0); 4];
     for (i, out) in out.as_chunks_mut::<2>().0.iter_mut().enumerate() {
-        let v = isa.load_b(bytes[64 * i..].first_chunk().expect("64 bytes"));
+        let v = whole(isa, &bytes[64 * i..]);
         let [carry, older, ..] = d.before;
         // u of one step before at bits 0 and 4, of two steps before at bit 5; `older` has that of three steps before at bit 0.
         let next = isa.bits(v, [1 << 4, 0, 0, 0, 1 << 4, 1 << 0, 0, 0]);
@@ -78,9 +81,9 @@ fn pairs<I: Isa, const BITS: usize>(isa: I, d: &mut Decoder<I>, bytes: &[u8]) ->
         let mut odd = isa.xor_and_b(own, carry, isa.splat_b(0x30));
         if BITS == 5 {
             // Bits 0 and 2 of the plane, then 4 and 6, go to bit 4 and bit 2.
-            let plane = bytes[128..].first_chunk().expect("32 bytes");
-            even = isa.select_b(isa.splat_b(1 << 4), isa.load_b_twice(plane, if i == 0 { 4 } else { 0 }), even);
-            odd = isa.select_b(isa.splat_b(1 << 2), isa.load_b_twice(plane, if i == 0 { 0 } else { -4 }), odd);
+            let plane = &bytes[128..];
+            even = isa.select_b(isa.splat_b(1 << 4), twice(isa, plane, if i == 0 { 4 } else { 0 }), even);
+            odd = isa.select_b(isa.splat_b(1 << 2), twice(isa, plane, if i == 0 { 0 } else { -4 }), odd);
         }
         *out = [isa.look::<64>(d.even, even), isa.look::<64>(d.odd, odd)];
     }
@@ -91,9 +94,9 @@ fn pairs<I: Isa, const BITS: usize>(isa: I, d: &mut Decoder<I>, bytes: &[u8]) ->
 #[inline(always)]
 fn numbers<I: Isa>(isa: I, d: &mut Decoder<I>, bytes: &[u8]) -> [I::B; 4] {
     let mut out = [isa.splat_b(0); 4];
-    let high = isa.load_b(bytes[128..].first_chunk().expect("64 bytes"));
+    let high = whole(isa, &bytes[128..]);
     for (i, out) in out.as_chunks_mut::<2>().0.iter_mut().enumerate() {
-        let v = isa.load_b(bytes[64 * i..].first_chunk().expect("64 bytes"));
+        let v = whole(isa, &bytes[64 * i..]);
         let [carry, older, ..] = d.before;
         // u of one and of two steps before at bits 1 and 2 for the odd step; of two and of one at 6 and 7 for the even one,
         // where that of three steps before is `older`'s bit 7.

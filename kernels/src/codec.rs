@@ -232,8 +232,9 @@ fn join<I: Isa>(isa: I, at: i32, width: u32, low: [I::B; 4], high: [I::B; 4]) ->
     out
 }
 
+/// 64 bytes of codes.
 #[inline(always)]
-fn whole<I: Isa>(isa: I, bytes: &[u8]) -> I::B {
+pub fn whole<I: Isa>(isa: I, bytes: &[u8]) -> I::B {
     isa.load_b(bytes.first_chunk().expect("64 bytes"))
 }
 
@@ -253,6 +254,11 @@ fn plane2<I: Isa>(isa: I, bytes: &[u8], at: i32) -> [I::B; 4] {
 /// The bits at 0, 2, 4 and 6 of every byte, in the upper half those at 1, 3, 5 and 7, moved to `at`.
 #[inline(always)]
 fn plane1<I: Isa>(isa: I, bytes: &[u8], at: i32) -> [I::B; 4] {
-    let plane = bytes.first_chunk().expect("32 bytes");
-    [isa.load_b_twice(plane, at), isa.load_b_twice(plane, at - 2), isa.load_b_twice(plane, at - 4), isa.load_b_twice(plane, at - 6)]
+    [twice(isa, bytes, at), twice(isa, bytes, at - 2), twice(isa, bytes, at - 4), twice(isa, bytes, at - 6)]
+}
+
+/// A plane of one bit, moved by `by`: [`Isa::load_b_twice`].
+#[inline(always)]
+pub fn twice<I: Isa>(isa: I, bytes: &[u8], by: i32) -> I::B {
+    isa.load_b_twice(bytes.first_chunk().expect("32 bytes"), by)
 }

@@ -39,7 +39,7 @@ pub enum Sink<'a> {
     Add { to: &'a [u32], weights: &'a [f32] },
 }
 
-impl Product<'_> {
+impl<'a> Product<'a> {
     /// Tiles of 16 rows, the last one partly empty.
     pub fn tiles(&self) -> usize {
         self.matrix.rows().div_ceil(16)
@@ -51,7 +51,7 @@ impl Product<'_> {
     }
 
     /// Bytes of the tiles from `first`.
-    pub fn bytes_from(&self, first: usize) -> &[u8] {
+    pub fn bytes_from(&self, first: usize) -> &'a [u8] {
         &self.matrix.bytes()[first * self.tile_bytes()..]
     }
 
@@ -132,7 +132,7 @@ impl<'a> Tiles<'a> {
         let Product { matrix, rows: x, .. } = *product;
         let (format, tile_bytes) = (matrix.format(), product.tile_bytes());
         let scale_bytes = x.padded().div_ceil(format.group()) * format.group_bytes();
-        let bytes = &matrix.bytes()[first * tile_bytes..][..n * tile_bytes];
+        let bytes = &product.bytes_from(first)[..n * tile_bytes];
         Tiles { format, bytes, tile_bytes, scale_bytes, x, span: format.group().min(x.block()) }
     }
 
@@ -201,7 +201,7 @@ impl<'a> Tiles<'a> {
             }
             left -= 1;
             let to = (from + walk.per_span).min(codes[0].len());
-            levels.span(isa, walk.steps.start + from..walk.steps.start + to);
+            levels.span(isa, from..to);
             // With one or two tokens a single sum each would wait for itself.
             let (mut dots, mut more) = ([isa.splat_i(0); N], [isa.splat_i(0); N]);
             let mut own = [[0; 2]; N];
@@ -290,7 +290,7 @@ impl Sink<'_> {
 /// Levels of macro-steps, one after the other. A trait instead of a closure, because it must be compiled with the features
 /// of the kernel that it is part of, and only functions can be told to be inlined.
 pub trait Levels<I: Isa> {
-    /// Goes to a span's macro-steps.
+    /// Goes to a span's macro-steps, counted from the first that there are levels of.
     fn span(&mut self, isa: I, steps: Range<usize>);
     /// The next macro-step of the span.
     fn step(&mut self, isa: I) -> [I::B; 4];

@@ -150,7 +150,7 @@ impl<S: Scaling> Panel<'_, S> {
         for (to, from) in all.iter_mut().zip(&*sums) {
             *to = isa.load(from);
         }
-        tiles.times::<I, S, N>(isa, tile, &x, walk, Decoded { start: walk.steps.start, levels, span: [].iter() }, &mut all);
+        tiles.times::<I, S, N>(isa, tile, &x, walk, Decoded { levels, span: [].iter() }, &mut all);
         for (from, to) in all.into_iter().zip(sums) {
             isa.store(from, to);
         }
@@ -177,9 +177,8 @@ impl Kernel for Finish<'_, '_> {
     }
 }
 
-/// Levels that are decoded already, from macro-step `start`.
+/// Levels that are decoded already.
 struct Decoded<'a> {
-    start: usize,
     levels: &'a [[[u8; 64]; 4]],
     span: Iter<'a, [[u8; 64]; 4]>,
 }
@@ -187,7 +186,7 @@ struct Decoded<'a> {
 impl<I: Isa> Levels<I> for Decoded<'_> {
     #[inline(always)]
     fn span(&mut self, _: I, steps: Range<usize>) {
-        self.span = self.levels[steps.start - self.start..steps.end - self.start].iter();
+        self.span = self.levels[steps].iter();
     }
     #[inline(always)]
     fn step(&mut self, isa: I) -> [I::B; 4] {

@@ -3,7 +3,7 @@
 //! A step's place in the table is its code, with the lowest bit (u) mixed with those of one and three steps before, behind
 //! the u of two steps before.
 use crate::{
-    codec::{Decoder, spread},
+    codec::{Decoder, spread, twice, whole},
     isa::Isa,
 };
 
@@ -45,17 +45,18 @@ fn pairs<I: Isa, const BITS: usize>(isa: I, d: &mut Decoder<I>, bytes: &[u8]) ->
     let (nibble, one) = (isa.splat_b(0x0f), isa.splat_b(1));
     let mut out = [one; 4];
     for (i, out) in out.as_chunks_mut::<2>().0.iter_mut().enumerate() {
-        let even = isa.load_b(bytes[64 * i..].first_chunk().expect("64 bytes"));
+        let even = whole(isa, &bytes[64 * i..]);
         let odd = isa.shr_b::<4>(even);
-        // The byte before, also shifted, and u of one and three steps before the even step, mixed.
-        let [before, odd_before, mixed] = d.before;
-        d.before = [even, odd, isa.xor_b(odd, odd_before)];
-        let at = [isa.xor_and_b(isa.and_b(even, nibble), mixed, one), isa.xor_and_b(isa.and_b(odd, nibble), isa.xor_b(even, before), one)];
+        // The byte before, and u of one and three steps before the even step, mixed (at bit 0); `changed` has that of the odd one.
+        let [before, mixed, unused] = d.before;
+        let changed = isa.xor_b(even, before);
+        d.before = [even, isa.shr_b::<4>(changed), unused];
+        let at = [isa.xor_and_b(isa.and_b(even, nibble), mixed, one), isa.xor_and_b(isa.and_b(odd, nibble), changed, one)];
         let two_before = [isa.shl_b::<7>(before), isa.shl_b::<3>(before)];
         for (step, out) in out.iter_mut().enumerate() {
             let mut fifth = None;
             if BITS == 5 {
-                fifth = Some(isa.load_b_twice(bytes[128..].first_chunk().expect("32 bytes"), 7 - 2 * (2 * i + step) as i32));
+                fifth = Some(twice(isa, &bytes[128..], 7 - 2 * (2 * i + step) as i32));
             }
             *out = isa.look_in(d.table, at[step], two_before[step], fifth);
         }
