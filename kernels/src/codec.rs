@@ -38,20 +38,13 @@ pub trait Scaling {
     /// Scales and offsets of the rows, from what `scheme` keeps in `group`.
     fn group<I: Isa>(isa: I, scheme: Scheme, group: &[u8]) -> [I::F; 2];
 
-    /// Adds dots to the tokens' float sums.
-    fn add<I: Isa, const N: usize>(isa: I, group: [I::F; 2], d: Dots<I, N>, to: &mut [I::F; N]);
+    /// A token's float sum with the dot of a span added, [`crate::activations::Row::spans`].
+    fn add<I: Isa>(isa: I, group: [I::F; 2], dot: I::I, span: [u32; 2], to: I::F) -> I::F;
 
     #[inline(always)]
     fn dot<I: Isa>(isa: I, acc: I::I, levels: I::B, x: I::B) -> I::I {
         if Self::WIDE { isa.dot_u8(acc, levels, x) } else { isa.dot_u7(acc, levels, x) }
     }
-}
-
-/// A group's integer dots with N tokens.
-pub struct Dots<'a, I: Isa, const N: usize> {
-    pub dots: &'a [I::I; N],
-    /// The inputs' spans: [`crate::activations::Row::spans`].
-    pub spans: &'a [[u32; 2]; N],
 }
 
 /// `scale * code + offset`, however a scheme keeps the two.
@@ -101,11 +94,9 @@ impl<const W: bool> Scaling for AffineScaling<W> {
         }
     }
     #[inline(always)]
-    fn add<I: Isa, const N: usize>(isa: I, [scale, offset]: [I::F; 2], d: Dots<I, N>, to: &mut [I::F; N]) {
-        for ((to, &dot), &[x_scale, sum]) in to.iter_mut().zip(d.dots).zip(d.spans) {
-            *to = isa.fma(isa.to_f(dot), isa.mul(scale, isa.splat(f32::from_bits(x_scale))), *to);
-            *to = isa.fma(isa.splat(f32::from_bits(sum)), offset, *to);
-        }
+    fn add<I: Isa>(isa: I, [scale, offset]: [I::F; 2], dot: I::I, [x_scale, sum]: [u32; 2], to: I::F) -> I::F {
+        let to = isa.fma(isa.to_f(dot), isa.mul(scale, isa.splat(f32::from_bits(x_scale))), to);
+        isa.fma(isa.splat(f32::from_bits(sum)), offset, to)
     }
 }
 
@@ -182,11 +173,9 @@ impl<const W: bool> Scaling for Centred<W> {
         [isa.load_i8(&scales.map(|s| s as i8)), isa.splat(0.0)]
     }
     #[inline(always)]
-    fn add<I: Isa, const N: usize>(isa: I, [scale, _]: [I::F; 2], d: Dots<I, N>, to: &mut [I::F; N]) {
-        for ((to, &dot), &[x_scale, _]) in to.iter_mut().zip(d.dots).zip(d.spans) {
-            // Exact in f32: dots of up to 128 inputs are below 2^24.
-            *to = isa.fma(isa.to_f(dot), isa.mul(scale, isa.splat(f32::from_bits(x_scale))), *to);
-        }
+    fn add<I: Isa>(isa: I, [scale, _]: [I::F; 2], dot: I::I, [x_scale, _]: [u32; 2], to: I::F) -> I::F {
+        // Exact in f32: dots of up to 128 inputs are below 2^24.
+        isa.fma(isa.to_f(dot), isa.mul(scale, isa.splat(f32::from_bits(x_scale))), to)
     }
     #[inline(always)]
     fn dot<I: Isa>(isa: I, acc: I::I, levels: I::B, x: I::B) -> I::I {

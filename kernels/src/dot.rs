@@ -7,7 +7,7 @@
 use crate::{
     Format, Matrix, Scheme,
     activations::{Row, Rows},
-    codec::{Affine, Affine8, Codec, Decoder, Dots, Plain7, Plain8, Scaling, Trellis},
+    codec::{Affine, Affine8, Codec, Decoder, Plain7, Plain8, Scaling, Trellis},
     isa::{Isa, Kernel, Level, dispatch},
     levels,
     panel::by_panel,
@@ -16,7 +16,7 @@ use std::{marker::PhantomData, ops::Range, slice::ChunksExact};
 
 /// Bytes ahead of the codes in use that are asked for, into the first cache and into the second. The processor's own look-ahead
 /// ends at each page, and an L1 cache has too few misses in flight for the memory's latency (docs/speed.md).
-pub const NEAR: usize = 1024;
+pub const NEAR: usize = 4096;
 const FAR: usize = 8192;
 
 /// A matrix and the rows of inputs that it is multiplied with.
@@ -194,6 +194,8 @@ impl<'a> Tiles<'a> {
         }
         let mut scales = tile.scales[walk.group * group_bytes..].chunks_exact(group_bytes);
         let (mut kept, mut left, mut from) = ([isa.splat(0.0); 2], 0, 0);
+        // Not where they lie: there they would be stored after every span.
+        let mut now = *sums;
         for at in 0..spans[0].len() {
             if left == 0 {
                 kept = S::group(isa, format.scheme(), scales.next().expect("scales of every group"));
@@ -204,10 +206,8 @@ impl<'a> Tiles<'a> {
             levels.span(isa, from..to);
             // With one or two tokens a single sum each would wait for itself.
             let (mut dots, mut more) = ([isa.splat_i(0); N], [isa.splat_i(0); N]);
-            let mut own = [[0; 2]; N];
             for t in 0..N {
-                own[t] = spans[t][at];
-                dots[t] = S::start(isa, own[t][1]);
+                dots[t] = S::start(isa, spans[t][at][1]);
             }
             for i in from..to {
                 let levels = levels.step(isa);
@@ -223,9 +223,12 @@ impl<'a> Tiles<'a> {
                     dots[t] = isa.add_i(dots[t], more[t]);
                 }
             }
-            S::add(isa, kept, Dots { dots: &dots, spans: &own }, sums);
+            for t in 0..N {
+                now[t] = S::add(isa, kept, dots[t], spans[t][at], now[t]);
+            }
             from = to;
         }
+        *sums = now;
     }
 }
 
