@@ -257,6 +257,8 @@ pub enum Level {
     Scalar,
     /// AVX2, FMA and F16C.
     Avx2,
+    /// The same with AVX-VNNI.
+    AvxVnni,
     /// AVX-512 F, BW, DQ, VL.
     Avx512,
     /// The same with VNNI.
@@ -267,13 +269,14 @@ pub enum Level {
 
 impl Level {
     /// All of them.
-    pub const ALL: [Level; 5] = [Level::Scalar, Level::Avx2, Level::Avx512, Level::Avx512Vnni, Level::Avx512Vbmi];
+    pub const ALL: [Level; 6] = [Level::Scalar, Level::Avx2, Level::AvxVnni, Level::Avx512, Level::Avx512Vnni, Level::Avx512Vbmi];
 
     /// Whether this machine has it.
     pub fn available(self) -> bool {
         match self {
             Level::Scalar => true,
-            Level::Avx2 => avx2::Avx2::new().is_some(),
+            Level::Avx2 => avx2::Avx2::<false>::new().is_some(),
+            Level::AvxVnni => avx2::Avx2::<true>::new().is_some(),
             Level::Avx512 => avx512::Avx512::<false, false>::new().is_some(),
             Level::Avx512Vnni => avx512::Avx512::<true, false>::new().is_some(),
             Level::Avx512Vbmi => avx512::Avx512::<true, true>::new().is_some(),
@@ -298,7 +301,7 @@ impl Level {
         Level::ALL.into_iter().rev().find(|l| l.available()).unwrap_or(Level::Scalar)
     }
 
-    /// What `RAM_RUN_ISA` asks for (`scalar`, `avx2` or `avx512`), else the fastest.
+    /// What `RAM_RUN_ISA` asks for (`scalar`, `avx2`, `avxvnni` or `avx512`), else the fastest.
     ///
     /// # Errors
     /// A sentence where the variable names none of them, or one that this machine lacks.
@@ -307,8 +310,9 @@ impl Level {
         let level = match asked.to_str() {
             Some("scalar") => Level::Scalar,
             Some("avx2") => Level::Avx2,
+            Some("avxvnni") => Level::AvxVnni,
             Some("avx512") => Level::best().max(Level::Avx512),
-            _ => return Err(format!("RAM_RUN_ISA={} is not scalar, avx2 or avx512", asked.display())),
+            _ => return Err(format!("RAM_RUN_ISA={} is not scalar, avx2, avxvnni or avx512", asked.display())),
         };
         if level.available() { Ok(level) } else { Err(format!("RAM_RUN_ISA={}: this machine's processor does not have it", asked.display())) }
     }
@@ -327,11 +331,16 @@ impl Level {
 pub fn dispatch<K: Kernel>(level: Level, kernel: K) -> K::Out {
     match level {
         Level::Scalar => kernel.run(scalar::Scalar),
-        // SAFETY (all four): the token's constructor has just found the shim's features on this machine.
+        // SAFETY (all five): the token's constructor has just found the shim's features on this machine.
         Level::Avx2 => {
-            let isa = avx2::Avx2::new().expect("AVX2, FMA and F16C");
+            let isa = avx2::Avx2::<false>::new().expect("AVX2, FMA and F16C");
             // SAFETY: see above.
             unsafe { with_avx2(kernel, isa) }
+        }
+        Level::AvxVnni => {
+            let isa = avx2::Avx2::<true>::new().expect("AVX2 and AVX-VNNI");
+            // SAFETY: see above.
+            unsafe { with_avx_vnni(kernel, isa) }
         }
         Level::Avx512 => {
             let isa = avx512::Avx512::<false, false>::new().expect("AVX-512");
@@ -352,7 +361,12 @@ pub fn dispatch<K: Kernel>(level: Level, kernel: K) -> K::Out {
 }
 
 #[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt")]
-unsafe fn with_avx2<K: Kernel>(kernel: K, isa: avx2::Avx2) -> K::Out {
+unsafe fn with_avx2<K: Kernel>(kernel: K, isa: avx2::Avx2<false>) -> K::Out {
+    kernel.run(isa)
+}
+
+#[target_feature(enable = "avxvnni,avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt")]
+unsafe fn with_avx_vnni<K: Kernel>(kernel: K, isa: avx2::Avx2<true>) -> K::Out {
     kernel.run(isa)
 }
 

@@ -75,7 +75,7 @@ fn instruction_sets_change_nothing() {
         for args in [&plan[..], &text, &eval] {
             let scalar = run("scalar", args);
             assert!(scalar.status.success(), "{name} {args:?}: {}", String::from_utf8_lossy(&scalar.stderr));
-            for isa in ["avx2", "avx512"] {
+            for isa in ["avx2", "avxvnni", "avx512"] {
                 let out = run(isa, args);
                 if out.status.code() == Some(2) {
                     eprintln!("NOT RUN: this machine's processor lacks {isa}");

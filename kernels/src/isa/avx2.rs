@@ -1,17 +1,18 @@
-//! AVX2 with FMA and F16C: a virtual register is a pair of 256-bit ones.
+//! AVX2 with FMA and F16C: a virtual register is a pair of 256-bit ones; AVX-VNNI where the machine has it.
 use super::Isa;
 use core::arch::x86_64::*;
 
-/// Exists only where the machine has AVX2, FMA and F16C.
+/// Exists only where the machine has AVX2, FMA and F16C, and AVX-VNNI, as the parameter says.
 #[derive(Clone, Copy)]
-pub struct Avx2(());
+pub struct Avx2<const VNNI: bool>(());
 
-impl Avx2 {
+impl<const VNNI: bool> Avx2<VNNI> {
     /// The token, where the machine has what it stands for.
-    pub fn new() -> Option<Avx2> {
+    pub fn new() -> Option<Self> {
         let has = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
         let has = has && is_x86_feature_detected!("bmi1") && is_x86_feature_detected!("bmi2");
-        (has && is_x86_feature_detected!("lzcnt") && is_x86_feature_detected!("popcnt")).then_some(Avx2(()))
+        let has = has && is_x86_feature_detected!("lzcnt") && is_x86_feature_detected!("popcnt");
+        (has && (!VNNI || is_x86_feature_detected!("avxvnni"))).then_some(Avx2(()))
     }
 }
 
@@ -27,14 +28,14 @@ macro_rules! both {
     ($f:expr; $($a:expr),*) => { op!([$f($($a[0]),*), $f($($a[1]),*)]) };
 }
 
-impl Isa for Avx2 {
+impl<const VNNI: bool> Isa for Avx2<VNNI> {
     type F = [__m256; 2];
     type I = [__m256i; 2];
     type B = [__m256i; 2];
     type Table = [__m256i; 4];
     const TOKENS: usize = 4;
     const BITS: bool = false;
-    const CENTRE: i32 = 128;
+    const CENTRE: i32 = if VNNI { 0 } else { 128 };
 
     #[inline(always)]
     fn splat(self, v: f32) -> Self::F {
@@ -289,6 +290,9 @@ impl Isa for Avx2 {
     }
     #[inline(always)]
     fn dot_u7(self, acc: Self::I, w: Self::B, x: Self::B) -> Self::I {
+        if VNNI {
+            return both!(_mm256_dpbusd_avx_epi32; acc, w, x);
+        }
         // Pairs of products are at most 2 * 127 * 127 < 32768: the saturating 16-bit sum is exact.
         let pairs = both!(_mm256_maddubs_epi16; w, x);
         let ones = op!([_mm256_set1_epi16(1); 2]);
@@ -297,6 +301,9 @@ impl Isa for Avx2 {
     }
     #[inline(always)]
     fn dot_u8(self, acc: Self::I, w: Self::B, x: Self::B) -> Self::I {
+        if VNNI {
+            return both!(_mm256_dpbusd_avx_epi32; acc, w, x);
+        }
         // w = 2 * (w >> 1) + (w & 1), each half small enough for the saturating product.
         let upper = self.and_b(self.shr_b::<1>(w), self.splat_b(127));
         let lower = self.and_b(w, self.splat_b(1));
@@ -308,6 +315,9 @@ impl Isa for Avx2 {
     }
     #[inline(always)]
     fn dot_c8(self, acc: Self::I, w: Self::B, x: Self::B) -> Self::I {
+        if VNNI {
+            return self.dot_u8(acc, w, x);
+        }
         // |w - 128| is at most 128, with its sign moved to x: pairs are at most 2 * 128 * 127 < 32768.
         let signed = self.xor_b(w, self.splat_b(128));
         let size = [op!(_mm256_abs_epi8(signed[0])), op!(_mm256_abs_epi8(signed[1]))];

@@ -9,7 +9,7 @@ pub struct Avx512<const VNNI: bool, const VBMI: bool>(());
 impl<const VNNI: bool, const VBMI: bool> Avx512<VNNI, VBMI> {
     /// The token, where the machine has what it stands for.
     pub fn new() -> Option<Self> {
-        let has = super::avx2::Avx2::new().is_some() && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw");
+        let has = super::avx2::Avx2::<false>::new().is_some() && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw");
         let has = has && is_x86_feature_detected!("avx512dq") && is_x86_feature_detected!("avx512vl");
         let has = has
             && (!VNNI || is_x86_feature_detected!("avx512vnni"))
