@@ -64,7 +64,7 @@ impl<'a> Product<'a> {
         }
         let tiles = Tiles::new(self, first, y.len() / places);
         let out = Out { tokens: self.tokens, places, sink, y };
-        if self.tokens.len() <= level.tokens() {
+        if self.tokens.len() <= level.block().0 {
             return by_codec(level, format, Straight { tiles, out, then });
         }
         by_panel(&tiles, level, out);
@@ -173,18 +173,18 @@ impl<'a> Tiles<'a> {
         }
     }
 
-    /// Adds one tile times N tokens to their sums, from macro-step `start`, by the levels of each.
+    /// Sums of R tiles times N tokens, with those of some macro-steps added, by the levels of each tile.
     #[inline(always)]
     #[allow(clippy::needless_range_loop)]
-    pub fn times<I: Isa, S: Scaling, const N: usize>(
+    pub fn times<I: Isa, S: Scaling, const N: usize, const R: usize>(
         &self,
         isa: I,
-        tile: &Tile,
+        tiles: [&Tile; R],
         x: &[Row; N],
         walk: &Walk,
-        mut levels: impl Levels<I>,
-        sums: &mut [I::F; N],
-    ) {
+        mut levels: [impl Levels<I>; R],
+        mut sums: [[I::F; N]; R],
+    ) -> [[I::F; N]; R] {
         let (format, group_bytes) = (self.format, self.format.group_bytes());
         // Slices of the same two lengths for all tokens: what holds for one index of one of them holds for all.
         let (mut codes, mut spans) = ([&[][..]; N], [&[][..]; N]);
@@ -192,43 +192,53 @@ impl<'a> Tiles<'a> {
             codes[t] = &x[t].codes[walk.steps.clone()];
             spans[t] = &x[t].spans[walk.spans.clone()];
         }
-        let mut scales = tile.scales[walk.group * group_bytes..].chunks_exact(group_bytes);
-        let (mut kept, mut left, mut from) = ([isa.splat(0.0); 2], 0, 0);
-        // Not where they lie: there they would be stored after every span.
-        let mut now = *sums;
+        let mut scales = tiles.map(|tile| tile.scales[walk.group * group_bytes..].chunks_exact(group_bytes));
+        let (mut kept, mut left, mut from) = ([[isa.splat(0.0); 2]; R], 0, 0);
         for at in 0..spans[0].len() {
             if left == 0 {
-                kept = S::group(isa, format.scheme(), scales.next().expect("scales of every group"));
+                for r in 0..R {
+                    kept[r] = S::group(isa, format.scheme(), scales[r].next().expect("scales of every group"));
+                }
                 left = if at == 0 { walk.left } else { walk.per_group };
             }
             left -= 1;
             let to = (from + walk.per_span).min(codes[0].len());
-            levels.span(isa, from..to);
-            // With one or two tokens a single sum each would wait for itself.
-            let (mut dots, mut more) = ([isa.splat_i(0); N], [isa.splat_i(0); N]);
+            for levels in &mut levels {
+                levels.span(isa, from..to);
+            }
+            // With one or two sums each would wait for itself: every second step has its own.
+            let (mut dots, mut more) = ([[isa.splat_i(0); N]; R], [[isa.splat_i(0); N]; R]);
             for t in 0..N {
-                dots[t] = S::start(isa, spans[t][at][1]);
+                for r in 0..R {
+                    dots[r][t] = S::start(isa, spans[t][at][1]);
+                }
             }
             for i in from..to {
-                let levels = levels.step(isa);
-                for (s, level) in levels.into_iter().enumerate() {
+                let mut now = [[isa.splat_b(0); 4]; R];
+                for r in 0..R {
+                    now[r] = levels[r].step(isa);
+                }
+                for s in 0..4 {
                     for t in 0..N {
-                        let sum = if N <= 2 && s % 2 == 1 { &mut more[t] } else { &mut dots[t] };
-                        *sum = S::dot(isa, *sum, level, isa.splat_word(codes[t][i][s]));
+                        let x = isa.splat_word(codes[t][i][s]);
+                        for r in 0..R {
+                            let sum = if N * R <= 2 && s % 2 == 1 { &mut more[r][t] } else { &mut dots[r][t] };
+                            *sum = S::dot(isa, *sum, now[r][s], x);
+                        }
                     }
                 }
             }
-            if N <= 2 {
-                for t in 0..N {
-                    dots[t] = isa.add_i(dots[t], more[t]);
-                }
-            }
             for t in 0..N {
-                now[t] = S::add(isa, kept, dots[t], spans[t][at], now[t]);
+                for r in 0..R {
+                    if N * R <= 2 {
+                        dots[r][t] = isa.add_i(dots[r][t], more[r][t]);
+                    }
+                    sums[r][t] = S::add(isa, kept[r], dots[r][t], spans[t][at], sums[r][t]);
+                }
             }
             from = to;
         }
-        *sums = now;
+        sums
     }
 }
 
@@ -331,8 +341,7 @@ impl Straight<'_> {
             let tile = self.tiles.tile(i);
             let decoder = Decoder::new(isa, levels::tables(self.tiles.format));
             let levels = Decoding::<I, C> { decoder, codes: tile.codes, span: [].chunks_exact(1), end, jump, codec: PhantomData };
-            let mut sums = [isa.splat(0.0); N];
-            self.tiles.times::<I, C::Scaling, N>(isa, &tile, &x, &walk, levels, &mut sums);
+            let [sums] = self.tiles.times::<I, C::Scaling, N, 1>(isa, [&tile], &x, &walk, [levels], [[isa.splat(0.0); N]]);
             let rows = tile.rows(isa);
             for (t, sum) in sums.into_iter().enumerate().take(self.out.tokens.len()) {
                 self.out.put(isa, i, t, isa.mul(sum, rows));

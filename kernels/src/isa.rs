@@ -24,6 +24,8 @@ pub trait Isa: Copy + Send + Sync {
     type Table: Copy;
     /// How many tokens one register block of the matrix product serves (a power of two, at most 8).
     const TOKENS: usize;
+    /// How many tiles share a block of so many tokens, where levels are decoded before: 1 or 2.
+    const TILES: usize = Self::TOKENS / 4;
     /// Whether [`Isa::bits`] is one instruction.
     const BITS: bool;
     /// What [`Isa::dot_c8`] takes off every byte of `w`: 128 where bytes with signs are the faster ones.
@@ -283,17 +285,17 @@ impl Level {
         }
     }
 
-    /// Tokens that one register block of the matrix product serves: [`Isa::TOKENS`].
-    pub fn tokens(self) -> usize {
-        struct Tokens;
-        impl Kernel for Tokens {
-            type Out = usize;
+    /// Tokens that one register block of the matrix product serves, and the tiles that share it: [`Isa::TOKENS`], [`Isa::TILES`].
+    pub fn block(self) -> (usize, usize) {
+        struct Block;
+        impl Kernel for Block {
+            type Out = (usize, usize);
             #[inline(always)]
-            fn run<I: Isa>(self, _: I) -> usize {
-                I::TOKENS
+            fn run<I: Isa>(self, _: I) -> (usize, usize) {
+                (I::TOKENS, I::TILES)
             }
         }
-        dispatch(self, Tokens)
+        dispatch(self, Block)
     }
 
     /// The fastest that this machine has.

@@ -47,22 +47,27 @@ fn take_turns(tiles: &Tiles, level: Level, scratch: &mut Scratch, mut out: Out) 
     let (format, steps, tokens) = (tiles.format, tiles.x.padded() / 16, out.tokens.len());
     let (each, tables) = (32 * format.bits(), levels::tables(format));
     let Scratch { levels, sums } = scratch;
-    levels.resize(levels.len().max(PANEL / 16), [[0; 64]; 4]);
-    let (all, together, panel) = (tiles.len(), (SUMS / tokens).max(1), PANEL / 16);
-    sums.resize(sums.len().max(together.min(all) * tokens), [0.0; 16]);
-    let order = |first: usize| (0..steps).step_by(panel).flat_map(move |start| (first..(first + together).min(all)).map(move |i| (i, start)));
-    let mut order = (0..all).step_by(together).flat_map(order).peekable();
-    while let Some((i, start)) = order.next() {
-        let (tile, end) = (tiles.tile(i), (start + panel).min(steps));
-        let (levels, sums) = (&mut levels[..end - start], &mut sums[i % together * tokens..][..tokens]);
+    let (all, panel, wide) = (tiles.len(), PANEL / 16, level.block().1);
+    let together = (SUMS / tokens).next_multiple_of(wide).max(wide);
+    levels.resize(levels.len().max(wide * panel), [[0; 64]; 4]);
+    sums.resize(sums.len().max(together * tokens), [0.0; 16]);
+    let panels =
+        |first: usize| (0..steps).step_by(panel).flat_map(move |start| (first..all.min(first + together)).step_by(wide).map(move |i| (i, start)));
+    let mut turns = (0..all).step_by(together).flat_map(panels).peekable();
+    while let Some((i, start)) = turns.next() {
+        let now = &[tiles.tile(i), tiles.tile(all.min(i + wide) - 1)][..wide.min(all - i)];
+        let (end, sums) = ((start + panel).min(steps), &mut sums[i % together * tokens..][..now.len() * tokens]);
         if start == 0 {
             sums.fill([0.0; 16]);
         }
         // A decoder remembers less than a macro-step: beginning one before, it is right where the panel begins.
         let skip = start.min(1);
-        by_codec(level, format, Decode { tables, codes: &tile.codes[(start - skip) * each..end * each], skip, levels });
-        let next = order.peek().map_or(&[][..], |&(i, start)| &tiles.tile(i).codes[start * each..(start + panel).min(steps) * each]);
-        let part = Part { tiles: *tiles, tile: &tile, walk: tiles.walk(start, end), levels, next, sums, tokens: out.tokens };
+        let levels = &mut levels[..now.len() * (end - start)];
+        for (tile, levels) in now.iter().zip(levels.chunks_exact_mut(end - start)) {
+            by_codec(level, format, Decode { tables, codes: &tile.codes[(start - skip) * each..end * each], skip, levels });
+        }
+        let next = turns.peek().map_or(&[][..], |&(i, start)| &tiles.tile(i).codes[start * each..(start + panel).min(steps) * each]);
+        let part = Part { tiles: *tiles, now, walk: tiles.walk(start, end), levels, next, sums, tokens: out.tokens };
         // What is decoded already needs no kernel per width.
         match (format.scheme(), format.bits()) {
             (Scheme::Trellis, 8) => dispatch(level, Panel::<Centred<true>>(part, PhantomData)),
@@ -71,7 +76,9 @@ fn take_turns(tiles: &Tiles, level: Level, scratch: &mut Scratch, mut out: Out) 
             (_, _) => dispatch(level, Panel::<AffineScaling<false>>(part, PhantomData)),
         }
         if end == steps {
-            dispatch(level, Finish { tile: &tile, i, sums, out: &mut out });
+            for (r, (tile, sums)) in now.iter().zip(sums.chunks_exact(tokens)).enumerate() {
+                dispatch(level, Finish { tile, i: i + r, sums, out: &mut out });
+            }
         }
     }
 }
@@ -104,14 +111,16 @@ impl CodecKernel for Decode<'_> {
 /// Many tokens: decoded levels, times as many at once as registers hold sums for.
 struct Panel<'a, S>(Part<'a>, PhantomData<S>);
 
-/// Some inputs of one tile, decoded.
+/// Some inputs of one tile or two, decoded.
 struct Part<'a> {
     tiles: Tiles<'a>,
-    tile: &'a Tile<'a>,
+    now: &'a [Tile<'a>],
     walk: Walk,
+    /// Of one tile after the other.
     levels: &'a [[[u8; 64]; 4]],
-    /// Bytes of the panel after it, to be asked for meanwhile.
+    /// Codes of the panel after it, to be asked for meanwhile.
     next: &'a [u8],
+    /// The same, (tiles, tokens).
     sums: &'a mut [[f32; 16]],
     tokens: &'a [u32],
 }
@@ -124,15 +133,9 @@ impl<S: Scaling> Kernel for Panel<'_, S> {
         let each = self.0.next.len().div_ceil(64 * self.0.tokens.len());
         let mut next = self.0.next.chunks(64);
         while first < self.0.tokens.len() {
-            let begin = first;
-            first += match self.0.tokens.len() - first {
-                1 => self.tokens::<I, 1>(isa, first),
-                2 => self.tokens::<I, 2>(isa, first),
-                // 5 and 6 are 4 and what is left.
-                7.. if I::TOKENS == 8 => self.tokens::<I, 8>(isa, first),
-                _ => self.tokens::<I, 4>(isa, first),
-            };
-            for line in next.by_ref().take(each * (first - begin)) {
+            let n = if let ([_, _], 2) = (self.0.now, I::TILES) { self.block::<I, 2>(isa, first) } else { self.block::<I, 1>(isa, first) };
+            first += n;
+            for line in next.by_ref().take(each * n) {
                 isa.prefetch_far(line.as_ptr());
             }
         }
@@ -140,21 +143,39 @@ impl<S: Scaling> Kernel for Panel<'_, S> {
 }
 
 impl<S: Scaling> Panel<'_, S> {
-    /// N tokens from number `first`, which there are so many of.
+    /// As many tokens from number `first` as a block of R tiles serves.
     #[inline(always)]
-    fn tokens<I: Isa, const N: usize>(&mut self, isa: I, first: usize) -> usize {
-        let Part { tiles, tile, walk, levels, sums, tokens, .. } = &mut self.0;
+    fn block<I: Isa, const R: usize>(&mut self, isa: I, first: usize) -> usize {
+        match self.0.tokens.len() - first {
+            1 => self.tokens::<I, 1, R>(isa, first),
+            2 => self.tokens::<I, 2, R>(isa, first),
+            // 5 and 6 are 4 and what is left.
+            7.. if I::TOKENS == 8 => self.tokens::<I, 8, R>(isa, first),
+            _ => self.tokens::<I, 4, R>(isa, first),
+        }
+    }
+
+    /// N tokens from number `first`, or those that there are.
+    #[inline(always)]
+    #[allow(clippy::needless_range_loop)]
+    fn tokens<I: Isa, const N: usize, const R: usize>(&mut self, isa: I, first: usize) -> usize {
+        let Part { tiles, now, walk, levels, sums, tokens, .. } = &mut self.0;
         let x = tiles.inputs::<N>(walk, tokens, first);
-        let sums = &mut sums[first..];
-        let mut all = [isa.splat(0.0); N];
-        for (to, from) in all.iter_mut().zip(&*sums) {
-            *to = isa.load(from);
+        let (n, steps, count) = (N.min(tokens.len() - first), walk.steps.len(), tokens.len());
+        let mut all = [[isa.splat(0.0); N]; R];
+        for r in 0..R {
+            for (t, sum) in sums[r * count + first..][..n].iter().enumerate() {
+                all[r][t] = isa.load(sum);
+            }
         }
-        tiles.times::<I, S, N>(isa, tile, &x, walk, Decoded { levels, span: [].iter() }, &mut all);
-        for (from, to) in all.into_iter().zip(sums) {
-            isa.store(from, to);
+        let levels: [_; R] = std::array::from_fn(|r| Decoded { levels: &levels[r * steps..][..steps], span: [].iter() });
+        let all = tiles.times::<I, S, N, R>(isa, std::array::from_fn(|r| &now[r]), &x, walk, levels, all);
+        for r in 0..R {
+            for (t, sum) in sums[r * count + first..][..n].iter_mut().enumerate() {
+                isa.store(all[r][t], sum);
+            }
         }
-        N
+        n
     }
 }
 
