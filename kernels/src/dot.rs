@@ -16,7 +16,7 @@ use std::{marker::PhantomData, ops::Range, slice::ChunksExact};
 
 /// Bytes ahead of the codes in use that are asked for, into the first cache and into the second. The processor's own look-ahead
 /// ends at each page, and an L1 cache has too few misses in flight for the memory's latency (docs/speed.md).
-pub const NEAR: usize = 4096;
+const NEAR: usize = 4096;
 const FAR: usize = 8192;
 
 /// A matrix and the rows of inputs that it is multiplied with.
@@ -274,7 +274,7 @@ impl Out<'_> {
 /// Some macro-steps, in spans and groups.
 pub struct Walk {
     pub steps: Range<usize>,
-    spans: Range<usize>,
+    pub spans: Range<usize>,
     /// Macro-steps of a span.
     per_span: usize,
     /// The group that the first span is of.

@@ -3,11 +3,16 @@
 use crate::{
     Format, Scheme,
     codec::{AffineScaling, Centred, Codec, Decoder, Scaling},
-    dot::{CodecKernel, Levels, NEAR, Out, Tile, Tiles, Walk, by_codec},
+    dot::{CodecKernel, Levels, Out, Tile, Tiles, Walk, by_codec},
     isa::{Isa, Kernel, Level, dispatch},
     levels::{self, Tables},
 };
-use std::{cell::RefCell, marker::PhantomData, ops::Range, slice::Iter};
+use std::{
+    cell::RefCell,
+    marker::PhantomData,
+    ops::Range,
+    slice::{Chunks, Iter},
+};
 
 /// Inputs whose levels are decoded at a time when many tokens share them: 16 rows of 4,096 are 64 KiB, which an L2 cache feeds as
 /// fast as they are used; smaller panels cost more in beginning anew than an L1 cache gains (docs/speed.md).
@@ -66,7 +71,9 @@ fn take_turns(tiles: &Tiles, level: Level, scratch: &mut Scratch, mut out: Out) 
         for (tile, levels) in now.iter().zip(levels.chunks_exact_mut(end - start)) {
             by_codec(level, format, Decode { tables, codes: &tile.codes[(start - skip) * each..end * each], skip, levels });
         }
-        let next = turns.peek().map_or(&[][..], |&(i, start)| &tiles.tile(i).codes[start * each..(start + panel).min(steps) * each]);
+        let then =
+            |&(i, start): &(usize, usize)| [i, all.min(i + wide) - 1].map(|i| &tiles.tile(i).codes[start * each..steps.min(start + panel) * each]);
+        let next = turns.peek().map_or([&[][..]; 2], then);
         let part = Part { tiles: *tiles, now, walk: tiles.walk(start, end), levels, next, sums, tokens: out.tokens };
         // What is decoded already needs no kernel per width.
         match (format.scheme(), format.bits()) {
@@ -100,7 +107,6 @@ impl CodecKernel for Decode<'_> {
             C::levels(isa, &mut decoder, before);
         }
         for (to, codes) in self.levels.iter_mut().zip(codes.chunks_exact(32 * C::BITS)) {
-            isa.prefetch(codes.as_ptr().wrapping_add(NEAR));
             for (to, levels) in to.iter_mut().zip(C::levels(isa, &mut decoder, codes)) {
                 isa.store_b(levels, to);
             }
@@ -118,9 +124,9 @@ struct Part<'a> {
     walk: Walk,
     /// Of one tile after the other.
     levels: &'a [[[u8; 64]; 4]],
-    /// Codes of the panel after it, to be asked for meanwhile.
-    next: &'a [u8],
-    /// The same, (tiles, tokens).
+    /// Codes of what comes after it, to be asked for meanwhile.
+    next: [&'a [u8]; 2],
+    /// Of the tiles' results, (tiles, tokens).
     sums: &'a mut [[f32; 16]],
     tokens: &'a [u32],
 }
@@ -130,14 +136,8 @@ impl<S: Scaling> Kernel for Panel<'_, S> {
     #[inline(always)]
     fn run<I: Isa>(mut self, isa: I) {
         let mut first = 0;
-        let each = self.0.next.len().div_ceil(64 * self.0.tokens.len());
-        let mut next = self.0.next.chunks(64);
         while first < self.0.tokens.len() {
-            let n = if let ([_, _], 2) = (self.0.now, I::TILES) { self.block::<I, 2>(isa, first) } else { self.block::<I, 1>(isa, first) };
-            first += n;
-            for line in next.by_ref().take(each * n) {
-                isa.prefetch_far(line.as_ptr());
-            }
+            first += if let ([_, _], 2) = (self.0.now, I::TILES) { self.block::<I, 2>(isa, first) } else { self.block::<I, 1>(isa, first) };
         }
     }
 }
@@ -159,7 +159,7 @@ impl<S: Scaling> Panel<'_, S> {
     #[inline(always)]
     #[allow(clippy::needless_range_loop)]
     fn tokens<I: Isa, const N: usize, const R: usize>(&mut self, isa: I, first: usize) -> usize {
-        let Part { tiles, now, walk, levels, sums, tokens, .. } = &mut self.0;
+        let Part { tiles, now, walk, levels, next, sums, tokens } = &mut self.0;
         let x = tiles.inputs::<N>(walk, tokens, first);
         let (n, steps, count) = (N.min(tokens.len() - first), walk.steps.len(), tokens.len());
         let mut all = [[isa.splat(0.0); N]; R];
@@ -168,7 +168,15 @@ impl<S: Scaling> Panel<'_, S> {
                 all[r][t] = isa.load(sum);
             }
         }
-        let levels: [_; R] = std::array::from_fn(|r| Decoded { levels: &levels[r * steps..][..steps], span: [].iter() });
+        let levels: [_; R] = std::array::from_fn(|r| {
+            let next = &next[r][next[r].len() * first / count..next[r].len() * (first + n) / count];
+            Decoded {
+                levels: &levels[r * steps..][..steps],
+                span: [].iter(),
+                lines: next.len().div_ceil(64 * walk.spans.len()),
+                next: next.chunks(64),
+            }
+        });
         let all = tiles.times::<I, S, N, R>(isa, std::array::from_fn(|r| &now[r]), &x, walk, levels, all);
         for r in 0..R {
             for (t, sum) in sums[r * count + first..][..n].iter_mut().enumerate() {
@@ -202,12 +210,19 @@ impl Kernel for Finish<'_, '_> {
 struct Decoded<'a> {
     levels: &'a [[[u8; 64]; 4]],
     span: Iter<'a, [[u8; 64]; 4]>,
+    /// Codes that are asked for meanwhile, and how many lines of them with every span: many at once would keep waiting what is
+    /// used now.
+    next: Chunks<'a, u8>,
+    lines: usize,
 }
 
 impl<I: Isa> Levels<I> for Decoded<'_> {
     #[inline(always)]
-    fn span(&mut self, _: I, steps: Range<usize>) {
+    fn span(&mut self, isa: I, steps: Range<usize>) {
         self.span = self.levels[steps].iter();
+        for line in self.next.by_ref().take(self.lines) {
+            isa.prefetch_far(line.as_ptr());
+        }
     }
     #[inline(always)]
     fn step(&mut self, isa: I) -> [I::B; 4] {
