@@ -7,15 +7,10 @@ use crate::{
     isa::{Isa, Kernel, Level, dispatch},
     levels::{self, Tables},
 };
-use std::{
-    cell::RefCell,
-    marker::PhantomData,
-    ops::Range,
-    slice::{Chunks, Iter},
-};
+use std::{cell::RefCell, marker::PhantomData, ops::Range};
 
-/// Inputs whose levels are decoded at a time when many tokens share them: 16 rows of 4,096 are 64 KiB, which an L2 cache feeds as
-/// fast as they are used; smaller panels cost more in beginning anew than an L1 cache gains (docs/speed.md).
+/// Inputs whose levels are decoded at a time when many tokens share them: 16 rows of 4,096 are 64 KiB, 32 twice that, which an L2
+/// cache feeds as fast as they are used; smaller panels cost more in beginning anew than an L1 cache gains (docs/speed.md).
 const PANEL: usize = 4096;
 
 /// Sums of 16 rows that are kept while the panels of some tiles take turns: 64 KiB.
@@ -52,7 +47,8 @@ fn take_turns(tiles: &Tiles, level: Level, scratch: &mut Scratch, mut out: Out) 
     let (format, steps, tokens) = (tiles.format, tiles.x.padded() / 16, out.tokens.len());
     let (each, tables) = (32 * format.bits(), levels::tables(format));
     let Scratch { levels, sums } = scratch;
-    let (all, panel, wide) = (tiles.len(), PANEL / 16, level.block().1);
+    let (block, wide) = level.block();
+    let (all, panel) = (tiles.len(), PANEL / 16);
     let together = (SUMS / tokens).next_multiple_of(wide).max(wide);
     levels.resize(levels.len().max(wide * panel), [[0; 64]; 4]);
     sums.resize(sums.len().max(together * tokens), [0.0; 16]);
@@ -74,7 +70,9 @@ fn take_turns(tiles: &Tiles, level: Level, scratch: &mut Scratch, mut out: Out) 
         let then =
             |&(i, start): &(usize, usize)| [i, all.min(i + wide) - 1].map(|i| &tiles.tile(i).codes[start * each..steps.min(start + panel) * each]);
         let next = turns.peek().map_or([&[][..]; 2], then);
-        let part = Part { tiles: *tiles, now, walk: tiles.walk(start, end), levels, next, sums, tokens: out.tokens };
+        let walk = tiles.walk(start, end);
+        let lines = next[0].len().div_ceil(64 * walk.spans.len() * tokens.div_ceil(block));
+        let part = Part { tiles: *tiles, now, walk, levels, next, lines, sums, tokens: out.tokens };
         // What is decoded already needs no kernel per width.
         match (format.scheme(), format.bits()) {
             (Scheme::Trellis, 8) => dispatch(level, Panel::<Centred<true>>(part, PhantomData)),
@@ -126,6 +124,8 @@ struct Part<'a> {
     levels: &'a [[[u8; 64]; 4]],
     /// Codes of what comes after it, to be asked for meanwhile.
     next: [&'a [u8]; 2],
+    /// Lines of them with every span and block of tokens.
+    lines: usize,
     /// Of the tiles' results, (tiles, tokens).
     sums: &'a mut [[f32; 16]],
     tokens: &'a [u32],
@@ -159,7 +159,7 @@ impl<S: Scaling> Panel<'_, S> {
     #[inline(always)]
     #[allow(clippy::needless_range_loop)]
     fn tokens<I: Isa, const N: usize, const R: usize>(&mut self, isa: I, first: usize) -> usize {
-        let Part { tiles, now, walk, levels, next, sums, tokens } = &mut self.0;
+        let Part { tiles, now, walk, levels, next, lines, sums, tokens } = &mut self.0;
         let x = tiles.inputs::<N>(walk, tokens, first);
         let (n, steps, count) = (N.min(tokens.len() - first), walk.steps.len(), tokens.len());
         let mut all = [[isa.splat(0.0); N]; R];
@@ -168,16 +168,14 @@ impl<S: Scaling> Panel<'_, S> {
                 all[r][t] = isa.load(sum);
             }
         }
-        let levels: [_; R] = std::array::from_fn(|r| {
-            let next = &next[r][next[r].len() * first / count..next[r].len() * (first + n) / count];
-            Decoded {
-                levels: &levels[r * steps..][..steps],
-                span: [].iter(),
-                lines: next.len().div_ceil(64 * walk.spans.len()),
-                next: next.chunks(64),
-            }
-        });
-        let all = tiles.times::<I, S, N, R>(isa, std::array::from_fn(|r| &now[r]), &x, walk, levels, all);
+        let mut decoded = [Decoded { levels: &[], span: &[], next: &[], lines: *lines }; R];
+        let asked = first / I::TOKENS * *lines * walk.spans.len() * 64;
+        for (r, decoded) in decoded.iter_mut().enumerate() {
+            decoded.levels = &levels[r * steps..][..steps];
+            decoded.next = next[r].get(asked..).unwrap_or_default();
+        }
+        let pair = [&now[0], &now[R - 1]];
+        let all = tiles.times::<I, S, N, R>(isa, *pair.first_chunk().expect("one tile or two"), &x, walk, decoded, all);
         for r in 0..R {
             for (t, sum) in sums[r * count + first..][..n].iter_mut().enumerate() {
                 isa.store(all[r][t], sum);
@@ -207,26 +205,31 @@ impl Kernel for Finish<'_, '_> {
 }
 
 /// Levels that are decoded already.
+#[derive(Clone, Copy)]
 struct Decoded<'a> {
     levels: &'a [[[u8; 64]; 4]],
-    span: Iter<'a, [[u8; 64]; 4]>,
+    /// Those of the span that are left.
+    span: &'a [[[u8; 64]; 4]],
     /// Codes that are asked for meanwhile, and how many lines of them with every span: many at once would keep waiting what is
     /// used now.
-    next: Chunks<'a, u8>,
+    next: &'a [u8],
     lines: usize,
 }
 
 impl<I: Isa> Levels<I> for Decoded<'_> {
     #[inline(always)]
     fn span(&mut self, isa: I, steps: Range<usize>) {
-        self.span = self.levels[steps].iter();
-        for line in self.next.by_ref().take(self.lines) {
+        self.span = &self.levels[steps];
+        let (now, next) = self.next.split_at(self.next.len().min(64 * self.lines));
+        self.next = next;
+        for line in now.chunks(64) {
             isa.prefetch_far(line.as_ptr());
         }
     }
     #[inline(always)]
     fn step(&mut self, isa: I) -> [I::B; 4] {
-        let [a, b, c, d] = self.span.next().expect("as many macro-steps as the span has");
+        let ([a, b, c, d], rest) = self.span.split_first().expect("as many macro-steps as the span has");
+        self.span = rest;
         [isa.load_b(a), isa.load_b(b), isa.load_b(c), isa.load_b(d)]
     }
 }
