@@ -26,8 +26,11 @@ MADE = SHAPES | {name: ("qwen3-30b-a3b", 2, "--set", f"experts={n}") for n, name
 NAMES = {"mixtral": "Mixtral-8x7B, 2 layers", "qwen3": "Qwen3-30B-A3B, 4 layers", "qwen2": "Qwen1.5-MoE-A2.7B, 4 layers"}
 
 
-def run(*command, **keys):
-    return subprocess.run([str(c) for c in command], check=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, **keys).stdout
+def run(*command):
+    done = subprocess.run([str(c) for c in command], text=True, capture_output=True)
+    if done.returncode != 0:
+        sys.exit(f"{done.stderr}{' '.join(done.args)}: exit code {done.returncode}")
+    return done.stdout
 
 
 class Bench:

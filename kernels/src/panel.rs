@@ -220,10 +220,11 @@ impl<I: Isa> Levels<I> for Decoded<'_> {
     #[inline(always)]
     fn span(&mut self, isa: I, steps: Range<usize>) {
         self.span = &self.levels[steps];
-        let (now, next) = self.next.split_at(self.next.len().min(64 * self.lines));
-        self.next = next;
-        for line in now.chunks(64) {
-            isa.prefetch_far(line.as_ptr());
+        if let Some((now, next)) = self.next.split_at_checked(64 * self.lines) {
+            self.next = next;
+            for line in now.as_chunks::<64>().0 {
+                isa.prefetch_far(line.as_ptr());
+            }
         }
     }
     #[inline(always)]
