@@ -100,8 +100,9 @@ impl Mixture {
         let each: Vec<Product> = each.collect();
         sums.clear();
         sums.resize(hidden.div_ceil(16) * tokens, [0.0; 16]);
-        // Tasks own rows, so no two write the same place and no order is left open.
-        let (tiles, tile_bytes) = (hidden.div_ceil(16), each.iter().map(Product::tile_bytes).sum());
+        // Tasks own rows, so no two write the same place and no order is left open. They are as long as one expert's would be: each of
+        // them begins anew with every expert.
+        let (tiles, tile_bytes) = (hidden.div_ceil(16), each.iter().map(Product::tile_bytes).sum::<usize>() / each.len().max(1));
         ends.clear();
         let mut end = 0;
         while end < tiles {
