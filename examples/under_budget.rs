@@ -29,7 +29,8 @@ fn main() -> Result<(), Error> {
         }
     };
     let model = Model::new(&checkpoint, &plan, &weights)?;
-    let next = model.logits_after(&mut model.cache(), &model.tokenizer.encode("The river", true)?)?;
+    let mut cache = model.cache();
+    let next = model.logits_after(&mut cache, &model.tokenizer.encode("The river", true)?)?;
     let likeliest = next.iter().zip(0u32..).max_by(|a, b| a.0.total_cmp(b.0)).map_or(0, |(_, token)| token);
     println!("The river{}", model.tokenizer.decode(&[likeliest])?);
     println!("peak memory {}", peak_rss().map_or("unknown".into(), size::show));

@@ -69,7 +69,7 @@ impl<'a> Generator<'a> {
         let first = self.stats.prompt_tokens == 0;
         let from = self.cache.len();
         let logits = logits_after(self.transformer, self.cache, &self.tokens[from..], self.chunk)?;
-        let token = self.sampler.sample(&logits, &self.tokens)?;
+        let token = self.sampler.sample(logits, &self.tokens)?;
         if first {
             self.stats.prompt_tokens = self.tokens.len() - from;
             self.stats.prefill = start.elapsed();
@@ -86,13 +86,15 @@ impl<'a> Generator<'a> {
 ///
 /// # Errors
 /// If there is no token, or no room for them.
-pub fn logits_after(transformer: &Transformer, cache: &mut KvCache, tokens: &[u32], chunk: usize) -> Result<Vec<f32>, Error> {
-    let mut last = None;
-    for piece in tokens.chunks(chunk) {
-        last = Some((transformer.forward(piece, cache)?, piece.len()));
+pub fn logits_after<'c>(transformer: &Transformer, cache: &'c mut KvCache, tokens: &[u32], chunk: usize) -> Result<&'c [f32], Error> {
+    if tokens.is_empty() {
+        return Err(Error::Text("no token was given: give at least one".into()));
     }
-    let (hidden, n) = last.ok_or_else(|| Error::Text("no token was given: give at least one".into()))?;
-    Ok(transformer.logits(&hidden.narrow(0, n - 1, 1)?)?.flatten_all()?.to_vec1::<f32>()?)
+    let (before, last) = tokens.split_at((tokens.len() - 1) / chunk * chunk);
+    for piece in before.chunks(chunk) {
+        transformer.forward(piece, cache)?;
+    }
+    Ok(transformer.next_logits(last, cache)?)
 }
 
 impl Iterator for Generator<'_> {

@@ -55,7 +55,7 @@ impl Model {
     ///
     /// # Errors
     /// [`Error::Context`] where they do not fit the cache; [`Error::Text`] for no token.
-    pub fn logits_after(&self, cache: &mut KvCache, tokens: &[u32]) -> Result<Vec<f32>, Error> {
+    pub fn logits_after<'c>(&self, cache: &'c mut KvCache, tokens: &[u32]) -> Result<&'c [f32], Error> {
         let (all, capacity) = (cache.len() + tokens.len(), cache.capacity());
         if all > capacity {
             return Err(Error::Context { tokens: all, capacity });

@@ -2,7 +2,7 @@
 use crate::{
     Format,
     codec::words,
-    dot::{Product, Sink},
+    dot::Product,
     isa::{Isa, Kernel},
 };
 
@@ -51,9 +51,7 @@ pub struct Dense<'a> {
     pub product: Product<'a>,
     /// The first tile.
     pub first: usize,
-    pub places: usize,
-    pub sink: Sink<'a>,
-    /// (tiles, places).
+    /// (tiles, tokens).
     pub y: &'a mut [[f32; 16]],
 }
 
@@ -75,7 +73,7 @@ impl Dense<'_> {
     #[inline(always)]
     fn tiles<I: Isa, W: Stored>(mut self, isa: I) {
         let tokens = self.product.tokens.len();
-        for i in 0..self.y.len() / self.places {
+        for i in 0..self.y.len() / tokens {
             let mut at = 0;
             while at < tokens {
                 at += match tokens - at {
@@ -112,9 +110,8 @@ impl Dense<'_> {
                 }
             }
         }
-        let y = &mut self.y[i * self.places..][..self.places];
-        for (k, out) in out.iter().enumerate() {
-            self.sink.put(isa, at + k, isa.load(out), y);
+        for (y, out) in self.y[i * tokens.len()..][..tokens.len()][at..].iter_mut().zip(out) {
+            *y = out;
         }
         T
     }

@@ -30,15 +30,6 @@ pub struct Product<'a> {
     pub tokens: &'a [u32],
 }
 
-/// What happens with a product's results.
-#[derive(Clone, Copy)]
-pub enum Sink<'a> {
-    /// Result i of a tile is written to place i.
-    Write,
-    /// Times weight i, it is added to place `to[i]`.
-    Add { to: &'a [u32], weights: &'a [f32] },
-}
-
 impl<'a> Product<'a> {
     /// Tiles of 16 rows, the last one partly empty.
     pub fn tiles(&self) -> usize {
@@ -50,24 +41,17 @@ impl<'a> Product<'a> {
         self.matrix.format().row_bytes(16, self.matrix.cols())
     }
 
-    /// Bytes of the tiles from `first`.
-    pub fn bytes_from(&self, first: usize) -> &'a [u8] {
-        &self.matrix.bytes()[first * self.tile_bytes()..]
-    }
-
-    /// Multiplies tiles from `first`, as many as `y`, (tiles, places) of 16 results, has room for. `then` is what this thread reads
-    /// next, if that is known.
-    pub fn multiply(&self, level: Level, first: usize, places: usize, sink: Sink, y: &mut [[f32; 16]], then: Option<&[u8]>) {
+    /// Multiplies tiles from `first`, as many as `y`, (tiles, tokens) of 16 results, has room for.
+    pub fn multiply(&self, level: Level, first: usize, y: &mut [[f32; 16]]) {
         let format = self.matrix.format();
         if format.is_dense() {
-            return dispatch(level, crate::dense::Dense { product: *self, first, places, sink, y });
+            return dispatch(level, crate::dense::Dense { product: *self, first, y });
         }
-        let tiles = Tiles::new(self, first, y.len() / places);
-        let out = Out { tokens: self.tokens, places, sink, y };
+        let tiles = Tiles::new(self, first, y.len() / self.tokens.len());
         if self.tokens.len() <= level.block().0 {
-            return by_codec(level, format, Straight { tiles, out, then });
+            return by_codec(level, format, Straight { tiles, tokens: self.tokens, y });
         }
-        by_panel(&tiles, level, out);
+        by_panel(&tiles, level, self.tokens, y);
     }
 }
 
@@ -132,7 +116,7 @@ impl<'a> Tiles<'a> {
         let Product { matrix, rows: x, .. } = *product;
         let (format, tile_bytes) = (matrix.format(), product.tile_bytes());
         let scale_bytes = x.padded().div_ceil(format.group()) * format.group_bytes();
-        let bytes = &product.bytes_from(first)[..n * tile_bytes];
+        let bytes = &matrix.bytes()[first * tile_bytes..][..n * tile_bytes];
         Tiles { format, bytes, tile_bytes, scale_bytes, x, span: format.group().min(x.block()) }
     }
 
@@ -254,23 +238,6 @@ impl Tile<'_> {
     }
 }
 
-/// Where results go.
-pub struct Out<'a> {
-    pub tokens: &'a [u32],
-    places: usize,
-    sink: Sink<'a>,
-    /// (tiles, places).
-    y: &'a mut [[f32; 16]],
-}
-
-impl Out<'_> {
-    /// The result of tile `i` and token number `t`.
-    #[inline(always)]
-    pub fn put<I: Isa>(&mut self, isa: I, i: usize, t: usize, sum: I::F) {
-        self.sink.put(isa, t, sum, &mut self.y[i * self.places..][..self.places]);
-    }
-}
-
 /// Some macro-steps, in spans and groups.
 pub struct Walk {
     pub steps: Range<usize>,
@@ -287,19 +254,6 @@ pub struct Walk {
     of_row: Range<usize>,
 }
 
-impl Sink<'_> {
-    #[inline(always)]
-    pub fn put<I: Isa>(self, isa: I, i: usize, v: I::F, y: &mut [[f32; 16]]) {
-        match self {
-            Sink::Write => isa.store(v, &mut y[i]),
-            Sink::Add { to, weights } => {
-                let y = &mut y[to[i] as usize];
-                isa.store(isa.fma(isa.splat(weights[i]), v, isa.load(y)), y);
-            }
-        }
-    }
-}
-
 /// Levels of macro-steps, one after the other. A trait instead of a closure, because it must be compiled with the features
 /// of the kernel that it is part of, and only functions can be told to be inlined.
 pub trait Levels<I: Isa> {
@@ -312,14 +266,15 @@ pub trait Levels<I: Isa> {
 /// Few tokens: levels go straight into the products.
 struct Straight<'a> {
     tiles: Tiles<'a>,
-    out: Out<'a>,
-    then: Option<&'a [u8]>,
+    tokens: &'a [u32],
+    /// (tiles, tokens).
+    y: &'a mut [[f32; 16]],
 }
 
 impl CodecKernel for Straight<'_> {
     #[inline(always)]
     fn run<I: Isa, C: Codec>(self, isa: I) {
-        match self.out.tokens.len() {
+        match self.tokens.len() {
             1 => self.tokens::<I, C, 1>(isa),
             2 => self.tokens::<I, C, 2>(isa),
             3 | 4 => self.tokens::<I, C, 4>(isa),
@@ -331,20 +286,18 @@ impl CodecKernel for Straight<'_> {
 
 impl Straight<'_> {
     #[inline(always)]
-    fn tokens<I: Isa, C: Codec, const N: usize>(mut self, isa: I) {
+    fn tokens<I: Isa, C: Codec, const N: usize>(self, isa: I) {
         let walk = self.tiles.walk(0, self.tiles.x.padded() / 16);
-        let x = self.tiles.inputs::<N>(&walk, self.out.tokens, 0);
+        let x = self.tiles.inputs::<N>(&walk, self.tokens, 0);
         let end = self.tiles.bytes.as_ptr_range().end;
-        // From the last bytes, what is asked for lies not behind them, where another thread reads, but where this one goes on.
-        let jump = self.then.map_or(0, |then| (FAR - NEAR).wrapping_add(then.as_ptr().addr()).wrapping_sub(end.addr()));
-        for i in 0..self.tiles.len() {
+        for (i, y) in self.y.chunks_exact_mut(self.tokens.len()).enumerate() {
             let tile = self.tiles.tile(i);
             let decoder = Decoder::new(isa, levels::tables(self.tiles.format));
-            let levels = Decoding::<I, C> { decoder, codes: tile.codes, span: [].chunks_exact(1), end, jump, codec: PhantomData };
+            let levels = Decoding::<I, C> { decoder, codes: tile.codes, span: [].chunks_exact(1), end, codec: PhantomData };
             let [sums] = self.tiles.times::<I, C::Scaling, N, 1>(isa, [&tile], &x, &walk, [levels], [[isa.splat(0.0); N]]);
             let rows = tile.rows(isa);
-            for (t, sum) in sums.into_iter().enumerate().take(self.out.tokens.len()) {
-                self.out.put(isa, i, t, isa.mul(sum, rows));
+            for (sum, y) in sums.into_iter().zip(y) {
+                isa.store(isa.mul(sum, rows), y);
             }
         }
     }
@@ -356,9 +309,8 @@ struct Decoding<'a, I: Isa, C> {
     codes: &'a [u8],
     /// Those of the span.
     span: ChunksExact<'a, u8>,
-    /// Where the tiles end, and how far ahead of the line that is asked for into the first cache what lies behind them is.
+    /// Where the tiles end: behind it another thread reads.
     end: *const u8,
-    jump: usize,
     codec: PhantomData<C>,
 }
 
@@ -367,10 +319,10 @@ impl<I: Isa, C: Codec> Levels<I> for Decoding<'_, I, C> {
     fn span(&mut self, isa: I, steps: Range<usize>) {
         let codes = &self.codes[32 * C::BITS * steps.start..32 * C::BITS * steps.end];
         self.span = codes.chunks_exact(32 * C::BITS);
-        let (mut line, end) = (codes.as_ptr().wrapping_add(NEAR), codes.as_ptr().wrapping_add(NEAR + codes.len()));
-        let far = if end.wrapping_add(FAR - NEAR) < self.end { FAR - NEAR } else { self.jump };
+        let Range { start: mut line, end } = codes.as_ptr_range();
+        let far = if end.wrapping_add(FAR) < self.end { FAR } else { NEAR };
         while line < end {
-            isa.prefetch(line);
+            isa.prefetch(line.wrapping_add(NEAR));
             isa.prefetch_far(line.wrapping_add(far));
             line = line.wrapping_add(64);
         }

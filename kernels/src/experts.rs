@@ -3,10 +3,10 @@
 use crate::{
     Matrix,
     activations::Inputs,
-    dot::{Product, Sink},
+    dot::Product,
     isa::Level,
-    products::{Products, next_task},
-    residual::add_tiles,
+    products::Products,
+    residual::{Share, add_shares},
     source::{Gated, Same, Source},
     team::{Team, team},
 };
@@ -38,9 +38,10 @@ pub struct Routed<'a> {
 #[derive(Debug, Default)]
 pub struct Mixture {
     buckets: Vec<Bucket>,
-    /// Tokens by bucket, and their weights.
+    /// By bucket.
     tokens: Vec<u32>,
-    weights: Vec<f32>,
+    /// Of each token, by rising bucket.
+    shares: Vec<Share>,
     /// How many tokens each expert has, then where its next one goes.
     next: Vec<usize>,
     /// 0, 1, 2, ...: rows of `middle`.
@@ -49,10 +50,11 @@ pub struct Mixture {
     products: Products,
     /// By part, a row per token and expert.
     middle: Vec<Inputs>,
-    /// Where the tasks of the down projections end.
-    ends: Vec<usize>,
-    sums: Vec<[f32; 16]>,
 }
+
+/// Bytes of results of down projections that are kept before they are summed: what an L3 cache has room for. All of a long prompt's
+/// would go to memory and back.
+const RESULTS: usize = 4 << 20;
 
 /// Tokens of one expert: a range of [`Mixture::tokens`].
 #[derive(Clone, Debug)]
@@ -65,15 +67,14 @@ struct Bucket {
 }
 
 impl Mixture {
-    /// The weighted sum of every token's experts, (hidden / 16, tokens) of 16, which go by part and rising number, so that it
-    /// does not depend on the other tokens. `x` gives the inputs of each of the `tokens`.
+    /// Computes gate and up of every token's experts, and what [`Mixture::add_to`] needs of them. `x` gives the inputs of each of
+    /// the `tokens`.
     ///
     /// # Panics
     /// If the shapes do not fit together or a route names no expert.
-    pub fn run<S: Source>(&mut self, team: &Team, parts: &[Routed], tokens: usize, x: impl Fn(usize) -> S + Sync) -> &[[f32; 16]] {
+    pub fn gate<S: Source>(&mut self, team: &Team, parts: &[Routed], tokens: usize, x: impl Fn(usize) -> S + Sync) {
         self.bucket(parts, tokens);
-        let Mixture { buckets, tokens: list, weights, count, inputs, products, middle, ends, sums, .. } = self;
-        let (list, weights) = (list.as_slice(), weights.as_slice());
+        let Mixture { buckets, tokens: list, count, inputs, products, middle, .. } = self;
         let experts = |b: &Bucket| parts[b.part].experts;
         let pair = |b: &Bucket| [&experts(b).gate[b.expert], &experts(b).up[b.expert]].map(|m| (m, &list[b.tokens.clone()]));
         let hidden = parts[0].experts.gate[0].cols();
@@ -93,42 +94,38 @@ impl Mixture {
             let rows = own.last().map_or(0, |b| b.rows.end);
             middle.fill(team, own.iter().map(down), rows, parts[p].experts.down[0].cols(), gated);
         }
-        let each = buckets.iter().map(|b| {
-            let (m, rows) = down(b);
-            middle[b.part].product(m, rows)
-        });
+    }
+
+    /// Adds the weighted sums of the down projections to `rows`, (tokens, hidden), with the same `parts` as [`Mixture::gate`]. They go
+    /// by part and rising number, so that they do not depend on the other tokens.
+    ///
+    /// # Panics
+    /// If the parts are others.
+    pub fn add_to(&mut self, team: &Team, parts: &[Routed], tokens: usize, rows: &mut [f32]) {
+        let Mixture { buckets, shares, count, products, middle, .. } = self;
+        let each = buckets.iter().map(|b| middle[b.part].product(&parts[b.part].experts.down[b.expert], &count[b.rows.clone()]));
         let each: Vec<Product> = each.collect();
-        sums.clear();
-        sums.resize(hidden.div_ceil(16) * tokens, [0.0; 16]);
-        // Tasks own rows, so no two write the same place and no order is left open. They are as long as one expert's would be: each of
-        // them begins anew with every expert.
-        let (tiles, tile_bytes) = (hidden.div_ceil(16), each.iter().map(Product::tile_bytes).sum::<usize>() / each.len().max(1));
-        ends.clear();
-        let mut end = 0;
-        while end < tiles {
-            end = (end + next_task(team, (tiles - end) * tile_bytes, tile_bytes)).min(tiles);
-            ends.push(end * tokens);
+        let (hidden, results) = (rows.len() / tokens, each.iter().map(|p| 64 * p.tokens.len()).sum::<usize>());
+        let step = (RESULTS / results).max(2);
+        for first in (0..hidden.div_ceil(16)).step_by(step) {
+            products.run_within(team, &each, first..first + step);
+            let of = |s: &Share| products.token(s.product as usize, s.token as usize, each[s.product as usize].tokens.len());
+            add_shares(team, shares, of, rows, hidden, 16 * first..hidden.min(16 * (first + step)));
         }
-        let (level, ends) = (team.level(), ends.as_slice());
-        team.parts(sums, ends, |i, sums| {
-            let first = if i == 0 { 0 } else { ends[i - 1] / tokens };
-            for (i, (b, p)) in buckets.iter().zip(&each).enumerate() {
-                let sink = Sink::Add { to: &list[b.tokens.clone()], weights: &weights[b.tokens.clone()] };
-                p.multiply(level, first, tokens, sink, sums, each.get(i + 1).map(|next| next.bytes_from(first)));
-            }
-        });
-        sums
     }
 
     /// Sorts tokens by expert (counting sort: tokens stay in order).
     fn bucket(&mut self, parts: &[Routed], tokens: usize) {
         self.buckets.clear();
         self.tokens.clear();
-        self.weights.clear();
         self.middle.resize_with(parts.len(), Inputs::default);
+        let per_token: usize = parts.iter().map(|p| p.per_token).sum();
+        self.shares.clear();
+        self.shares.resize(tokens * per_token, Share::default());
+        let mut before = 0;
         for (part, p) in parts.iter().enumerate() {
             assert_eq!(p.routes.len(), tokens * p.per_token);
-            let start = self.tokens.len();
+            let (start, first) = (self.tokens.len(), self.buckets.len());
             self.next.clear();
             self.next.resize(p.experts.gate.len(), 0);
             p.routes.iter().for_each(|(e, _)| self.next[*e as usize] += 1);
@@ -141,12 +138,19 @@ impl Mixture {
                 end += std::mem::replace(n, end);
             }
             self.tokens.resize(end, 0);
-            self.weights.resize(end, 0.0);
-            for (i, &(e, weight)) in p.routes.iter().enumerate() {
-                let at = &mut self.next[e as usize];
-                (self.tokens[*at], self.weights[*at]) = ((i / p.per_token) as u32, weight);
-                *at += 1;
+            let own = &self.buckets[first..];
+            for (token, routes) in p.routes.chunks_exact(p.per_token.max(1)).enumerate() {
+                let shares = &mut self.shares[token * per_token + before..][..p.per_token];
+                for (share, &(expert, weight)) in shares.iter_mut().zip(routes) {
+                    let product = own.partition_point(|b| b.expert < expert as usize);
+                    let at = &mut self.next[expert as usize];
+                    *share = Share { product: (first + product) as u32, token: (*at - own[product].tokens.start) as u32, weight };
+                    self.tokens[*at] = token as u32;
+                    *at += 1;
+                }
+                shares.sort_unstable_by_key(|s| s.product);
             }
+            before += p.per_token;
         }
         let more = self.count.len()..self.tokens.len();
         self.count.extend(more.map(|i| i as u32));
@@ -169,7 +173,8 @@ pub fn experts_at(level: Level, x: &[f32], experts: &Experts, routes: &[(u32, f3
     assert_eq!((x.len(), out.len()), (tokens * hidden, tokens * hidden));
     let mut mixture = Mixture::default();
     team(level, |team| {
-        let sums = mixture.run(team, &[Routed { experts, routes, per_token }], tokens, |t| Same(&x[t * hidden..][..hidden]));
-        add_tiles(team, sums, tokens, out);
+        let parts = [Routed { experts, routes, per_token }];
+        mixture.gate(team, &parts, tokens, |t| Same(&x[t * hidden..][..hidden]));
+        mixture.add_to(team, &parts, tokens, out);
     });
 }

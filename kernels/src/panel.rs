@@ -3,7 +3,7 @@
 use crate::{
     Format, Scheme,
     codec::{AffineScaling, Centred, Codec, Decoder, Scaling},
-    dot::{CodecKernel, Levels, Out, Tile, Tiles, Walk, by_codec},
+    dot::{CodecKernel, Levels, Tile, Tiles, Walk, by_codec},
     isa::{Isa, Kernel, Level, dispatch},
     levels::{self, Tables},
 };
@@ -15,6 +15,12 @@ const PANEL: usize = 4096;
 
 /// Sums of 16 rows that are kept while the panels of some tiles take turns: 64 KiB.
 const SUMS: usize = 1024;
+
+/// An upper bound of the bytes that every thread keeps for products with `tokens` tokens.
+pub const fn panel_bytes(tokens: usize) -> usize {
+    // At least two tiles are together, whatever one of `Level::block` says.
+    2 * 16 * PANEL + 64 * (SUMS + 2 * tokens)
+}
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch { levels: Vec::new(), sums: Vec::new() }) };
@@ -37,27 +43,29 @@ pub fn with_levels<R>(level: Level, format: Format, codes: &[u8], f: impl FnOnce
     })
 }
 
-/// All tiles times all tokens.
-pub fn by_panel(tiles: &Tiles, level: Level, out: Out) {
-    SCRATCH.with_borrow_mut(|scratch| take_turns(tiles, level, scratch, out));
+/// All tiles times all tokens: (tiles, tokens) of 16 results.
+pub fn by_panel(tiles: &Tiles, level: Level, tokens: &[u32], y: &mut [[f32; 16]]) {
+    SCRATCH.with_borrow_mut(|scratch| take_turns(tiles, level, scratch, tokens, y));
 }
 
 /// Of some tiles at a time, one panel of inputs after the other: inputs then stay in the L2 cache for all of these tiles.
-fn take_turns(tiles: &Tiles, level: Level, scratch: &mut Scratch, mut out: Out) {
-    let (format, steps, tokens) = (tiles.format, tiles.x.padded() / 16, out.tokens.len());
+fn take_turns(tiles: &Tiles, level: Level, scratch: &mut Scratch, list: &[u32], y: &mut [[f32; 16]]) {
+    let (format, steps, tokens) = (tiles.format, tiles.x.padded() / 16, list.len());
     let (each, tables) = (32 * format.bits(), levels::tables(format));
     let Scratch { levels, sums } = scratch;
     let (block, wide) = level.block();
     let (all, panel) = (tiles.len(), PANEL / 16);
     let together = (SUMS / tokens).next_multiple_of(wide).max(wide);
     levels.resize(levels.len().max(wide * panel), [[0; 64]; 4]);
-    sums.resize(sums.len().max(together * tokens), [0.0; 16]);
-    let panels =
-        |first: usize| (0..steps).step_by(panel).flat_map(move |start| (first..all.min(first + together)).step_by(wide).map(move |i| (i, start)));
-    let mut turns = (0..all).step_by(together).flat_map(panels).peekable();
-    while let Some((i, start)) = turns.next() {
+    sums.resize(sums.len().max(together.min(all) * tokens), [0.0; 16]);
+    let turns = (0..all).step_by(together).flat_map(|first| {
+        let panels = (0..steps).step_by(panel).map(move |start| (start, steps.min(start + panel)));
+        panels.flat_map(move |(start, end)| (first..all.min(first + together)).step_by(wide).map(move |i| (i, start, end)))
+    });
+    let mut turns = turns.peekable();
+    while let Some((i, start, end)) = turns.next() {
         let now = &[tiles.tile(i), tiles.tile(all.min(i + wide) - 1)][..wide.min(all - i)];
-        let (end, sums) = ((start + panel).min(steps), &mut sums[i % together * tokens..][..now.len() * tokens]);
+        let sums = &mut sums[i % together * tokens..][..now.len() * tokens];
         if start == 0 {
             sums.fill([0.0; 16]);
         }
@@ -67,12 +75,11 @@ fn take_turns(tiles: &Tiles, level: Level, scratch: &mut Scratch, mut out: Out) 
         for (tile, levels) in now.iter().zip(levels.chunks_exact_mut(end - start)) {
             by_codec(level, format, Decode { tables, codes: &tile.codes[(start - skip) * each..end * each], skip, levels });
         }
-        let then =
-            |&(i, start): &(usize, usize)| [i, all.min(i + wide) - 1].map(|i| &tiles.tile(i).codes[start * each..steps.min(start + panel) * each]);
+        let then = |&(i, start, end): &_| [i, all.min(i + wide) - 1].map(|i| &tiles.tile(i).codes[start * each..end * each]);
         let next = turns.peek().map_or([&[][..]; 2], then);
         let walk = tiles.walk(start, end);
         let lines = next[0].len().div_ceil(64 * walk.spans.len() * tokens.div_ceil(block));
-        let part = Part { tiles: *tiles, now, walk, levels, next, lines, sums, tokens: out.tokens };
+        let part = Part { tiles: *tiles, now, walk, levels, next, lines, sums, tokens: list };
         // What is decoded already needs no kernel per width.
         match (format.scheme(), format.bits()) {
             (Scheme::Trellis, 8) => dispatch(level, Panel::<Centred<true>>(part, PhantomData)),
@@ -82,7 +89,7 @@ fn take_turns(tiles: &Tiles, level: Level, scratch: &mut Scratch, mut out: Out) 
         }
         if end == steps {
             for (r, (tile, sums)) in now.iter().zip(sums.chunks_exact(tokens)).enumerate() {
-                dispatch(level, Finish { tile, i: i + r, sums, out: &mut out });
+                dispatch(level, Finish { tile, sums, y: &mut y[(i + r) * tokens..][..tokens] });
             }
         }
     }
@@ -188,9 +195,8 @@ impl<S: Scaling> Panel<'_, S> {
 /// Results of a tile whose sums are complete.
 struct Finish<'a, 'b> {
     tile: &'a Tile<'a>,
-    i: usize,
     sums: &'a [[f32; 16]],
-    out: &'a mut Out<'b>,
+    y: &'b mut [[f32; 16]],
 }
 
 impl Kernel for Finish<'_, '_> {
@@ -198,8 +204,8 @@ impl Kernel for Finish<'_, '_> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         let rows = self.tile.rows(isa);
-        for (t, sum) in self.sums.iter().enumerate() {
-            self.out.put(isa, self.i, t, isa.mul(isa.load(sum), rows));
+        for (sum, y) in self.sums.iter().zip(self.y) {
+            isa.store(isa.mul(isa.load(sum), rows), y);
         }
     }
 }

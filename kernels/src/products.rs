@@ -2,11 +2,12 @@
 use crate::{
     Matrix,
     activations::Inputs,
-    dot::{Product, Sink},
+    dot::Product,
     isa::Level,
     source::{Same, Tiled},
     team::{Team, team},
 };
+use std::ops::Range;
 
 /// Bytes of weights of the smallest tasks: some microseconds, next to the tenth of one that taking a task costs.
 const LEAST: usize = 32 << 10;
@@ -26,12 +27,19 @@ pub struct Products {
 impl Products {
     /// Computes all of `products`.
     pub fn run(&mut self, team: &Team, products: &[Product]) {
+        self.run_within(team, products, 0..usize::MAX);
+    }
+
+    /// Computes of each of `products` only the tiles in `within`.
+    pub fn run_within(&mut self, team: &Team, products: &[Product], within: Range<usize>) {
         self.ends.clear();
         self.tasks.clear();
         self.task_ends.clear();
-        let (mut end, mut left) = (0, products.iter().map(|p| p.tiles() * p.tile_bytes()).sum::<usize>());
+        let bounds = |p: &Product| (within.start.min(p.tiles()), within.end.min(p.tiles()));
+        let bytes = |p: &Product| (bounds(p).1 - bounds(p).0) * p.tile_bytes();
+        let (mut end, mut left) = (0, products.iter().map(bytes).sum::<usize>());
         for (i, p) in products.iter().enumerate() {
-            let (mut first, tiles) = (0, p.tiles());
+            let (mut first, tiles) = bounds(p);
             while first < tiles {
                 self.tasks.push((i as u32, first as u32));
                 let step = next_task(team, left, p.tile_bytes()).min(tiles - first);
@@ -42,12 +50,12 @@ impl Products {
             }
             self.ends.push(end);
         }
-        self.tiles.resize(end, [0.0; 16]);
+        self.tiles.resize(self.tiles.len().max(end), [0.0; 16]);
         let (tasks, level) = (&self.tasks, team.level());
-        team.parts(&mut self.tiles, &self.task_ends, |i, y| {
+        team.parts(&mut self.tiles[..end], &self.task_ends, |i, y| {
             let (p, first) = tasks[i];
             let p = &products[p as usize];
-            p.multiply(level, first as usize, p.tokens.len(), Sink::Write, y, None);
+            p.multiply(level, first as usize, y);
         });
     }
 
@@ -65,7 +73,7 @@ impl Products {
 
 /// How many tiles of `tile_bytes` make the next task where `left` bytes are left: a part of them, so that tasks are long while
 /// much is left and short at the end, where threads wait for each other (guided self-scheduling, Polychronopoulos and Kuck 1987).
-pub fn next_task(team: &Team, left: usize, tile_bytes: usize) -> usize {
+fn next_task(team: &Team, left: usize, tile_bytes: usize) -> usize {
     ((left / (4 * team.threads())).clamp(LEAST, MOST) / tile_bytes.max(1)).max(1)
 }
 

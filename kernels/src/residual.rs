@@ -4,25 +4,59 @@ use crate::{
     source::{Normed, Same, Source, Tiled},
     team::Team,
 };
+use std::ops::Range;
+
+/// A product's part in the sum of one token.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Share {
+    /// Which product.
+    pub product: u32,
+    /// Which of its tokens.
+    pub token: u32,
+    pub weight: f32,
+}
 
 /// `rows[t] += tiles[.., t]`: `tiles` (rows' length / 16, tokens) of 16, `rows` (tokens, length).
 pub fn add_tiles(team: &Team, tiles: &[[f32; 16]], tokens: usize, rows: &mut [f32]) {
     let (len, level) = (rows.len() / tokens, team.level());
-    team.chunks(rows, len, |token, row| dispatch(level, Add { tiled: Tiled { tiles, token, tokens }, row }));
+    team.chunks(rows, len, |token, row| {
+        dispatch(level, Add { shares: &[Share { weight: 1.0, ..Share::default() }], of: |_: &Share| Tiled { tiles, token, tokens }, row });
+    });
 }
 
-struct Add<'a> {
-    tiled: Tiled<'a>,
+/// Adds to columns `within` of `rows` (tokens, `len`) the weighted sums of their tokens' shares, as many for each token; `of` a share
+/// is what it is of, from the first of these columns. They begin and end at a multiple of 16, or at the end.
+pub fn add_shares<'a>(team: &Team, shares: &[Share], of: impl Fn(&Share) -> Tiled<'a> + Sync, rows: &mut [f32], len: usize, within: Range<usize>) {
+    let (tokens, level) = (rows.len() / len, team.level());
+    let each = shares.len() / tokens;
+    team.chunks(rows, len, |t, row| dispatch(level, Add { shares: &shares[t * each..][..each], of: &of, row: &mut row[within.clone()] }));
+}
+
+/// Vectors that are summed side by side; as many ahead are asked for.
+const BLOCK: usize = 8;
+
+struct Add<'a, F> {
+    shares: &'a [Share],
+    of: F,
     row: &'a mut [f32],
 }
 
-impl Kernel for Add<'_> {
+impl<'a, F: Fn(&Share) -> Tiled<'a>> Kernel for Add<'_, F> {
     type Out = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        for (i, row) in self.row.chunks_mut(16).enumerate() {
-            let sum = isa.add(Same(row).vector(isa, 0), self.tiled.vector(isa, i));
-            store(isa, sum, row);
+        for (b, row) in self.row.chunks_mut(16 * BLOCK).enumerate() {
+            let mut sums = [isa.splat(0.0); BLOCK];
+            for share in self.shares {
+                let (of, weight) = ((self.of)(share), isa.splat(share.weight));
+                for (i, sum) in sums.iter_mut().enumerate().take(row.len().div_ceil(16)) {
+                    of.ask(isa, (b + 1) * BLOCK + i);
+                    *sum = isa.fma(weight, of.vector(isa, b * BLOCK + i), *sum);
+                }
+            }
+            for (row, sum) in row.chunks_mut(16).zip(sums) {
+                store(isa, isa.add(Same(row).vector(isa, 0), sum), row);
+            }
         }
     }
 }
@@ -56,6 +90,30 @@ impl Kernel for Scale<'_> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) -> f32 {
         scale(isa, self.row, self.eps)
+    }
+}
+
+/// [`normed`], in place: `rows` (rows, weights' length).
+pub fn norm_rows(team: &Team, rows: &mut [f32], weights: &[f32], eps: f32) {
+    let level = team.level();
+    team.chunks(rows, weights.len(), |_, row| dispatch(level, NormRow { row, weights, eps }));
+}
+
+struct NormRow<'a> {
+    row: &'a mut [f32],
+    weights: &'a [f32],
+    eps: f32,
+}
+
+impl Kernel for NormRow<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let scale = isa.splat(scale(isa, self.row, self.eps));
+        for (x, w) in self.row.chunks_mut(16).zip(self.weights.chunks(16)) {
+            let y = isa.mul(isa.mul(Same(x).vector(isa, 0), scale), Same(w).vector(isa, 0));
+            store(isa, y, x);
+        }
     }
 }
 
@@ -95,11 +153,7 @@ impl Kernel for TurnHead<'_> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         if let Some((weights, eps)) = self.turn.norm {
-            let scale = isa.splat(scale(isa, self.head, eps));
-            for (x, w) in self.head.chunks_mut(16).zip(weights.chunks(16)) {
-                let y = isa.mul(isa.mul(Same(x).vector(isa, 0), scale), Same(w).vector(isa, 0));
-                store(isa, y, x);
-            }
+            NormRow { row: &mut *self.head, weights, eps }.run(isa);
         }
         let [cos, sin] = self.turn.angles;
         let (low, high) = self.head.split_at_mut(cos.len());

@@ -4,9 +4,9 @@
 //! sequence keeps, so that decoding allocates next to nothing. Candle's tensors are what goes in and out.
 use crate::{Config, KvCache, KvElement, TensorSpec, ops::Linear, router::route, spec::LayerSpecs};
 use candle_core::{Device, Result, Tensor, bail};
-use candle_nn::ops::rms_norm;
 use ram_kernels::{
-    Attention, Experts, Heads, Inputs, Matrix, Mixture, Product, Products, Routed, Same, Team, Turn, add_tiles, attend, isa::Level, normed, team,
+    Attention, Experts, Heads, Inputs, Matrix, Mixture, Product, Products, Routed, Same, Team, Turn, add_tiles, attend, isa::Level, norm_rows,
+    normed, panel_bytes, team,
 };
 
 /// Where a model's tensors come from.
@@ -33,7 +33,7 @@ pub struct Transformer {
     config: Config,
     embedding: Matrix,
     layers: Vec<Layer>,
-    norm: Tensor,
+    norm: Vec<f32>,
     /// The embedding again where they are tied.
     head: Linear,
     /// Of the rotary positions, per pair.
@@ -103,7 +103,6 @@ impl Transformer {
         let layers = (0..config.num_hidden_layers).map(|l| from.layer(config.layer(l))).collect::<std::result::Result<_, _>>()?;
         let norm = from.vector(&ends.norm)?;
         let head = ends.head.map(|spec| from.matrix(&spec)).transpose()?.unwrap_or_else(|| embedding.clone());
-        let norm = Tensor::from_vec(norm, config.hidden_size, &Device::Cpu)?;
         let half = config.head_dim / 2;
         // Frequencies and angles are rounded to f32, because the models were trained with that: at position 2,048 it is 1e-4 of a turn.
         let frequencies = (0..half).map(|i| config.rope_theta.powf(-(i as f64) / half as f64) as f32).collect();
@@ -125,8 +124,38 @@ impl Transformer {
     /// # Errors
     /// Where there are no tokens, the cache has no room for them, or one is not in the vocabulary; the cache is as it was then.
     pub fn forward(&self, tokens: &[u32], cache: &mut KvCache) -> Result<Tensor> {
-        let Config { vocab_size, rms_norm_eps, .. } = self.config;
-        let start = cache.len();
+        self.check(tokens, cache)?;
+        team(Level::active(), |team| {
+            self.stream(team, tokens, cache);
+            norm_rows(team, &mut cache.scratch.hidden, &self.norm, self.config.rms_norm_eps as f32);
+        });
+        let hidden = Tensor::from_slice(&cache.scratch.hidden, (tokens.len(), self.config.hidden_size), &Device::Cpu)?;
+        cache.advance(tokens.len());
+        Ok(hidden)
+    }
+
+    /// Logits (vocab_size) of what follows `tokens`, which follow those in `cache`; appends them to it. The same as
+    /// [`Transformer::logits`] of the last row of [`Transformer::forward`], without allocating once the cache has been used.
+    ///
+    /// # Errors
+    /// As for [`Transformer::forward`].
+    pub fn next_logits<'c>(&self, tokens: &[u32], cache: &'c mut KvCache) -> Result<&'c [f32]> {
+        self.check(tokens, cache)?;
+        let Config { hidden_size, vocab_size, rms_norm_eps, .. } = self.config;
+        team(Level::active(), |team| {
+            self.stream(team, tokens, cache);
+            let Scratch { tokens, hidden, inputs, products, .. } = &mut cache.scratch;
+            let (last, only) = (&mut hidden[(tokens.len() - 1) * hidden_size..], &tokens[..1]);
+            norm_rows(team, last, &self.norm, rms_norm_eps as f32);
+            inputs.fill(team, [(&self.head.0, only)].into_iter(), 1, hidden_size, |_| Same(last));
+            products.run(team, &[inputs.product(&self.head.0, only)]);
+        });
+        cache.advance(tokens.len());
+        Ok(&cache.scratch.products.of(0).as_flattened()[..vocab_size])
+    }
+
+    fn check(&self, tokens: &[u32], cache: &KvCache) -> Result<()> {
+        let (start, vocab_size) = (cache.len(), self.config.vocab_size);
         if tokens.is_empty() {
             bail!("a forward pass needs at least one token");
         }
@@ -136,23 +165,23 @@ impl Transformer {
         if let Some(token) = tokens.iter().find(|t| **t as usize >= vocab_size) {
             bail!("token {token} is not in the vocabulary of {vocab_size}");
         }
-        let (hidden_size, n) = (self.config.hidden_size, tokens.len());
+        Ok(())
+    }
+
+    /// The residual stream after all layers, in the cache's scratch.
+    fn stream(&self, team: &Team, tokens: &[u32], cache: &mut KvCache) {
+        let (start, n) = (cache.len(), tokens.len());
         let s = &mut cache.scratch;
-        s.hidden.resize(n * hidden_size, 0.0);
+        s.hidden.resize(n * self.config.hidden_size, 0.0);
         ram_kernels::embed(&self.embedding, tokens, &mut s.hidden);
         s.tokens.clear();
         s.tokens.extend(0..n as u32);
         s.angles.resize(n * self.config.head_dim, 0.0);
-        team(Level::active(), |team| {
-            team.chunks(&mut s.angles, self.config.head_dim, |t, angles| angles_at(start + t, &self.frequencies, angles));
-            for (layer, cache) in self.layers.iter().zip(&mut cache.layers) {
-                layer.attention(team, &self.config, s, cache);
-                layer.mlp(team, &self.config, s);
-            }
-        });
-        let hidden = Tensor::from_slice(&s.hidden, (n, hidden_size), &Device::Cpu)?;
-        cache.advance(n);
-        rms_norm(&hidden, &self.norm, rms_norm_eps as f32)
+        team.chunks(&mut s.angles, self.config.head_dim, |t, angles| angles_at(start + t, &self.frequencies, angles));
+        for (layer, cache) in self.layers.iter().zip(&mut cache.layers) {
+            layer.attention(team, &self.config, s, cache);
+            layer.mlp(team, &self.config, s);
+        }
     }
 
     /// Logits (tokens, vocab_size) of hidden states (tokens, hidden_size).
@@ -160,7 +189,7 @@ impl Transformer {
     /// # Errors
     /// Where the shape is another.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        hidden.apply_op1_no_bwd(&self.head)
+        hidden.apply(&self.head)
     }
 
     /// An upper bound of the bytes that one [`Transformer::forward`] of `tokens` tokens holds at its peak, besides weights and cache.
@@ -175,15 +204,18 @@ impl Transformer {
         let products = PRODUCT * hidden.max(q + 2 * kv).max(config.num_experts + 1);
         // q, k and v in order, attention by head and in order.
         let attention = 4 * (q + 2 * kv) + 2 * 4 * q;
-        let mlp = |per_token: usize, width: usize| per_token * (2 * PRODUCT + READY) * width.next_multiple_of(16);
+        // Gate and up, then down in the same place.
+        let mlp =
+            |per_token: usize, width: usize| per_token * (PRODUCT * hidden.max(2 * width.next_multiple_of(16)) + READY * width.next_multiple_of(16));
         let dense = mlp(1, config.intermediate_size.max(config.shared_expert_intermediate_size.unwrap_or(0)));
         let routed = mlp(config.num_experts_per_tok, config.moe_intermediate_size);
-        let mixture = READY * hidden + routed + dense + PRODUCT * hidden + 4 * config.num_experts + 64 * (config.num_experts_per_tok + 1);
+        let mixture = READY * hidden + routed + dense + 4 * config.num_experts + 64 * (config.num_experts_per_tok + 1);
         // The residual stream, a copy of it, its norm, and the rotary angles.
         let stream = 3 * 4 * hidden + 4 * config.head_dim;
-        // A constant for what does not grow with the tokens: buckets, tasks, and of each of 8 threads a tile's levels.
-        let fixed = (1 << 20) + 8 * 16 * config.hidden_size.max(config.intermediate_size).max(q);
-        tokens * (stream + inputs + products + attention + mixture) + fixed
+        // Of each of 8 threads, for many tokens or for rows of the embedding.
+        let threads = 8 * (panel_bytes(tokens) + 16 * hidden);
+        // A constant for what does not grow with the tokens: buckets, tasks.
+        tokens * (stream + inputs + products + attention + mixture) + threads + (1 << 20)
     }
 }
 
@@ -234,11 +266,11 @@ impl Layer {
         let (tokens, n, level) = (tokens.as_slice(), tokens.len(), team.level());
         let (eps, hidden_size) = (config.rms_norm_eps as f32, config.hidden_size);
         let norm = |t: usize| normed(level, &hidden[t * hidden_size..][..hidden_size], &self.post_norm, eps);
-        let sums = match &self.mlp {
+        let parts: Vec<Routed> = match &self.mlp {
             Mlp::Dense(experts) => {
                 routes.clear();
                 routes.resize(n, (0, 1.0));
-                mixture.run(team, &[Routed { experts, routes, per_token: 1 }], n, norm)
+                vec![Routed { experts, routes, per_token: 1 }]
             }
             Mlp::Sparse { routers, experts, shared } => {
                 inputs.fill(team, routers.iter().map(|m| (m, tokens)), n, hidden_size, norm);
@@ -248,19 +280,17 @@ impl Layer {
                 team.chunks(logits, config.num_experts, |t, row| products.token(0, t, n).copy_to(row));
                 let per_token = config.num_experts_per_tok;
                 route(logits, config.num_experts, per_token, config.norm_topk_prob, routes);
-                let routed = Routed { experts, routes, per_token };
-                match shared {
-                    None => mixture.run(team, &[routed], n, norm),
-                    Some(experts) => {
-                        let share = products.of(1).iter().map(|row| (0, 1.0 / (1.0 + (-row[0]).exp())));
-                        shared_routes.clear();
-                        shared_routes.extend(share);
-                        mixture.run(team, &[routed, Routed { experts, routes: shared_routes, per_token: 1 }], n, norm)
-                    }
+                let mut parts = vec![Routed { experts, routes, per_token }];
+                if let Some(experts) = shared {
+                    shared_routes.clear();
+                    shared_routes.extend(products.of(1).iter().map(|row| (0, 1.0 / (1.0 + (-row[0]).exp()))));
+                    parts.push(Routed { experts, routes: shared_routes, per_token: 1 });
                 }
+                parts
             }
         };
-        add_tiles(team, sums, n, hidden);
+        mixture.gate(team, &parts, n, norm);
+        mixture.add_to(team, &parts, n, hidden);
     }
 }
 

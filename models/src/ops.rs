@@ -1,5 +1,6 @@
 //! Products of ram-kernels as a candle operation on f32 tensors.
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Storage, Tensor, bail};
+use candle_nn::Module;
 use ram_kernels::Matrix;
 
 /// (tokens, rows) of (tokens, cols).
@@ -19,6 +20,12 @@ impl CustomOp1 for Linear {
         let mut out = vec![0.0; tokens * self.0.rows()];
         ram_kernels::linear(values(x, layout)?, &[&self.0], &mut [&mut out]);
         Ok((CpuStorage::F32(out), (tokens, self.0.rows()).into()))
+    }
+}
+
+impl Module for Linear {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        x.apply_op1_no_bwd(self)
     }
 }
 

@@ -168,10 +168,9 @@ fn runs(model: &Model, decode: bool, depth: usize, n: usize, repeat: usize) -> R
     for run in 0..=repeat.max(1) {
         cache.truncate(depth);
         let start = Instant::now();
-        for piece in tokens[depth..].chunks(if decode { 1 } else { model.plan.chunk }) {
-            let hidden = model.transformer.forward(piece, &mut cache)?;
-            // What comes next is asked for after every token while decoding, once after a prompt.
-            std::hint::black_box(model.transformer.logits(&hidden.narrow(0, piece.len() - 1, 1)?)?);
+        // What comes next is asked for after every token while decoding, once after a prompt.
+        for piece in tokens[depth..].chunks(if decode { 1 } else { n }) {
+            std::hint::black_box(model.logits_after(&mut cache, piece)?);
         }
         if run > 0 {
             let rate = n as f64 / start.elapsed().as_secs_f64();
