@@ -41,15 +41,21 @@ impl<'a> Product<'a> {
         self.matrix.format().row_bytes(16, self.matrix.cols())
     }
 
-    /// Multiplies tiles from `first`, as many as `y`, (tiles, tokens) of 16 results, has room for.
-    pub fn multiply(&self, level: Level, first: usize, y: &mut [[f32; 16]]) {
+    /// Bytes of the tiles from `first`.
+    pub fn bytes_from(&self, first: usize) -> &'a [u8] {
+        &self.matrix.bytes()[first * self.tile_bytes()..]
+    }
+
+    /// Multiplies tiles from `first`, as many as `y`, (tiles, tokens) of 16 results, has room for. `then` is asked near the end what
+    /// this thread reads next.
+    pub fn multiply<'t>(&'t self, level: Level, first: usize, y: &'t mut [[f32; 16]], then: &'t dyn Fn() -> Option<&'t [u8]>) {
         let format = self.matrix.format();
         if format.is_dense() {
             return dispatch(level, crate::dense::Dense { product: *self, first, y });
         }
         let tiles = Tiles::new(self, first, y.len() / self.tokens.len());
         if self.tokens.len() <= level.block().0 {
-            return by_codec(level, format, Straight { tiles, tokens: self.tokens, y });
+            return by_codec(level, format, Straight { tiles, tokens: self.tokens, y, then });
         }
         by_panel(&tiles, level, self.tokens, y);
     }
@@ -116,7 +122,7 @@ impl<'a> Tiles<'a> {
         let Product { matrix, rows: x, .. } = *product;
         let (format, tile_bytes) = (matrix.format(), product.tile_bytes());
         let scale_bytes = x.padded().div_ceil(format.group()) * format.group_bytes();
-        let bytes = &matrix.bytes()[first * tile_bytes..][..n * tile_bytes];
+        let bytes = &product.bytes_from(first)[..n * tile_bytes];
         Tiles { format, bytes, tile_bytes, scale_bytes, x, span: format.group().min(x.block()) }
     }
 
@@ -269,6 +275,7 @@ struct Straight<'a> {
     tokens: &'a [u32],
     /// (tiles, tokens).
     y: &'a mut [[f32; 16]],
+    then: &'a dyn Fn() -> Option<&'a [u8]>,
 }
 
 impl CodecKernel for Straight<'_> {
@@ -289,11 +296,14 @@ impl Straight<'_> {
     fn tokens<I: Isa, C: Codec, const N: usize>(self, isa: I) {
         let walk = self.tiles.walk(0, self.tiles.x.padded() / 16);
         let x = self.tiles.inputs::<N>(&walk, self.tokens, 0);
-        let end = self.tiles.bytes.as_ptr_range().end;
+        let mut next = Next { end: self.tiles.bytes.as_ptr_range().end, known: false, near: 0, far: 0 };
         for (i, y) in self.y.chunks_exact_mut(self.tokens.len()).enumerate() {
             let tile = self.tiles.tile(i);
+            if !next.known && (self.tiles.len() - 1 - i) * self.tiles.tile_bytes < FAR {
+                next.is((self.then)());
+            }
             let decoder = Decoder::new(isa, levels::tables(self.tiles.format));
-            let levels = Decoding::<I, C> { decoder, codes: tile.codes, span: [].chunks_exact(1), end, codec: PhantomData };
+            let levels = Decoding::<I, C> { decoder, codes: tile.codes, span: [].chunks_exact(1), next, codec: PhantomData };
             let [sums] = self.tiles.times::<I, C::Scaling, N, 1>(isa, [&tile], &x, &walk, [levels], [[isa.splat(0.0); N]]);
             let rows = tile.rows(isa);
             for (sum, y) in sums.into_iter().zip(y) {
@@ -303,14 +313,32 @@ impl Straight<'_> {
     }
 }
 
+/// What to ask for where these tiles end: not what lies behind them, which another thread reads, but what this one goes on with.
+#[derive(Clone, Copy)]
+struct Next {
+    end: *const u8,
+    known: bool,
+    /// How far ahead of the codes in use what comes [`NEAR`] and [`FAR`] bytes later is.
+    near: usize,
+    far: usize,
+}
+
+impl Next {
+    fn is(&mut self, then: Option<&[u8]>) {
+        let jump = then.map(|then| then.as_ptr().addr().wrapping_sub(self.end.addr()));
+        // Without more, what is in use is asked for again.
+        let ahead = |n: usize| jump.map_or(0, |jump| jump.wrapping_add(n));
+        (self.known, self.near, self.far) = (true, ahead(NEAR), ahead(FAR));
+    }
+}
+
 /// Levels as they are decoded, which goes on from step to step.
 struct Decoding<'a, I: Isa, C> {
     decoder: Decoder<I>,
     codes: &'a [u8],
     /// Those of the span.
     span: ChunksExact<'a, u8>,
-    /// Where the tiles end: behind it another thread reads.
-    end: *const u8,
+    next: Next,
     codec: PhantomData<C>,
 }
 
@@ -320,9 +348,10 @@ impl<I: Isa, C: Codec> Levels<I> for Decoding<'_, I, C> {
         let codes = &self.codes[32 * C::BITS * steps.start..32 * C::BITS * steps.end];
         self.span = codes.chunks_exact(32 * C::BITS);
         let Range { start: mut line, end } = codes.as_ptr_range();
-        let far = if end.wrapping_add(FAR) < self.end { FAR } else { NEAR };
+        let near = if end.wrapping_add(NEAR) < self.next.end { NEAR } else { self.next.near };
+        let far = if end.wrapping_add(FAR) < self.next.end { FAR } else { self.next.far };
         while line < end {
-            isa.prefetch(line.wrapping_add(NEAR));
+            isa.prefetch(line.wrapping_add(near));
             isa.prefetch_far(line.wrapping_add(far));
             line = line.wrapping_add(64);
         }

@@ -52,10 +52,10 @@ impl Products {
         }
         self.tiles.resize(self.tiles.len().max(end), [0.0; 16]);
         let (tasks, level) = (&self.tasks, team.level());
-        team.parts(&mut self.tiles[..end], &self.task_ends, |i, y| {
-            let (p, first) = tasks[i];
-            let p = &products[p as usize];
-            p.multiply(level, first as usize, y);
+        team.parts(&mut self.tiles[..end], &self.task_ends, |i, y, turns| {
+            let at = |i: usize| (&products[tasks[i].0 as usize], tasks[i].1 as usize);
+            let (p, first) = at(i);
+            p.multiply(level, first, y, &|| turns.then().map(|i| at(i).0.bytes_from(at(i).1)));
         });
     }
 

@@ -6,7 +6,7 @@
 use crate::isa::Level;
 use std::{
     any::Any,
-    cell::UnsafeCell,
+    cell::{Cell, UnsafeCell},
     hint::spin_loop,
     marker::PhantomData,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
@@ -61,7 +61,7 @@ impl Team {
     pub fn chunks<T: Send>(&self, data: &mut [T], len: usize, f: impl Fn(usize, &mut [T]) + Sync) {
         let all = data.len();
         let pieces = Pieces(data.as_mut_ptr());
-        self.run(all.div_ceil(len.max(1)), &|i| {
+        self.run(all.div_ceil(len.max(1)), &|i, _| {
             let start = i * len;
             // SAFETY: chunks do not overlap, lie in `data`, and `run` gives every number once.
             f(i, unsafe { pieces.piece(start, len.min(all - start)) });
@@ -83,29 +83,29 @@ impl Team {
         });
     }
 
-    /// `f(i, part)` for the parts of `data` that end at `ends`, each starting where the one before ended.
-    pub(crate) fn parts<T: Send>(&self, data: &mut [T], ends: &[usize], f: impl Fn(usize, &mut [T]) + Sync) {
+    /// `f(i, part, turns)` for the parts of `data` that end at `ends`, each starting where the one before ended.
+    pub(crate) fn parts<T: Send>(&self, data: &mut [T], ends: &[usize], f: impl Fn(usize, &mut [T], &Turns) + Sync) {
         assert!(ends.is_sorted() && ends.last().is_none_or(|&end| end <= data.len()), "parts in order, within the data");
         let pieces = Pieces(data.as_mut_ptr());
-        self.run(ends.len(), &|i| {
+        self.run(ends.len(), &|i, turns| {
             let start = if i == 0 { 0 } else { ends[i - 1] };
             // SAFETY: parts do not overlap and lie in `data`, as asserted; `run` gives every number once.
-            f(i, unsafe { pieces.piece(start, ends[i] - start) });
+            f(i, unsafe { pieces.piece(start, ends[i] - start) }, turns);
         });
     }
 
-    /// `task(i)` for every i below `count`, each once, on whichever thread is free.
-    pub(crate) fn run(&self, count: usize, task: &(dyn Fn(usize) + Sync)) {
+    /// `task(i, turns)` for every i below `count`, each once, on whichever thread is free.
+    pub(crate) fn run(&self, count: usize, task: &(dyn Fn(usize, &Turns) + Sync)) {
         if self.helpers == 0 || count <= 1 {
-            return (0..count).for_each(task);
+            return work(&AtomicUsize::new(0), count, task);
         }
         // SAFETY: only the lifetime changes; no helper uses the task after `Close` has seen them all leave, which it waits for
         // even where a task panics. No helper reads the cell now: the region before is closed.
-        unsafe { *self.shared.region.get() = Region { count, task: std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), Task>(task) } };
+        unsafe { *self.shared.region.get() = Region { count, task: std::mem::transmute::<*const (dyn Fn(usize, &Turns) + Sync + '_), Task>(task) } };
         self.shared.next.store(0, SeqCst);
         self.shared.publish(OPEN);
         let close = Close(&self.shared);
-        self.shared.work(count, task);
+        work(&self.shared.next, count, task);
         drop(close);
         let panic = self.shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(panic) = panic {
@@ -130,7 +130,34 @@ impl<T> Pieces<T> {
     }
 }
 
-type Task = *const (dyn Fn(usize) + Sync);
+/// Tasks as one thread takes them.
+pub(crate) struct Turns<'a> {
+    /// The first that no thread has taken.
+    next: &'a AtomicUsize,
+    count: usize,
+    taken: Cell<Option<usize>>,
+}
+
+impl Turns<'_> {
+    /// What this thread does after the task that it is at, if there is more. It is this thread's from now on: whoever asks near the
+    /// end of a task keeps no other from it for long.
+    pub fn then(&self) -> Option<usize> {
+        let i = self.taken.get().unwrap_or_else(|| self.next.fetch_add(1, SeqCst));
+        self.taken.set(Some(i));
+        (i < self.count).then_some(i)
+    }
+}
+
+/// Takes tasks until there are no more.
+fn work(next: &AtomicUsize, count: usize, task: &(dyn Fn(usize, &Turns) + Sync)) {
+    let turns = Turns { next, count, taken: Cell::new(None) };
+    while let Some(i) = turns.then() {
+        turns.taken.set(None);
+        task(i, &turns);
+    }
+}
+
+type Task = *const (dyn Fn(usize, &Turns) + Sync);
 
 struct Region {
     count: usize,
@@ -155,7 +182,7 @@ struct Shared {
 
 impl Default for Shared {
     fn default() -> Shared {
-        let region = UnsafeCell::new(Region { count: 0, task: &|_| {} });
+        let region = UnsafeCell::new(Region { count: 0, task: &|_, _| {} });
         let (state, next, parked) = (AtomicU64::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
         Shared { state, next, region, panic: Mutex::default(), parked, parking: Mutex::default(), wake: Condvar::new() }
     }
@@ -192,16 +219,6 @@ impl Shared {
         }
     }
 
-    fn work(&self, count: usize, task: &(dyn Fn(usize) + Sync)) {
-        loop {
-            let i = self.next.fetch_add(1, SeqCst);
-            if i >= count {
-                return;
-            }
-            task(i);
-        }
-    }
-
     /// What a helper does until all is done.
     fn serve(&self) {
         let mut seen = 0;
@@ -215,7 +232,7 @@ impl Shared {
             }
             // SAFETY: this helper is counted as within the open region, so the leader waits for it.
             let (count, task) = unsafe { ((*self.region.get()).count, &*(*self.region.get()).task) };
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.work(count, task))) {
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(&self.next, count, task))) {
                 self.next.store(count, SeqCst);
                 *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic);
             }
@@ -282,15 +299,37 @@ mod tests {
     #[test]
     fn parts_may_be_empty() {
         let mut data = [0; 10];
-        with_threads(3, |team| team.parts(&mut data, &[0, 4, 4, 9], |i, part| part.fill(i)));
+        with_threads(3, |team| team.parts(&mut data, &[0, 4, 4, 9], |i, part, _| part.fill(i)));
         assert_eq!(data, [1, 1, 1, 1, 3, 3, 3, 3, 3, 0]);
+    }
+
+    #[test]
+    fn what_comes_next_is_what_a_thread_gets() {
+        for threads in [1, 2, 5] {
+            with_threads(threads, |team| {
+                for _ in 0..100 {
+                    let (mut counts, ends): (_, Vec<usize>) = ([0; 100], (1..=100).collect());
+                    let next = Mutex::new(std::collections::HashMap::new());
+                    team.parts(&mut counts, &ends, |i, part, turns| {
+                        part[0] += 1;
+                        let mut next = next.lock().expect("no panic");
+                        if let Some(said) = next.insert(std::thread::current().id(), turns.then()) {
+                            assert_eq!(said, Some(i));
+                        }
+                        // Asking again takes no more.
+                        assert_eq!(next[&std::thread::current().id()], turns.then());
+                    });
+                    assert_eq!(counts, [1; 100]);
+                }
+            });
+        }
     }
 
     #[test]
     fn a_panic_reaches_the_leader_and_the_team_goes_on() {
         with_threads(2, |team| {
             for bad in 0..20 {
-                let run = || team.run(20, &|i| assert!(i != bad, "task {i}"));
+                let run = || team.run(20, &|i, _| assert!(i != bad, "task {i}"));
                 assert!(catch_unwind(AssertUnwindSafe(run)).is_err());
             }
             let mut data = [0; 100];
