@@ -224,11 +224,15 @@ impl<'q, F: Fn(usize) -> (&'q [f32], usize)> Attend<'_, F> {
             let n = QUERIES.min(self.queries - first);
             let out = &mut self.out[first * d..][..n * d];
             let row = |i: usize| (self.row)(first + i.min(n - 1));
-            match n {
-                1 => block::<I, E, 1>(isa, keys, values, d, row, out),
-                2 => block::<I, E, 2>(isa, keys, values, d, row, out),
-                3 | 4 => block::<I, E, 4>(isa, keys, values, d, row, out),
-                _ => block::<I, E, 8>(isa, keys, values, d, row, out),
+            match (n, I::TILES) {
+                (1, 2) => block::<I, E, 1, 2>(isa, keys, values, d, row, out),
+                (2, 2) => block::<I, E, 2, 2>(isa, keys, values, d, row, out),
+                (3 | 4, 2) => block::<I, E, 4, 2>(isa, keys, values, d, row, out),
+                (_, 2) => block::<I, E, 8, 2>(isa, keys, values, d, row, out),
+                (1, _) => block::<I, E, 1, 1>(isa, keys, values, d, row, out),
+                (2, _) => block::<I, E, 2, 1>(isa, keys, values, d, row, out),
+                (3 | 4, _) => block::<I, E, 4, 1>(isa, keys, values, d, row, out),
+                _ => block::<I, E, 8, 1>(isa, keys, values, d, row, out),
             }
             first += n;
         }
@@ -254,9 +258,11 @@ impl Element for f32 {
 }
 
 /// N queries through the online softmax (Milakov and Gimelshein 2018): running maximum, sum and output. Queries beyond
-/// those that `out` takes repeat the last one and are not stored.
+/// those that `out` takes repeat the last one and are not stored. R vectors of keys or values share each load of a query's number;
+/// beyond the last they repeat it.
 #[inline(always)]
-fn block<'q, I: Isa, E: Element, const N: usize>(
+#[allow(clippy::needless_range_loop)]
+fn block<'q, I: Isa, E: Element, const N: usize, const R: usize>(
     isa: I,
     keys: &[E],
     values: &[E],
@@ -281,24 +287,37 @@ fn block<'q, I: Isa, E: Element, const N: usize>(
     while start < end {
         let stop = (start + CHUNK).min(end);
         let mut scores = [[[0.0f32; 16]; CHUNK / 16]; N];
-        for (b, keys) in keys.chunks_exact(d * 16).skip(start / 16).take((stop - start).div_ceil(16)).enumerate() {
-            let mut dots = [isa.splat(0.0); N];
+        let blocks = (stop - start).div_ceil(16);
+        for b in (0..blocks).step_by(R) {
+            let mut dots = [[isa.splat(0.0); N]; R];
+            let mut own = [&[][..]; R];
+            for r in 0..R {
+                own[r] = keys[(start / 16 + (b + r).min(blocks - 1)) * d * 16..].as_chunks::<16>().0.split_at(d).0;
+            }
             // The values of 16 tokens are as many bytes as their keys, and come while these are used.
             let soon = values.as_ptr().wrapping_add((start + b * 16) * wide).cast::<u8>();
-            for (j, k) in keys.as_chunks::<16>().0[..d].iter().enumerate() {
-                isa.prefetch(soon.wrapping_add(j * size_of_val(k)));
-                let k = E::load(isa, k);
+            for j in 0..d {
+                let mut k = [isa.splat(0.0); R];
+                for r in 0..R {
+                    isa.prefetch(soon.wrapping_add((r * d + j) * size_of::<[E; 16]>()));
+                    k[r] = E::load(isa, &own[r][j]);
+                }
                 for i in 0..N {
-                    dots[i] = isa.fma(isa.splat(q[i][j]), k, dots[i]);
+                    let q = isa.splat(q[i][j]);
+                    for r in 0..R {
+                        dots[r][i] = isa.fma(q, k[r], dots[r][i]);
+                    }
                 }
             }
-            for i in 0..N {
-                let seen = sees[i].saturating_sub(start + b * 16).min(16);
-                let mask = ((1u32 << seen) - 1) as u16;
-                isa.store(isa.select(mask, isa.mul(dots[i], scale), isa.splat(f32::NEG_INFINITY)), &mut scores[i][b]);
+            for r in 0..R {
+                let b = (b + r).min(blocks - 1);
+                for i in 0..N {
+                    let seen = sees[i].saturating_sub(start + b * 16).min(16);
+                    let mask = ((1u32 << seen) - 1) as u16;
+                    isa.store(isa.select(mask, isa.mul(dots[r][i], scale), isa.splat(f32::NEG_INFINITY)), &mut scores[i][b]);
+                }
             }
         }
-        let blocks = (stop - start).div_ceil(16);
         let mut shrink = [1.0f32; N];
         for i in 0..N {
             let mut top = isa.splat(most[i]);
@@ -317,20 +336,37 @@ fn block<'q, I: Isa, E: Element, const N: usize>(
             total[i] = total[i] * shrink[i] + isa.sum(sum);
         }
         let values = &values[start * wide..stop * wide];
+        // The next keys come while values are used.
+        let next = keys.as_ptr().wrapping_add(stop * d).cast::<u8>();
         let p: [&[f32]; N] = scores.each_ref().map(|s| &s.as_flattened()[..stop - start]);
-        for (j, sums) in sums.iter_mut().enumerate() {
-            let mut acc = [isa.splat(0.0); N];
-            for i in 0..N {
-                acc[i] = isa.mul(isa.load(&sums[i]), isa.splat(shrink[i]));
-            }
-            for (t, row) in values.chunks_exact(wide).enumerate() {
-                let v = E::load(isa, &row.as_chunks::<16>().0[j]);
+        for j in (0..sums.len()).step_by(R) {
+            let mut at = [j; R];
+            let mut acc = [[isa.splat(0.0); N]; R];
+            for r in 0..R {
+                at[r] = (j + r).min(sums.len() - 1);
                 for i in 0..N {
-                    acc[i] = isa.fma(isa.splat(p[i][t]), v, acc[i]);
+                    acc[r][i] = isa.mul(isa.load(&sums[at[r]][i]), isa.splat(shrink[i]));
                 }
             }
-            for i in 0..N {
-                isa.store(acc[i], &mut sums[i]);
+            for (t, row) in values.chunks_exact(wide).enumerate() {
+                for line in 0..size_of::<E>() / 2 {
+                    isa.prefetch_far(next.wrapping_add((j * CHUNK + t * R) * size_of::<[E; 16]>() + 64 * line));
+                }
+                let mut v = [isa.splat(0.0); R];
+                for r in 0..R {
+                    v[r] = E::load(isa, &row.as_chunks::<16>().0[at[r]]);
+                }
+                for i in 0..N {
+                    let p = isa.splat(p[i][t]);
+                    for r in 0..R {
+                        acc[r][i] = isa.fma(p, v[r], acc[r][i]);
+                    }
+                }
+            }
+            for r in 0..R {
+                for i in 0..N {
+                    isa.store(acc[r][i], &mut sums[at[r]][i]);
+                }
             }
         }
         start = stop;
