@@ -44,7 +44,7 @@ pub use embed::embed;
 pub use experts::{Experts, Mixture, Routed, experts, experts_at};
 pub use format::{Format, FormatError, Scheme};
 pub use import::{Groups, place};
-pub use panel::panel_bytes;
+pub use panel::PANEL_BYTES;
 pub use peak::integer_peak;
 pub use products::{Products, linear, linear_at};
 pub use quantize::{dequantize_row, quantize, quantize_at, relative_error};

@@ -13,51 +13,40 @@ use std::{cell::RefCell, marker::PhantomData, ops::Range};
 /// cache feeds as fast as they are used; smaller panels cost more in beginning anew than an L1 cache gains (docs/speed.md).
 const PANEL: usize = 4096;
 
-/// Sums of 16 rows that are kept while the panels of some tiles take turns: 64 KiB.
+/// Sums of 16 rows that are unfinished while the panels of some tiles take turns: 64 KiB.
 const SUMS: usize = 1024;
 
-/// An upper bound of the bytes that every thread keeps for products with `tokens` tokens.
-pub const fn panel_bytes(tokens: usize) -> usize {
-    // At least two tiles are together, whatever one of `Level::block` says.
-    2 * 16 * PANEL + 64 * (SUMS + 2 * tokens)
-}
+/// Bytes that every thread keeps for products with many tokens.
+pub const PANEL_BYTES: usize = 2 * 16 * PANEL;
 
 thread_local! {
-    static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch { levels: Vec::new(), sums: Vec::new() }) };
-}
-
-struct Scratch {
     /// Of every 16 inputs, four steps of 16 rows of four.
-    levels: Vec<[[u8; 64]; 4]>,
-    /// Of every tile and token.
-    sums: Vec<[f32; 16]>,
+    static LEVELS: RefCell<Vec<[[u8; 64]; 4]>> = const { RefCell::new(Vec::new()) };
 }
 
 /// What `f` makes of the levels of a tile's codes: of every 16 inputs, four steps of 16 rows of four.
 pub fn with_levels<R>(level: Level, format: Format, codes: &[u8], f: impl FnOnce(&[[[u8; 64]; 4]]) -> R) -> R {
-    SCRATCH.with_borrow_mut(|scratch| {
+    LEVELS.with_borrow_mut(|levels| {
         let n = codes.len() / (32 * format.bits());
-        scratch.levels.resize(scratch.levels.len().max(n), [[0; 64]; 4]);
-        by_codec(level, format, Decode { tables: levels::tables(format), codes, skip: 0, levels: &mut scratch.levels[..n] });
-        f(&scratch.levels[..n])
+        levels.resize(levels.len().max(n), [[0; 64]; 4]);
+        by_codec(level, format, Decode { tables: levels::tables(format), codes, skip: 0, levels: &mut levels[..n] });
+        f(&levels[..n])
     })
 }
 
 /// All tiles times all tokens: (tiles, tokens) of 16 results.
 pub fn by_panel(tiles: &Tiles, level: Level, tokens: &[u32], y: &mut [[f32; 16]]) {
-    SCRATCH.with_borrow_mut(|scratch| take_turns(tiles, level, scratch, tokens, y));
+    LEVELS.with_borrow_mut(|levels| take_turns(tiles, level, levels, tokens, y));
 }
 
 /// Of some tiles at a time, one panel of inputs after the other: inputs then stay in the L2 cache for all of these tiles.
-fn take_turns(tiles: &Tiles, level: Level, scratch: &mut Scratch, list: &[u32], y: &mut [[f32; 16]]) {
-    let (format, steps, tokens) = (tiles.format, tiles.x.padded() / 16, list.len());
+fn take_turns(tiles: &Tiles, level: Level, levels: &mut Vec<[[u8; 64]; 4]>, tokens: &[u32], y: &mut [[f32; 16]]) {
+    let (format, steps, count) = (tiles.format, tiles.x.padded() / 16, tokens.len());
     let (each, tables) = (32 * format.bits(), levels::tables(format));
-    let Scratch { levels, sums } = scratch;
     let (block, wide) = level.block();
     let (all, panel) = (tiles.len(), PANEL / 16);
-    let together = (SUMS / tokens).next_multiple_of(wide).max(wide);
+    let together = (SUMS / count).next_multiple_of(wide).max(wide);
     levels.resize(levels.len().max(wide * panel), [[0; 64]; 4]);
-    sums.resize(sums.len().max(together.min(all) * tokens), [0.0; 16]);
     let turns = (0..all).step_by(together).flat_map(|first| {
         let panels = (0..steps).step_by(panel).map(move |start| (start, steps.min(start + panel)));
         panels.flat_map(move |(start, end)| (first..all.min(first + together)).step_by(wide).map(move |i| (i, start, end)))
@@ -65,10 +54,6 @@ fn take_turns(tiles: &Tiles, level: Level, scratch: &mut Scratch, list: &[u32], 
     let mut turns = turns.peekable();
     while let Some((i, start, end)) = turns.next() {
         let now = &[tiles.tile(i), tiles.tile(all.min(i + wide) - 1)][..wide.min(all - i)];
-        let sums = &mut sums[i % together * tokens..][..now.len() * tokens];
-        if start == 0 {
-            sums.fill([0.0; 16]);
-        }
         // A decoder remembers less than a macro-step: beginning one before, it is right where the panel begins.
         let skip = start.min(1);
         let levels = &mut levels[..now.len() * (end - start)];
@@ -78,19 +63,15 @@ fn take_turns(tiles: &Tiles, level: Level, scratch: &mut Scratch, list: &[u32], 
         let then = |&(i, start, end): &_| [i, all.min(i + wide) - 1].map(|i| &tiles.tile(i).codes[start * each..end * each]);
         let next = turns.peek().map_or([&[][..]; 2], then);
         let walk = tiles.walk(start, end);
-        let lines = next[0].len().div_ceil(64 * walk.spans.len() * tokens.div_ceil(block));
-        let part = Part { tiles: *tiles, now, walk, levels, next, lines, sums, tokens: list };
+        let lines = next[0].len().div_ceil(64 * walk.spans.len() * count.div_ceil(block));
+        let y = &mut y[i * count..][..now.len() * count];
+        let part = Part { tiles: *tiles, now, walk, last: end == steps, levels, next, lines, y, tokens };
         // What is decoded already needs no kernel per width.
         match (format.scheme(), format.bits()) {
             (Scheme::Trellis, 8) => dispatch(level, Panel::<Centred<true>>(part, PhantomData)),
             (Scheme::Trellis, _) => dispatch(level, Panel::<Centred<false>>(part, PhantomData)),
             (_, 8) => dispatch(level, Panel::<AffineScaling<true>>(part, PhantomData)),
             (_, _) => dispatch(level, Panel::<AffineScaling<false>>(part, PhantomData)),
-        }
-        if end == steps {
-            for (r, (tile, sums)) in now.iter().zip(sums.chunks_exact(tokens)).enumerate() {
-                dispatch(level, Finish { tile, sums, y: &mut y[(i + r) * tokens..][..tokens] });
-            }
         }
     }
 }
@@ -127,14 +108,16 @@ struct Part<'a> {
     tiles: Tiles<'a>,
     now: &'a [Tile<'a>],
     walk: Walk,
+    /// Whether results are complete with these inputs.
+    last: bool,
     /// Of one tile after the other.
     levels: &'a [[[u8; 64]; 4]],
     /// Codes of what comes after it, to be asked for meanwhile.
     next: [&'a [u8]; 2],
     /// Lines of them with every span and block of tokens.
     lines: usize,
-    /// Of the tiles' results, (tiles, tokens).
-    sums: &'a mut [[f32; 16]],
+    /// Results, or sums so far: (tiles, tokens).
+    y: &'a mut [[f32; 16]],
     tokens: &'a [u32],
 }
 
@@ -166,12 +149,12 @@ impl<S: Scaling> Panel<'_, S> {
     #[inline(always)]
     #[allow(clippy::needless_range_loop)]
     fn tokens<I: Isa, const N: usize, const R: usize>(&mut self, isa: I, first: usize) -> usize {
-        let Part { tiles, now, walk, levels, next, lines, sums, tokens } = &mut self.0;
+        let Part { tiles, now, walk, last, levels, next, lines, y, tokens } = &mut self.0;
         let x = tiles.inputs::<N>(walk, tokens, first);
         let (n, steps, count) = (N.min(tokens.len() - first), walk.steps.len(), tokens.len());
         let mut all = [[isa.splat(0.0); N]; R];
         for r in 0..R {
-            for (t, sum) in sums[r * count + first..][..n].iter().enumerate() {
+            for (t, sum) in y[r * count + first..][..n].iter().enumerate().filter(|_| walk.steps.start > 0) {
                 all[r][t] = isa.load(sum);
             }
         }
@@ -184,29 +167,12 @@ impl<S: Scaling> Panel<'_, S> {
         let pair = [&now[0], &now[R - 1]];
         let all = tiles.times::<I, S, N, R>(isa, *pair.first_chunk().expect("one tile or two"), &x, walk, decoded, all);
         for r in 0..R {
-            for (t, sum) in sums[r * count + first..][..n].iter_mut().enumerate() {
-                isa.store(all[r][t], sum);
+            let rows = if *last { now[r].rows(isa) } else { isa.splat(1.0) };
+            for (t, y) in y[r * count + first..][..n].iter_mut().enumerate() {
+                isa.store(isa.mul(all[r][t], rows), y);
             }
         }
         n
-    }
-}
-
-/// Results of a tile whose sums are complete.
-struct Finish<'a, 'b> {
-    tile: &'a Tile<'a>,
-    sums: &'a [[f32; 16]],
-    y: &'b mut [[f32; 16]],
-}
-
-impl Kernel for Finish<'_, '_> {
-    type Out = ();
-    #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        let rows = self.tile.rows(isa);
-        for (sum, y) in self.sums.iter().zip(self.y) {
-            isa.store(isa.mul(isa.load(sum), rows), y);
-        }
     }
 }
 

@@ -69,7 +69,7 @@ impl Team {
     }
 
     /// [`Team::chunks`] of two slices side by side: as many of `other` as there are of `data`.
-    pub(crate) fn chunks2<T: Send, U: Send>(
+    pub fn chunks2<T: Send, U: Send>(
         &self,
         (data, len): (&mut [T], usize),
         (other, other_len): (&mut [U], usize),

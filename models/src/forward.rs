@@ -5,8 +5,8 @@
 use crate::{Config, KvCache, KvElement, TensorSpec, ops::Linear, router::route, spec::LayerSpecs};
 use candle_core::{Device, Result, Tensor, bail};
 use ram_kernels::{
-    Attention, Experts, Heads, Inputs, Matrix, Mixture, Product, Products, Routed, Same, Team, Turn, add_tiles, attend, isa::Level, norm_rows,
-    normed, panel_bytes, team,
+    Attention, Experts, Heads, Inputs, Matrix, Mixture, PANEL_BYTES, Product, Products, Routed, Same, Team, Turn, add_tiles, attend, isa::Level,
+    norm_rows, normed, team,
 };
 
 /// Where a model's tensors come from.
@@ -212,8 +212,8 @@ impl Transformer {
         let mixture = READY * hidden + routed + dense + 4 * config.num_experts + 64 * (config.num_experts_per_tok + 1);
         // The residual stream, a copy of it, its norm, and the rotary angles.
         let stream = 3 * 4 * hidden + 4 * config.head_dim;
-        // Of each of 8 threads, for many tokens or for rows of the embedding.
-        let threads = 8 * (panel_bytes(tokens) + 16 * hidden);
+        // Of each of 8 threads, for many tokens or for a row of the embedding.
+        let threads = 8 * PANEL_BYTES.max(16 * hidden);
         // A constant for what does not grow with the tokens: buckets, tasks.
         tokens * (stream + inputs + products + attention + mixture) + threads + (1 << 20)
     }
@@ -276,10 +276,13 @@ impl Layer {
                 inputs.fill(team, routers.iter().map(|m| (m, tokens)), n, hidden_size, norm);
                 let each: Vec<Product> = routers.iter().map(|m| inputs.product(m, tokens)).collect();
                 products.run(team, &each);
-                logits.resize(n * config.num_experts, 0.0);
-                team.chunks(logits, config.num_experts, |t, row| products.token(0, t, n).copy_to(row));
-                let per_token = config.num_experts_per_tok;
-                route(logits, config.num_experts, per_token, config.norm_topk_prob, routes);
+                let (all, per_token) = (config.num_experts, config.num_experts_per_tok);
+                logits.resize(n * all, 0.0);
+                routes.resize(n * per_token, (0, 0.0));
+                team.chunks2((logits, all), (routes, per_token), |t, logits, routes| {
+                    products.token(0, t, n).copy_to(logits);
+                    route(logits, config.norm_topk_prob, routes);
+                });
                 let mut parts = vec![Routed { experts, routes, per_token }];
                 if let Some(experts) = shared {
                     shared_routes.clear();

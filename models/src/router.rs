@@ -1,32 +1,35 @@
 //! Which experts a token takes and with what weights, from the router's logits.
+use std::cmp::Ordering;
 
-/// (expert, weight) pairs of every token, `per_token` each: the largest of the softmax over all experts, the lower number where two are equal,
-/// scaled to sum to 1 where `renormalise`. `logits` is (tokens, experts); `routes` is overwritten.
-pub(crate) fn route(logits: &[f32], experts: usize, per_token: usize, renormalise: bool, routes: &mut Vec<(u32, f32)>) {
-    routes.clear();
-    for row in logits.chunks_exact(experts) {
-        let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let total: f32 = row.iter().map(|l| (l - most).exp()).sum();
-        let start = routes.len();
-        for _ in 0..per_token {
-            let taken = &routes[start..];
-            let free = (0..experts as u32).filter(|e| taken.iter().all(|(t, _)| t != e));
-            // Not `max_by`, which takes the last of equals; a NaN is never larger, so that every choice is another expert.
-            let best = free.reduce(|best, e| if row[e as usize] > row[best as usize] { e } else { best });
-            routes.extend(best.map(|e| (e, (row[e as usize] - most).exp() / total)));
+/// (expert, weight) pairs of one token, as many as `routes` takes: the largest of the softmax over all experts, the lower number where two
+/// are equal, scaled to sum to 1 where `renormalise`.
+pub(crate) fn route(logits: &[f32], renormalise: bool, routes: &mut [(u32, f32)]) {
+    let mut found = 0;
+    for (e, &logit) in (0..).zip(logits) {
+        // Behind its equals. A NaN is never larger: it comes last, and every choice is another expert.
+        let at = routes[..found].iter().rposition(|(_, kept)| logit.partial_cmp(kept) != Some(Ordering::Greater)).map_or(0, |i| i + 1);
+        if at < routes.len() {
+            found = (found + 1).min(routes.len());
+            routes[at..found].rotate_right(1);
+            routes[at] = (e, logit);
         }
-        if renormalise {
-            let sum: f32 = routes[start..].iter().map(|(_, w)| w).sum();
-            routes[start..].iter_mut().for_each(|(_, w)| *w /= sum);
-        }
+    }
+    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let total: f32 = logits.iter().map(|l| (l - most).exp()).sum();
+    routes.iter_mut().for_each(|(_, w)| *w = (*w - most).exp() / total);
+    if renormalise {
+        let sum: f32 = routes.iter().map(|(_, w)| w).sum();
+        routes.iter_mut().for_each(|(_, w)| *w /= sum);
     }
 }
 
 #[cfg(test)]
 mod tests {
     fn route(logits: &[f32], experts: usize, per_token: usize, renormalise: bool) -> Vec<(u32, f32)> {
-        let mut routes = vec![(9, 9.0)];
-        super::route(logits, experts, per_token, renormalise, &mut routes);
+        let mut routes = vec![(9, 9.0); logits.len() / experts * per_token];
+        for (logits, routes) in logits.chunks(experts).zip(routes.chunks_mut(per_token)) {
+            super::route(logits, renormalise, routes);
+        }
         routes
     }
 
