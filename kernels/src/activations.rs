@@ -71,22 +71,23 @@ pub struct Row<'a> {
 }
 
 impl Rows {
-    /// Makes `tokens` rows of `cols` inputs ready, in parallel; zeros stand behind them up to a multiple of 16.
-    pub fn fill<S: Source>(&mut self, team: &Team, want: Want, tokens: usize, cols: usize, source: impl Fn(usize) -> S + Sync) {
+    /// Makes `rows` ready, each of `cols` inputs, in parallel; zeros stand behind them up to a multiple of 16. Others stay, as long as
+    /// `want` and `cols` do.
+    pub fn fill<S: Source>(&mut self, team: &Team, want: Want, rows: Range<usize>, cols: usize, source: impl Fn(usize) -> S + Sync) {
         let padded = cols.next_multiple_of(16);
         let block = if want == Want::Rotated { rotate::block(padded) } else { PLAIN_BLOCK };
         let words = if want == Want::Dense { padded } else { padded / 4 + 2 * spans(padded, SPANS) };
         // An odd number of cache lines: rows whose length is a power of two would all fall into one set of the L1 cache.
         let stride = (words.div_ceil(16) | 1) * 16;
         (self.want, self.padded, self.block, self.stride) = (want, padded, block, stride);
-        self.words.resize(tokens * stride, 0);
-        let level = team.level();
-        team.chunks(&mut self.words, stride, |t, words| match want {
-            Want::Dense => dispatch(level, Copy { source: source(t), words: &mut words[..padded] }),
+        self.words.resize(self.words.len().max(rows.end * stride), 0);
+        let (level, source) = (team.level(), |i: usize| source(rows.start + i));
+        team.chunks(&mut self.words[rows.start * stride..rows.end * stride], stride, |i, words| match want {
+            Want::Dense => dispatch(level, Copy { source: source(i), words: &mut words[..padded] }),
             _ => {
                 let (codes, rest) = words.split_at_mut(padded / 4);
                 let (codes, spans, rotated) = (codes.as_chunks_mut().0, rest.as_chunks_mut().0, want == Want::Rotated);
-                dispatch(level, Quantize { source: source(t), padded, rotated, block, codes, spans });
+                dispatch(level, Quantize { source: source(i), padded, rotated, block, codes, spans });
             }
         });
     }
@@ -236,12 +237,29 @@ impl Inputs {
         cols: usize,
         source: impl Fn(usize) -> S + Sync,
     ) {
-        let mut ready = [false; 3];
+        self.forget();
+        self.fill_more(team, matrices, 0..tokens, cols, source);
+    }
+
+    /// Before the first [`Inputs::fill_more`].
+    pub fn forget(&mut self) {
         self.used = 0;
+    }
+
+    /// [`Inputs::fill`] of some rows; those made ready since [`Inputs::forget`] stay.
+    pub fn fill_more<'m, S: Source>(
+        &mut self,
+        team: &Team,
+        matrices: impl Iterator<Item = (&'m Matrix, &'m [u32])>,
+        rows: Range<usize>,
+        cols: usize,
+        source: impl Fn(usize) -> S + Sync,
+    ) {
+        let mut ready = [false; 3];
         for (m, tokens_of_m) in matrices {
             let want = if m.order().is_some() { Want::Dense } else { Want::of(m.format()) };
             if !std::mem::replace(&mut ready[want as usize], true) {
-                self.forms[want as usize].fill(team, want, tokens, cols, &source);
+                self.forms[want as usize].fill(team, want, rows.clone(), cols, &source);
             }
             if let Some(order) = m.order() {
                 self.reorder(team, order, tokens_of_m, cols);
@@ -263,7 +281,7 @@ impl Inputs {
         to.tokens.clear();
         to.order.extend_from_slice(order);
         to.tokens.extend_from_slice(tokens);
-        to.rows.fill(team, Want::Plain, tokens.len(), cols, |i| Reordered { row: dense.floats(tokens[i]).as_flattened(), order });
+        to.rows.fill(team, Want::Plain, 0..tokens.len(), cols, |i| Reordered { row: dense.floats(tokens[i]).as_flattened(), order });
         let more = self.count.len()..tokens.len();
         self.count.extend(more.map(|i| i as u32));
     }

@@ -52,8 +52,7 @@ pub struct Mixture {
     middle: Vec<Inputs>,
 }
 
-/// Bytes of results of down projections that are kept before they are summed: what an L3 cache has room for. All of a long prompt's
-/// would go to memory and back.
+/// Bytes of results that are kept until they are used: what an L3 cache has room for. All of a long prompt's would go to memory and back.
 const RESULTS: usize = 4 << 20;
 
 /// Tokens of one expert: a range of [`Mixture::tokens`].
@@ -80,20 +79,42 @@ impl Mixture {
         let hidden = parts[0].experts.gate[0].cols();
         inputs.fill(team, buckets.iter().flat_map(pair), tokens, hidden, x);
         let each: Vec<Product> = buckets.iter().flat_map(pair).map(|(m, tokens)| inputs.product(m, tokens)).collect();
-        products.run(team, &each);
-
         let down = |b: &Bucket| (&experts(b).down[b.expert], &count[b.rows.clone()]);
-        for (p, middle) in middle.iter_mut().enumerate() {
-            let first = buckets.partition_point(|b| b.part < p);
-            let own = &buckets[first..buckets.partition_point(|b| b.part <= p)];
-            let gated = |row: usize| {
-                let at = own.partition_point(|b| b.rows.end <= row);
-                let (token, n, i) = (row - own[at].rows.start, own[at].rows.len(), 2 * (first + at));
-                Gated { gate: products.token(i, token, n), up: products.token(i + 1, token, n) }
-            };
-            let rows = own.last().map_or(0, |b| b.rows.end);
-            middle.fill(team, own.iter().map(down), rows, parts[p].experts.down[0].cols(), gated);
+        let results = |b: &Bucket| 2 * 64 * experts(b).gate[b.expert].rows().div_ceil(16) * b.rows.len();
+        middle.iter_mut().for_each(Inputs::forget);
+        let mut first = 0;
+        while first < buckets.len() {
+            let sums = buckets[first..].iter().scan(0, |sum, b| {
+                *sum += results(b);
+                Some(*sum)
+            });
+            let end = first + sums.take_while(|sum| *sum <= RESULTS).count().max(1);
+            products.run(team, &each[2 * first..2 * end]);
+            let mut before = 0;
+            for own in buckets[first..end].chunk_by(|a, b| a.part == b.part) {
+                let gated = |row: usize| {
+                    let at = own.partition_point(|b| b.rows.end <= row);
+                    let (token, n, i) = (row - own[at].rows.start, own[at].rows.len(), 2 * (before + at));
+                    Gated { gate: products.token(i, token, n), up: products.token(i + 1, token, n) }
+                };
+                let (part, rows) = (own[0].part, own[0].rows.start..own[own.len() - 1].rows.end);
+                middle[part].fill_more(team, own.iter().map(down), rows, parts[part].experts.down[0].cols(), gated);
+                before += own.len();
+            }
+            first = end;
         }
+    }
+
+    /// An upper bound of the bytes of results that are kept at once, for `tokens` tokens of `hidden` inputs and parts of so many experts per
+    /// token and so many rows.
+    pub fn result_bytes(tokens: usize, hidden: usize, parts: &[(usize, usize)]) -> usize {
+        let of = |rows: usize| 64 * tokens * rows.div_ceil(16);
+        let per_token: usize = parts.iter().map(|(per_token, _)| per_token).sum();
+        let all = parts.iter().map(|(per_token, rows)| per_token * 2 * of(*rows)).sum::<usize>();
+        // One expert may have all tokens.
+        let one = parts.iter().map(|(_, rows)| 2 * of(*rows)).max().unwrap_or(0);
+        let (down, least) = (per_token * of(hidden), per_token * of(32));
+        all.min(RESULTS.max(one)).max(down.min(RESULTS.max(least)))
     }
 
     /// Adds the weighted sums of the down projections to `rows`, (tokens, hidden), with the same `parts` as [`Mixture::gate`]. They go

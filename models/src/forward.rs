@@ -204,18 +204,18 @@ impl Transformer {
         let products = PRODUCT * hidden.max(q + 2 * kv).max(config.num_experts + 1);
         // q, k and v in order, attention by head and in order.
         let attention = 4 * (q + 2 * kv) + 2 * 4 * q;
-        // Gate and up, then down in the same place.
-        let mlp =
-            |per_token: usize, width: usize| per_token * (PRODUCT * hidden.max(2 * width.next_multiple_of(16)) + READY * width.next_multiple_of(16));
-        let dense = mlp(1, config.intermediate_size.max(config.shared_expert_intermediate_size.unwrap_or(0)));
-        let routed = mlp(config.num_experts_per_tok, config.moe_intermediate_size);
-        let mixture = READY * hidden + routed + dense + 4 * config.num_experts + 64 * (config.num_experts_per_tok + 1);
+        // Experts of a token, gated, and results of some of them at a time; of a layer without experts.
+        let sparse = [(config.num_experts_per_tok, config.moe_intermediate_size), (1, config.shared_expert_intermediate_size.unwrap_or(0))];
+        let dense = [(1, config.intermediate_size)];
+        let results = Mixture::result_bytes(tokens, hidden, &sparse).max(Mixture::result_bytes(tokens, hidden, &dense));
+        let middle = |parts: &[(usize, usize)]| READY * parts.iter().map(|(per_token, width)| per_token * width.next_multiple_of(16)).sum::<usize>();
+        let mixture = READY * hidden + middle(&sparse).max(middle(&dense)) + 4 * config.num_experts + 64 * (config.num_experts_per_tok + 1);
         // The residual stream, a copy of it, its norm, and the rotary angles.
         let stream = 3 * 4 * hidden + 4 * config.head_dim;
         // Of each of 8 threads, for many tokens or for a row of the embedding.
         let threads = 8 * PANEL_BYTES.max(16 * hidden);
         // A constant for what does not grow with the tokens: buckets, tasks.
-        tokens * (stream + inputs + products + attention + mixture) + threads + (1 << 20)
+        tokens * (stream + inputs + products + attention + mixture) + results + threads + (1 << 20)
     }
 }
 
