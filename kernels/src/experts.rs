@@ -1,5 +1,5 @@
 //! The gated MLPs of a layer as one operation: tokens bucketed by expert, only routed experts touched, two parallel regions
-//! over the weights however many experts there are.
+//! over the weights however many experts there are, more only where a long prompt's results would not fit a cache.
 use crate::{
     Matrix,
     activations::Inputs,
@@ -34,7 +34,7 @@ pub struct Routed<'a> {
     pub per_token: usize,
 }
 
-/// What [`Mixture::run`] works in, used again.
+/// What [`Mixture::gate`] and [`Mixture::add_to`] work in, used again.
 #[derive(Debug, Default)]
 pub struct Mixture {
     buckets: Vec<Bucket>,
@@ -84,11 +84,7 @@ impl Mixture {
         middle.iter_mut().for_each(Inputs::forget);
         let mut first = 0;
         while first < buckets.len() {
-            let sums = buckets[first..].iter().scan(0, |sum, b| {
-                *sum += results(b);
-                Some(*sum)
-            });
-            let end = first + sums.take_while(|sum| *sum <= RESULTS).count().max(1);
+            let end = first + kept_together(buckets[first..].iter().map(results));
             products.run(team, &each[2 * first..2 * end]);
             let mut before = 0;
             for own in buckets[first..end].chunk_by(|a, b| a.part == b.part) {
@@ -169,13 +165,22 @@ impl Mixture {
                     self.tokens[*at] = token as u32;
                     *at += 1;
                 }
-                shares.sort_unstable_by_key(|s| s.product);
+                shares.sort_by_key(|s| s.product);
             }
             before += p.per_token;
         }
         let more = self.count.len()..self.tokens.len();
         self.count.extend(more.map(|i| i as u32));
     }
+}
+
+/// How many of the first results are kept together: at least one.
+fn kept_together(results: impl Iterator<Item = usize>) -> usize {
+    let sums = results.scan(0, |sum, bytes| {
+        *sum += bytes;
+        Some(*sum)
+    });
+    sums.take_while(|sum| *sum <= RESULTS).count().max(1)
 }
 
 /// `out[t] += weight * expert(x[t])` over the `per_token` (expert, weight) pairs of each token in `routes`, token-major.

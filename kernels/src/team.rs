@@ -29,7 +29,8 @@ pub struct Team {
     leader: PhantomData<*const ()>,
 }
 
-/// Runs `f` with a team of as many threads as rayon's current pool has, the caller one of them.
+/// Runs `f` with a team of as many threads as rayon's current pool has, the caller one of them. `f` leaves rayon alone: its workers
+/// may all be helpers of teams, and who waits for one of them waits for ever where two teams do.
 pub fn team<R>(level: Level, f: impl FnOnce(&Team) -> R) -> R {
     let helpers = rayon::current_num_threads() - 1;
     let team = Team { level, helpers, shared: Arc::default(), leader: PhantomData };

@@ -2,7 +2,7 @@
 use crate::{
     Arena, Attention, Effort, Experts, Format, KvElement, Matrix, Scheme, attention_at, embed, experts_at,
     isa::{Isa, Kernel, Level, dispatch},
-    linear_at, oracle, pack, quantize, quantize_at, relative_error, rotate,
+    linear_at, oracle, pack, quantize, quantize_at, relative_error, rotate, team,
 };
 use std::sync::Arc;
 
@@ -341,7 +341,7 @@ fn rows_are_looked_up() {
     for format in formats() {
         let m = matrix(format, &gaussian(20 * 48, 7), 48);
         let mut out = vec![f32::NAN; 3 * 48];
-        embed(&m, &[19, 0, 7], &mut out);
+        team(Level::active(), |team| embed(team, &m, &[19, 0, 7], &mut out));
         let exact = oracle::matrix(&m);
         for (out, row) in out.chunks_exact(48).zip([19, 0, 7]) {
             assert!(out.iter().zip(&exact[row * 48..]).all(|(a, b)| (f64::from(*a) - b).abs() < 1e-6), "{format}");
@@ -385,6 +385,27 @@ fn experts_match_the_oracle() {
             experts_at(level, &x[2 * hidden..3 * hidden], &e, &routes[4..6], per_token, &mut one);
             assert_eq!(one, out[2 * hidden..3 * hidden], "{format} {level:?}");
         }
+    }
+}
+
+#[test]
+fn results_of_many_tokens_are_those_of_one() {
+    // 6.7 MB of gated rows and 6.6 MB of sums: neither is kept at once.
+    let (hidden, inter, count, tokens, per_token) = (2064, 1040, 3, 400, 2);
+    let format: Format = "b6g32".parse().expect("a format");
+    let make = |rows: usize, cols: usize, seed: u64| -> Vec<Matrix> {
+        (0..count).map(|e| matrix(format, &gaussian(rows * cols, seed + e as u64).iter().map(|w| w / 40.0).collect::<Vec<_>>(), cols)).collect()
+    };
+    let e = Experts { gate: make(inter, hidden, 10), up: make(inter, hidden, 20), down: make(hidden, inter, 30) };
+    let x = gaussian(tokens * hidden, 40);
+    let routes: Vec<(u32, f32)> = (0..tokens * per_token).map(|i| ((i % count) as u32, 0.25 + 0.001 * i as f32)).collect();
+    let mut out = vec![0.0; tokens * hidden];
+    experts_at(Level::active(), &x, &e, &routes, per_token, &mut out);
+    assert!(out.iter().all(|v| v.is_finite()) && out.iter().any(|v| *v != 0.0));
+    for t in [0, 1, 2, 199, 398, 399] {
+        let mut one = vec![0.0; hidden];
+        experts_at(Level::active(), &x[t * hidden..][..hidden], &e, &routes[t * per_token..][..per_token], per_token, &mut one);
+        assert_eq!(one, out[t * hidden..][..hidden], "token {t}");
     }
 }
 

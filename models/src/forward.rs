@@ -5,8 +5,8 @@
 use crate::{Config, KvCache, KvElement, TensorSpec, ops::Linear, router::route, spec::LayerSpecs};
 use candle_core::{Device, Result, Tensor, bail};
 use ram_kernels::{
-    Attention, Experts, Heads, Inputs, Matrix, Mixture, PANEL_BYTES, Product, Products, Routed, Same, Team, Turn, add_tiles, attend, isa::Level,
-    norm_rows, normed, team,
+    Attention, Experts, Heads, Inputs, Matrix, Mixture, PANEL_BYTES, Product, Products, Routed, Same, Team, Turn, add_tiles, attend, embed,
+    isa::Level, norm_rows, normed, team,
 };
 
 /// Where a model's tensors come from.
@@ -173,7 +173,7 @@ impl Transformer {
         let (start, n) = (cache.len(), tokens.len());
         let s = &mut cache.scratch;
         s.hidden.resize(n * self.config.hidden_size, 0.0);
-        ram_kernels::embed(&self.embedding, tokens, &mut s.hidden);
+        embed(team, &self.embedding, tokens, &mut s.hidden);
         s.tokens.clear();
         s.tokens.extend(0..n as u32);
         s.angles.resize(n * self.config.head_dim, 0.0);
