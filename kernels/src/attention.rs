@@ -218,21 +218,22 @@ impl<'q, F: Fn(usize) -> (&'q [f32], usize)> Kernel for Attend<'_, F> {
 impl<'q, F: Fn(usize) -> (&'q [f32], usize)> Attend<'_, F> {
     #[inline(always)]
     fn all<I: Isa, E: Element>(self, isa: I, keys: &[E], values: &[E]) {
+        if I::TILES == 2 { self.blocks::<I, E, 2>(isa, keys, values) } else { self.blocks::<I, E, 1>(isa, keys, values) }
+    }
+
+    #[inline(always)]
+    fn blocks<I: Isa, E: Element, const R: usize>(self, isa: I, keys: &[E], values: &[E]) {
         let d = self.cache.head_dim;
         let mut first = 0;
         while first < self.queries {
             let n = QUERIES.min(self.queries - first);
             let out = &mut self.out[first * d..][..n * d];
             let row = |i: usize| (self.row)(first + i.min(n - 1));
-            match (n, I::TILES) {
-                (1, 2) => block::<I, E, 1, 2>(isa, keys, values, d, row, out),
-                (2, 2) => block::<I, E, 2, 2>(isa, keys, values, d, row, out),
-                (3 | 4, 2) => block::<I, E, 4, 2>(isa, keys, values, d, row, out),
-                (_, 2) => block::<I, E, 8, 2>(isa, keys, values, d, row, out),
-                (1, _) => block::<I, E, 1, 1>(isa, keys, values, d, row, out),
-                (2, _) => block::<I, E, 2, 1>(isa, keys, values, d, row, out),
-                (3 | 4, _) => block::<I, E, 4, 1>(isa, keys, values, d, row, out),
-                _ => block::<I, E, 8, 1>(isa, keys, values, d, row, out),
+            match n {
+                1 => block::<I, E, 1, R>(isa, keys, values, d, row, out),
+                2 => block::<I, E, 2, R>(isa, keys, values, d, row, out),
+                3 | 4 => block::<I, E, 4, R>(isa, keys, values, d, row, out),
+                _ => block::<I, E, 8, R>(isa, keys, values, d, row, out),
             }
             first += n;
         }

@@ -296,12 +296,11 @@ impl Straight<'_> {
     fn tokens<I: Isa, C: Codec, const N: usize>(self, isa: I) {
         let walk = self.tiles.walk(0, self.tiles.x.padded() / 16);
         let x = self.tiles.inputs::<N>(&walk, self.tokens, 0);
-        let mut next = Next { end: self.tiles.bytes.as_ptr_range().end, known: false, near: 0, far: 0 };
+        let end = self.tiles.bytes.as_ptr_range().end;
         for (i, y) in self.y.chunks_exact_mut(self.tokens.len()).enumerate() {
             let tile = self.tiles.tile(i);
-            if !next.known && (self.tiles.len() - 1 - i) * self.tiles.tile_bytes < FAR {
-                next.is((self.then)());
-            }
+            let then = if (self.tiles.len() - 1 - i) * self.tiles.tile_bytes < FAR { (self.then)() } else { None };
+            let next = Next::new(end, then);
             let decoder = Decoder::new(isa, levels::tables(self.tiles.format));
             let levels = Decoding::<I, C> { decoder, codes: tile.codes, span: [].chunks_exact(1), next, codec: PhantomData };
             let [sums] = self.tiles.times::<I, C::Scaling, N, 1>(isa, [&tile], &x, &walk, [levels], [[isa.splat(0.0); N]]);
@@ -317,18 +316,17 @@ impl Straight<'_> {
 #[derive(Clone, Copy)]
 struct Next {
     end: *const u8,
-    known: bool,
     /// How far ahead of the codes in use what comes [`NEAR`] and [`FAR`] bytes later is.
     near: usize,
     far: usize,
 }
 
 impl Next {
-    fn is(&mut self, then: Option<&[u8]>) {
-        let jump = then.map(|then| then.as_ptr().addr().wrapping_sub(self.end.addr()));
+    fn new(end: *const u8, then: Option<&[u8]>) -> Next {
+        let jump = then.map(|then| then.as_ptr().addr().wrapping_sub(end.addr()));
         // Without more, what is in use is asked for again.
         let ahead = |n: usize| jump.map_or(0, |jump| jump.wrapping_add(n));
-        (self.known, self.near, self.far) = (true, ahead(NEAR), ahead(FAR));
+        Next { end, near: ahead(NEAR), far: ahead(FAR) }
     }
 }
 

@@ -118,11 +118,11 @@ impl Mixture {
     ///
     /// # Panics
     /// If the parts are others.
-    pub fn add_to(&mut self, team: &Team, parts: &[Routed], tokens: usize, rows: &mut [f32]) {
+    pub fn add_to(&mut self, team: &Team, parts: &[Routed], rows: &mut [f32]) {
         let Mixture { buckets, shares, count, products, middle, .. } = self;
         let each = buckets.iter().map(|b| middle[b.part].product(&parts[b.part].experts.down[b.expert], &count[b.rows.clone()]));
         let each: Vec<Product> = each.collect();
-        let (hidden, results) = (rows.len() / tokens, each.iter().map(|p| 64 * p.tokens.len()).sum::<usize>());
+        let (hidden, results) = (parts[0].experts.down[0].rows(), each.iter().map(|p| 64 * p.tokens.len()).sum::<usize>());
         let step = (RESULTS / results).max(2);
         for first in (0..hidden.div_ceil(16)).step_by(step) {
             products.run_within(team, &each, first..first + step);
@@ -201,6 +201,6 @@ pub fn experts_at(level: Level, x: &[f32], experts: &Experts, routes: &[(u32, f3
     team(level, |team| {
         let parts = [Routed { experts, routes, per_token }];
         mixture.gate(team, &parts, tokens, |t| Same(&x[t * hidden..][..hidden]));
-        mixture.add_to(team, &parts, tokens, out);
+        mixture.add_to(team, &parts, out);
     });
 }

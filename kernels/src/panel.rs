@@ -65,7 +65,7 @@ fn take_turns(tiles: &Tiles, level: Level, levels: &mut Vec<[[u8; 64]; 4]>, toke
         let walk = tiles.walk(start, end);
         let lines = next[0].len().div_ceil(64 * walk.spans.len() * count.div_ceil(block));
         let y = &mut y[i * count..][..now.len() * count];
-        let part = Part { tiles: *tiles, now, walk, last: end == steps, levels, next, lines, y, tokens };
+        let part = Part { tiles: *tiles, now, walk, levels, next, lines, y, tokens };
         // What is decoded already needs no kernel per width.
         match (format.scheme(), format.bits()) {
             (Scheme::Trellis, 8) => dispatch(level, Panel::<Centred<true>>(part, PhantomData)),
@@ -108,8 +108,6 @@ struct Part<'a> {
     tiles: Tiles<'a>,
     now: &'a [Tile<'a>],
     walk: Walk,
-    /// Whether results are complete with these inputs.
-    last: bool,
     /// Of one tile after the other.
     levels: &'a [[[u8; 64]; 4]],
     /// Codes of what comes after it, to be asked for meanwhile.
@@ -149,13 +147,15 @@ impl<S: Scaling> Panel<'_, S> {
     #[inline(always)]
     #[allow(clippy::needless_range_loop)]
     fn tokens<I: Isa, const N: usize, const R: usize>(&mut self, isa: I, first: usize) -> usize {
-        let Part { tiles, now, walk, last, levels, next, lines, y, tokens } = &mut self.0;
+        let Part { tiles, now, walk, levels, next, lines, y, tokens } = &mut self.0;
         let x = tiles.inputs::<N>(walk, tokens, first);
         let (n, steps, count) = (N.min(tokens.len() - first), walk.steps.len(), tokens.len());
         let mut all = [[isa.splat(0.0); N]; R];
-        for r in 0..R {
-            for (t, sum) in y[r * count + first..][..n].iter().enumerate().filter(|_| walk.steps.start > 0) {
-                all[r][t] = isa.load(sum);
+        if walk.steps.start > 0 {
+            for r in 0..R {
+                for (t, sum) in y[r * count + first..][..n].iter().enumerate() {
+                    all[r][t] = isa.load(sum);
+                }
             }
         }
         let mut decoded = [Decoded { levels: &[], span: &[], next: &[], lines: *lines }; R];
@@ -167,7 +167,7 @@ impl<S: Scaling> Panel<'_, S> {
         let pair = [&now[0], &now[R - 1]];
         let all = tiles.times::<I, S, N, R>(isa, *pair.first_chunk().expect("one tile or two"), &x, walk, decoded, all);
         for r in 0..R {
-            let rows = if *last { now[r].rows(isa) } else { isa.splat(1.0) };
+            let rows = if walk.steps.end == tiles.x.padded() / 16 { now[r].rows(isa) } else { isa.splat(1.0) };
             for (t, y) in y[r * count + first..][..n].iter_mut().enumerate() {
                 isa.store(isa.mul(all[r][t], rows), y);
             }

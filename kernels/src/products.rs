@@ -35,11 +35,11 @@ impl Products {
         self.ends.clear();
         self.tasks.clear();
         self.task_ends.clear();
-        let bounds = |p: &Product| (within.start.min(p.tiles()), within.end.min(p.tiles()));
-        let bytes = |p: &Product| (bounds(p).1 - bounds(p).0) * p.tile_bytes();
+        let own = |p: &Product| within.start.min(p.tiles())..within.end.min(p.tiles());
+        let bytes = |p: &Product| own(p).len() * p.tile_bytes();
         let (mut end, mut left) = (0, products.iter().map(bytes).sum::<usize>());
         for (i, p) in products.iter().enumerate() {
-            let (mut first, tiles) = bounds(p);
+            let Range { start: mut first, end: tiles } = own(p);
             while first < tiles {
                 self.tasks.push((i as u32, first as u32));
                 let step = next_task(team, left, p.tile_bytes()).min(tiles - first);

@@ -109,10 +109,10 @@ impl Kernel for NormRow<'_> {
     type Out = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let scale = isa.splat(scale(isa, self.row, self.eps));
-        for (x, w) in self.row.chunks_mut(16).zip(self.weights.chunks(16)) {
-            let y = isa.mul(isa.mul(Same(x).vector(isa, 0), scale), Same(w).vector(isa, 0));
-            store(isa, y, x);
+        let scale = scale(isa, self.row, self.eps);
+        for (row, weights) in self.row.chunks_mut(16).zip(self.weights.chunks(16)) {
+            let y = Normed { row, scale, weights }.vector(isa, 0);
+            store(isa, y, row);
         }
     }
 }

@@ -135,7 +135,7 @@ impl Transformer {
     }
 
     /// Logits (vocab_size) of what follows `tokens`, which follow those in `cache`; appends them to it. The same as
-    /// [`Transformer::logits`] of the last row of [`Transformer::forward`], without allocating once the cache has been used.
+    /// [`Transformer::logits`] of the last row of [`Transformer::forward`], in memory that the cache keeps.
     ///
     /// # Errors
     /// As for [`Transformer::forward`].
@@ -145,9 +145,10 @@ impl Transformer {
         team(Level::active(), |team| {
             self.stream(team, tokens, cache);
             let Scratch { tokens, hidden, inputs, products, .. } = &mut cache.scratch;
-            let (last, only) = (&mut hidden[(tokens.len() - 1) * hidden_size..], &tokens[..1]);
-            norm_rows(team, last, &self.norm, rms_norm_eps as f32);
-            inputs.fill(team, [(&self.head.0, only)].into_iter(), 1, hidden_size, |_| Same(last));
+            let (last, only) = (&hidden[(tokens.len() - 1) * hidden_size..], &tokens[..1]);
+            let level = team.level();
+            let norm = |_| normed(level, last, &self.norm, rms_norm_eps as f32);
+            inputs.fill(team, [(&self.head.0, only)].into_iter(), 1, hidden_size, norm);
             products.run(team, &[inputs.product(&self.head.0, only)]);
         });
         cache.advance(tokens.len());
@@ -293,7 +294,7 @@ impl Layer {
             }
         };
         mixture.gate(team, &parts, n, norm);
-        mixture.add_to(team, &parts, n, hidden);
+        mixture.add_to(team, &parts, hidden);
     }
 }
 
