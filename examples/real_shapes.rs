@@ -72,7 +72,7 @@ fn main() -> Result<(), Error> {
         kinds.iter().for_each(|k| table += &format!(" {k} |"));
         let _ = write!(table, "\n|{}", "---|".repeat(kinds.len() + 2));
         for budget in BUDGETS {
-            let limit = Limit::Process(size::parse(budget).map_err(Error::Usage)?);
+            let limit = Limit::Process(size::parse(budget).unwrap_or_else(|e| panic!("{e}")));
             let plan = match outline(&config, &Request { limit, ..Request::default() }) {
                 Ok(plan) if plan.bits_per_weight < 9.0 => plan,
                 Ok(_) => continue,

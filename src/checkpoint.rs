@@ -82,7 +82,7 @@ impl Checkpoint {
         let text = fs::read_to_string(&path).map_err(|source| match source.kind() {
             std::io::ErrorKind::NotFound => Error::File {
                 path: folder.into(),
-                reason: "has no config.json: --model takes the folder of a checkpoint, or ORG/NAME at the hub".into(),
+                reason: "is not a checkpoint folder, as it has no config.json: give one that has, or ORG/NAME at the hub".into(),
             },
             _ => Error::Io { path: path.clone(), source },
         })?;
@@ -118,7 +118,7 @@ impl Checkpoint {
             }
             tensors.insert(s.name, TensorInfo { dtype: s.dtype, shape: s.shape, file, offset: s.offset, len: s.len });
         }
-        let fingerprint = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
+        let fingerprint = hex::encode(hash.finalize());
         let mut checkpoint = Checkpoint { folder: folder.into(), config, specs, files, tensors, quantized: HashMap::new(), fingerprint };
         checkpoint.unstack();
         checkpoint.quantized = quantized::find(&checkpoint)?;
@@ -224,7 +224,7 @@ impl Checkpoint {
         files.dedup();
         match files[..] {
             [file] => Ok(file),
-            _ => Err(Error::Tensor { name: name.into(), reason: "lies in two files: leave out --no-keep".into() }),
+            _ => Err(Error::Tensor { name: name.into(), reason: "lies in two files: its files must be kept while they are quantized".into() }),
         }
     }
 
@@ -292,7 +292,7 @@ impl Checkpoint {
         for source in &self.files {
             hash.update(source.identity()?);
         }
-        Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect())
+        Ok(hex::encode(hash.finalize()))
     }
 
     /// sha256 over config.json and every tensor's name, type and shape.

@@ -6,6 +6,7 @@ mod chat;
 mod compare;
 mod doctor;
 mod draw;
+mod error;
 mod eval;
 mod generate;
 mod inspect;
@@ -16,7 +17,7 @@ mod progress;
 
 use args::{Args, Command};
 use clap::{CommandFactory, Parser};
-use ram_run::Error;
+pub use error::Error;
 use std::{io::Write, process::ExitCode};
 
 /// Runs the command; errors are one line on stderr and an exit code: 1 failed, 2 usage, 3 does not fit the budget,
@@ -34,7 +35,7 @@ pub fn run() -> ExitCode {
     };
     match command(&args) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(e) if e.is_broken_pipe() => ExitCode::SUCCESS,
         Err(e) => fail(&e),
     }
 }
@@ -85,5 +86,5 @@ fn fail(e: &Error) -> ExitCode {
 /// Writes a line of results.
 fn print(text: &str) -> Result<(), Error> {
     let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|source| Error::Io { path: "stdout".into(), source })
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Error::io("stdout"))
 }

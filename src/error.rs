@@ -4,9 +4,11 @@ use ram_models::ConfigError;
 use std::{fmt, io, path::PathBuf};
 
 /// Why something did not work.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// A file could not be read or written.
+    #[error("{}: {source}", path.display())]
     Io {
         /// Which.
         path: PathBuf,
@@ -14,6 +16,7 @@ pub enum Error {
         source: io::Error,
     },
     /// A config.json that is no model this engine computes.
+    #[error("{}: {source}", path.display())]
     Config {
         /// Which.
         path: PathBuf,
@@ -21,6 +24,7 @@ pub enum Error {
         source: ConfigError,
     },
     /// A file of the checkpoint that is not what it should be.
+    #[error("{}: {reason}", path.display())]
     File {
         /// Which.
         path: PathBuf,
@@ -28,10 +32,13 @@ pub enum Error {
         reason: String,
     },
     /// A tensor that the configuration asks for and no file has.
+    #[error("the checkpoint has no tensor {0}: fetch all of its files again")]
     MissingTensor(String),
     /// A tensor that a file has and the configuration does not ask for.
+    #[error("the checkpoint has a tensor {0} that its config.json does not account for")]
     UnexpectedTensor(String),
     /// A tensor that is not what it should be.
+    #[error("tensor {name} {reason}")]
     Tensor {
         /// Its name.
         name: String,
@@ -39,6 +46,7 @@ pub enum Error {
         reason: String,
     },
     /// A budget that cannot work.
+    #[error("a budget of {}: {} need at least {} ({need} bytes)", size::show(*have), if *weights_only { "the weights" } else { "all parts of the process" }, size::show(*need))]
     Budget {
         /// The smallest that would.
         need: u64,
@@ -48,76 +56,126 @@ pub enum Error {
         weights_only: bool,
     },
     /// Something asked for that makes no sense.
-    Usage(String),
+    #[error("{setting} {value}: {reason}")]
+    Setting {
+        /// What was set.
+        setting: Setting,
+        /// What it was set to.
+        value: String,
+        /// Why that cannot be.
+        reason: String,
+    },
     /// A chat template that cannot be used, or what it raised.
+    #[error("chat template: {0}")]
     Template(String),
     /// More tokens than the context holds.
+    #[error("{tokens} tokens do not fit a context of {capacity}: shorten the text or take a longer context")]
     Context {
-        /// How many.
+        /// How many, at the least: a text that is far too long is not counted to its end.
         tokens: usize,
         /// How many it holds.
         capacity: usize,
     },
+    /// A text of no token where one is needed.
+    #[error("the text is empty: give at least one word")]
+    Empty,
+    /// A text that is too short to be scored.
+    #[error("the text has {tokens} tokens, too few for one window of {window}")]
+    Short {
+        /// How many it has.
+        tokens: usize,
+        /// How many one window takes.
+        window: usize,
+    },
+    /// The tokenizer refused a text or a token.
+    #[error("the tokenizer failed: {0}")]
+    Tokenizer(String),
+    /// Computing gave no number: a damaged checkpoint, as each of its numbers alone is finite.
+    #[error("{0} are no numbers: the checkpoint is damaged, fetch it again")]
+    NotFinite(String),
+    /// Things that do not belong together: a KV cache and a model, a plan and a checkpoint.
+    #[error("{0}")]
+    Mismatch(String),
     /// The hub does not give what is asked of it, or its cache cannot be used.
+    #[error("{repository}: {reason}")]
     Hub {
         /// ORG/NAME.
         repository: String,
         /// What is wrong, and what to do.
         reason: String,
     },
-    /// A text that cannot be scored.
-    Text(String),
+    /// The cache does not have what is needed, and the hub is not to be asked.
+    #[error("{repository}: {what} is not in the cache {} and the hub is not to be asked: fetch it once without offline mode", cache.display())]
+    Offline {
+        /// ORG/NAME.
+        repository: String,
+        /// What is missing.
+        what: String,
+        /// Where it was looked for.
+        cache: PathBuf,
+    },
     /// A tensor operation failed.
-    Candle(candle_core::Error),
-    /// Something else failed.
-    Failed(String),
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+}
+
+/// What a caller sets, for [`Error::Setting`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Setting {
+    /// [`Request::context`](crate::Request).
+    Context,
+    /// [`Request::pins`](crate::Request).
+    Pin,
+    /// [`Request::method`](crate::Request).
+    Method,
+    /// [`Protocol::window`](crate::Protocol).
+    Window,
+    /// [`Protocol::stride`](crate::Protocol).
+    Stride,
+    /// [`Protocol::score_from`](crate::Protocol).
+    ScoreFrom,
+    /// Windows at most of [`Model::perplexity`](crate::Model).
+    MaxWindows,
+    /// [`Sampling::temperature`](crate::Sampling).
+    Temperature,
+    /// [`Sampling::top_k`](crate::Sampling).
+    TopK,
+    /// [`Sampling::top_p`](crate::Sampling).
+    TopP,
+    /// [`Sampling::min_p`](crate::Sampling).
+    MinP,
+    /// [`Sampling::repeat_penalty`](crate::Sampling).
+    RepeatPenalty,
+    /// [`Repository::revision`](crate::hub::Repository).
+    Revision,
+    /// [`Hub::cache`](crate::hub::Hub).
+    HubCache,
+}
+
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.pad(match self {
+            Setting::Context => "context",
+            Setting::Pin => "pin",
+            Setting::Method => "method",
+            Setting::Window => "window",
+            Setting::Stride => "stride",
+            Setting::ScoreFrom => "score_from",
+            Setting::MaxWindows => "max_windows",
+            Setting::Temperature => "temperature",
+            Setting::TopK => "top_k",
+            Setting::TopP => "top_p",
+            Setting::MinP => "min_p",
+            Setting::RepeatPenalty => "repeat_penalty",
+            Setting::Revision => "revision",
+            Setting::HubCache => "hub cache",
+        })
+    }
 }
 
 impl Error {
-    /// 1 failed, 2 usage, 3 does not fit the budget, 4 model or file invalid, 5 network or hub.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Error::Usage(_) | Error::Context { .. } | Error::Text(_) => 2,
-            Error::Budget { .. } => 3,
-            Error::Config { .. }
-            | Error::File { .. }
-            | Error::MissingTensor(_)
-            | Error::UnexpectedTensor(_)
-            | Error::Tensor { .. }
-            | Error::Template(_) => 4,
-            Error::Hub { .. } => 5,
-            Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => 4,
-            Error::Io { .. } | Error::Candle(_) | Error::Failed(_) => 1,
-        }
-    }
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match self {
-            Error::Io { path, source } => write!(f, "{}: {source}", path.display()),
-            Error::Config { path, source } => write!(f, "{}: {source}", path.display()),
-            Error::File { path, reason } => write!(f, "{}: {reason}", path.display()),
-            Error::MissingTensor(name) => write!(f, "the checkpoint has no tensor {name}: fetch all of its files again"),
-            Error::UnexpectedTensor(name) => write!(f, "the checkpoint has a tensor {name} that its config.json does not account for"),
-            Error::Tensor { name, reason } => write!(f, "tensor {name} {reason}"),
-            Error::Budget { need, have, weights_only } => {
-                let (flag, what) = if *weights_only { ("--weights", "the weights need") } else { ("--budget", "the process needs") };
-                write!(f, "{flag} {}: {what} at least {} ({flag} {need})", size::show(*have), size::show(*need))
-            }
-            Error::Usage(s) | Error::Text(s) | Error::Failed(s) => f.write_str(s),
-            Error::Hub { repository, reason } => write!(f, "{repository}: {reason}"),
-            Error::Template(s) => write!(f, "chat template: {s}"),
-            Error::Context { tokens, capacity } => write!(f, "{tokens} tokens do not fit a context of {capacity}: shorten the text or raise --ctx"),
-            Error::Candle(e) => write!(f, "{e}"),
-        }
-    }
-}
-
-impl std::error::Error for Error {}
-
-impl From<candle_core::Error> for Error {
-    fn from(e: candle_core::Error) -> Error {
-        Error::Candle(e)
+    pub(crate) fn setting(setting: Setting, value: impl fmt::Display, reason: impl Into<String>) -> Error {
+        Error::Setting { setting, value: value.to_string(), reason: reason.into() }
     }
 }

@@ -38,7 +38,7 @@ impl<'a> Generator<'a> {
     /// a prompt are computed at a time.
     ///
     /// # Errors
-    /// [`Error::Context`] for a prompt that does not fit, [`Error::Text`] for an empty one.
+    /// [`Error::Context`] for a prompt that does not fit, [`Error::Empty`] for an empty one.
     pub fn new(
         transformer: &'a Transformer,
         cache: &'a mut KvCache,
@@ -49,7 +49,7 @@ impl<'a> Generator<'a> {
         chunk: usize,
     ) -> Result<Generator<'a>, Error> {
         if tokens.is_empty() {
-            return Err(Error::Text("the prompt is empty: give at least one word".into()));
+            return Err(Error::Empty);
         }
         if tokens.len() > cache.capacity() {
             return Err(Error::Context { tokens: tokens.len(), capacity: cache.capacity() });
@@ -88,7 +88,7 @@ impl<'a> Generator<'a> {
 /// If there is no token, or no room for them.
 pub fn logits_after<'c>(transformer: &Transformer, cache: &'c mut KvCache, tokens: &[u32], chunk: usize) -> Result<&'c [f32], Error> {
     if tokens.is_empty() {
-        return Err(Error::Text("no token was given: give at least one".into()));
+        return Err(Error::Empty);
     }
     let (before, last) = tokens.split_at((tokens.len() - 1) / chunk * chunk);
     for piece in before.chunks(chunk) {

@@ -13,7 +13,7 @@ pub use names::{Place, place};
 pub use remote::Remote;
 pub use snapshot::Snapshot;
 
-use crate::Error;
+use crate::{Error, error::Setting};
 use hf_hub::{Cache, Repo, RepoType};
 use std::{
     env, fmt, fs,
@@ -64,12 +64,12 @@ impl Hub {
     /// Reads `HF_HOME`, `HF_HUB_CACHE`, `HF_TOKEN`, the token file, `HF_ENDPOINT` and `HF_HUB_OFFLINE`.
     ///
     /// # Errors
-    /// [`Error::Usage`] where neither the environment nor the system names a folder for the cache.
+    /// [`Error::Setting`] where neither the environment nor the system names a folder for the cache.
     pub fn from_env(offline: bool) -> Result<Hub, Error> {
         let set = |name: &str| env::var(name).ok().filter(|v| !v.trim().is_empty());
         // hf-hub panics where there is no home.
         if set("HF_HOME").is_none() && env::home_dir().is_none() {
-            return Err(Error::Usage("there is no home folder for the hub's cache: set HF_HOME to a folder".into()));
+            return Err(Error::setting(Setting::HubCache, "is not set", "and there is no home folder: set HF_HOME to a folder"));
         }
         let cache = Cache::from_env();
         let file = set("HF_TOKEN_PATH").map_or_else(|| cache.token_path(), PathBuf::from);

@@ -49,7 +49,7 @@ pub mod wikitext;
 pub use allocate::{Choice, allocate};
 pub use budget::{Limit, Memory};
 pub use checkpoint::{Checkpoint, TensorInfo};
-pub use error::Error;
+pub use error::{Error, Setting};
 pub use generate::{Generator, Stats};
 pub use load::{Loaded, load, load_arriving, read_rows};
 pub use machine::{Available, available, read_bandwidth};

@@ -45,7 +45,7 @@ impl Model {
     /// Tokens that follow `tokens`; what the cache already holds of them is not computed again.
     ///
     /// # Errors
-    /// [`Error::Context`] for a prompt that does not fit; [`Error::Usage`] for a sampling out of range.
+    /// [`Error::Context`] for a prompt that does not fit; [`Error::Setting`] for a sampling out of range.
     pub fn generate<'a>(&'a self, cache: &'a mut KvCache, tokens: Vec<u32>, sampling: Sampling, max_tokens: usize) -> Result<Generator<'a>, Error> {
         Generator::new(&self.transformer, cache, Sampler::new(sampling)?, &self.tokenizer.eos, tokens, max_tokens, self.plan.chunk)
     }
@@ -54,7 +54,7 @@ impl Model {
     /// for a sampler of one's own.
     ///
     /// # Errors
-    /// [`Error::Context`] where they do not fit the cache; [`Error::Text`] for no token.
+    /// [`Error::Context`] where they do not fit the cache; [`Error::Empty`] for no token.
     pub fn logits_after<'c>(&self, cache: &'c mut KvCache, tokens: &[u32]) -> Result<&'c [f32], Error> {
         let (all, capacity) = (cache.len() + tokens.len(), cache.capacity());
         if all > capacity {
@@ -66,7 +66,7 @@ impl Model {
     /// Perplexity of a text, tokenized once without special tokens; against `reference` also the KL divergence.
     ///
     /// # Errors
-    /// [`Error::Text`] for a text of less than one window.
+    /// [`Error::Short`] for a text of less than one window.
     pub fn perplexity(
         &self,
         text: &str,

@@ -77,8 +77,7 @@ pub fn folder() -> Option<PathBuf> {
 /// If the checkpoint cannot be read.
 pub fn path(folder: &Path, checkpoint: &Checkpoint, plan: &Plan) -> Result<PathBuf, Error> {
     let key = Sha256::digest(format!("{VERSION} {} {}", checkpoint.content()?, plan.fingerprint));
-    let key: String = key.iter().take(12).map(|b| format!("{b:02x}")).collect();
-    Ok(folder.join(format!("{key}.{SUFFIX}")))
+    Ok(folder.join(format!("{}.{SUFFIX}", hex::encode(&key[..12]))))
 }
 
 /// Reads packed weights, in parallel, each block checked; `done` is told the bytes of each.

@@ -1,5 +1,5 @@
 //! Perplexity of a text by a stated protocol, and KL divergence from another run of the same model.
-use crate::Error;
+use crate::{Error, error::Setting};
 use ram_kernels::{divergence, log_sum_exp};
 use ram_models::{KvElement, Transformer, floats};
 use rayon::prelude::*;
@@ -39,10 +39,10 @@ impl Protocol {
 
     fn check(&self) -> Result<(), Error> {
         if self.window < 2 {
-            return Err(Error::Usage(format!("--window {}: at least 2 tokens, one to see and one to score", self.window)));
+            return Err(Error::setting(Setting::Window, self.window, "at least 2 tokens, one to see and one to score"));
         }
         if self.stride == 0 || self.stride > self.window {
-            return Err(Error::Usage(format!("--stride {}: from 1 to the window of {}", self.stride, self.window)));
+            return Err(Error::setting(Setting::Stride, self.stride, format!("from 1 to the window of {}", self.window)));
         }
         Ok(())
     }
@@ -100,7 +100,7 @@ pub struct Scored<'a> {
 /// Against `reference` the KL divergence is computed too.
 ///
 /// # Errors
-/// [`Error::Text`] for a text of less than one window, [`Error::Usage`] for a protocol that cannot be.
+/// [`Error::Short`] for a text of less than one window, [`Error::Setting`] for a protocol that cannot be.
 #[allow(clippy::too_many_arguments)]
 pub fn perplexity(
     model: &Scored,
@@ -117,7 +117,7 @@ pub fn perplexity(
     let windows = if stream.len() < protocol.window { 0 } else { (stream.len() - protocol.window) / protocol.stride + 1 };
     let windows = windows.min(max_windows.unwrap_or(usize::MAX));
     if windows == 0 {
-        return Err(Error::Text(format!("the text has {} tokens, too few for one window of {}", tokens.len(), protocol.window)));
+        return Err(Error::Short { tokens: tokens.len(), window: protocol.window });
     }
     let limit = model.transformer.config().max_position_embeddings;
     if protocol.window > limit {

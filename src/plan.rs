@@ -3,6 +3,7 @@ use crate::{
     Checkpoint, Error,
     allocate::{Choice, allocate},
     budget::{self, Limit, Memory},
+    error::Setting,
     expert_shares::Shares,
     load,
     rd_curve::{self, Point},
@@ -62,7 +63,7 @@ impl Pin {
 impl std::str::FromStr for Pin {
     type Err = Error;
     fn from_str(s: &str) -> Result<Pin, Error> {
-        let usage = |why: String| Error::Usage(format!("--pin {s}: {why}"));
+        let usage = |why: String| Error::setting(Setting::Pin, s, why);
         let (pattern, format) = s.rsplit_once('=').ok_or_else(|| usage("write it as REGEX=FORMAT, for example 'lm_head=t8g64'".into()))?;
         Ok(Pin { pattern: Regex::new(pattern).map_err(|e| usage(e.to_string()))?, format: format.parse().map_err(|e| usage(format!("{e}")))? })
     }
@@ -180,7 +181,7 @@ fn kv<S: Serializer>(v: &KvElement, s: S) -> Result<S::Ok, S::Error> {
 /// Makes the plan; `done` is told the number of weights of each matrix whose curve is known.
 ///
 /// # Errors
-/// [`Error::Budget`] with the smallest limit that works; [`Error::Usage`] for a pin that matches nothing; the
+/// [`Error::Budget`] with the smallest limit that works; [`Error::Setting`] for a pin that matches nothing; the
 /// checkpoint's own errors.
 pub fn plan(checkpoint: &Checkpoint, request: &Request, done: &(dyn Fn(usize) + Sync)) -> Result<Plan, Error> {
     choose(checkpoint, &measure(checkpoint, request, done)?, request.limit)
@@ -293,7 +294,7 @@ fn prepare(
 ) -> Result<(Measured, Vec<Vec<Format>>), Error> {
     let context = request.context.unwrap_or(config.max_position_embeddings.min(4096));
     if context == 0 || context > config.max_position_embeddings {
-        return Err(Error::Usage(format!("--ctx {context}: the model was made for 1 to {} tokens", config.max_position_embeddings)));
+        return Err(Error::setting(Setting::Context, context, format!("the model was made for 1 to {} tokens", config.max_position_embeddings)));
     }
     let kv = request.kv.unwrap_or(if request.method == Method::Dense { KvElement::F32 } else { KvElement::F16 });
     let chunk = budget::chunk(config, request.limit);
@@ -368,7 +369,7 @@ fn finish(checkpoint: String, m: &Measured, entries: Vec<Entry>) -> Plan {
     for e in &entries {
         hash.update(format!("{}={}\n", e.spec.name, e.format));
     }
-    let fingerprint = hash.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect();
+    let fingerprint = hex::encode(&hash.finalize()[..8]);
     Plan {
         fingerprint,
         checkpoint,
@@ -393,34 +394,34 @@ fn pinned(matrices: &[&TensorSpec], pins: &[Pin]) -> Result<BTreeMap<usize, Form
         let matched: Vec<usize> = (0..matrices.len()).filter(|&m| pin.pattern.is_match(&matrices[m].name)).collect();
         if matched.is_empty() {
             let example = matrices.first().map_or("", |s| &s.name);
-            return Err(Error::Usage(format!("--pin {}={}: no matrix has such a name (they look like {example})", pin.pattern, pin.format)));
+            let value = format!("{}={}", pin.pattern, pin.format);
+            return Err(Error::setting(Setting::Pin, value, format!("no matrix has such a name (they look like {example})")));
         }
         fixed.extend(matched.into_iter().map(|m| (m, pin.format)));
     }
     Ok(fixed)
 }
 
+const ORDERED: &str = "formats with an order of inputs are only read from GPTQ checkpoints";
+
 /// What is quantized already keeps its codes: quantizing it again would add an error that nothing here counts.
 fn refuse_again(own: &dyn Fn(&TensorSpec) -> Format, method: Method, matrices: &[&TensorSpec], pins: &BTreeMap<usize, Format>) -> Result<(), Error> {
     let quantized = |m: &&TensorSpec| !own(m).is_dense();
     if let Some(m) = matrices.iter().find(|m| quantized(m) && !matches!(method, Method::Kl | Method::Dense)) {
         let reason = format!("{} is quantized already, as {}", m.name, own(m));
-        let flag = if let Method::Uniform(f) = method { format!("--uniform {f}") } else { format!("--objective {method}") };
-        return Err(Error::Usage(format!("{flag} quantizes dense checkpoints, and {reason}: leave the flag out")));
+        return Err(Error::setting(Setting::Method, method, format!("quantizes dense checkpoints, and {reason}: leave it out")));
     }
     for (&m, &format) in pins {
         let (name, own) = (&matrices[m].name, own(matrices[m]));
         if !own.is_dense() && format != own {
-            return Err(Error::Usage(format!("--pin {name}={format}: it is quantized already, as {own}")));
+            return Err(Error::setting(Setting::Pin, format!("{name}={format}"), format!("it is quantized already, as {own}")));
         }
         if own.is_dense() && format.order_bytes(1) > 0 {
-            return Err(Error::Usage(format!("--pin {name}={format}: formats with an order of inputs are only read from GPTQ checkpoints")));
+            return Err(Error::setting(Setting::Pin, format!("{name}={format}"), ORDERED));
         }
     }
     match method {
-        Method::Uniform(f) if f.order_bytes(1) > 0 => {
-            Err(Error::Usage(format!("--uniform {f}: formats with an order of inputs are only read from GPTQ checkpoints")))
-        }
+        Method::Uniform(f) if f.order_bytes(1) > 0 => Err(Error::setting(Setting::Method, method, ORDERED)),
         _ => Ok(()),
     }
 }

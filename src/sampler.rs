@@ -1,5 +1,5 @@
 //! The next token from the logits: penalty, top-k, top-p, min-p, temperature, in this order.
-use crate::{Error, tokenizer};
+use crate::{Error, error::Setting, tokenizer};
 use rand_pcg::{Pcg64Mcg, rand_core::Rng};
 use std::path::Path;
 
@@ -61,15 +61,15 @@ impl Sampler {
     /// Checks the ranges.
     ///
     /// # Errors
-    /// [`Error::Usage`] for a number outside its range, by its flag.
+    /// [`Error::Setting`] for a number outside its range.
     pub fn new(how: Sampling) -> Result<Sampler, Error> {
-        let check = |flag: &str, value: f32, good: bool, range: &str| {
-            if good { Ok(()) } else { Err(Error::Usage(format!("{flag} {value}: must be {range}"))) }
+        let check = |setting: Setting, value: f32, good: bool, range: &str| {
+            if good { Ok(()) } else { Err(Error::setting(setting, value, format!("must be {range}"))) }
         };
-        check("--temp", how.temperature, how.temperature >= 0.0 && how.temperature.is_finite(), "0 or more")?;
-        check("--top-p", how.top_p, how.top_p > 0.0 && how.top_p <= 1.0, "above 0 and at most 1")?;
-        check("--min-p", how.min_p, (0.0..=1.0).contains(&how.min_p), "from 0 to 1")?;
-        check("--repeat-penalty", how.repeat_penalty, how.repeat_penalty > 0.0 && how.repeat_penalty.is_finite(), "above 0")?;
+        check(Setting::Temperature, how.temperature, how.temperature >= 0.0 && how.temperature.is_finite(), "0 or more")?;
+        check(Setting::TopP, how.top_p, how.top_p > 0.0 && how.top_p <= 1.0, "above 0 and at most 1")?;
+        check(Setting::MinP, how.min_p, (0.0..=1.0).contains(&how.min_p), "from 0 to 1")?;
+        check(Setting::RepeatPenalty, how.repeat_penalty, how.repeat_penalty > 0.0 && how.repeat_penalty.is_finite(), "above 0")?;
         let random = Pcg64Mcg::new(u128::from(how.seed) << 64 | 0xa02_bdbf_7bb3_c0a7);
         Ok(Sampler { how, random, candidates: Vec::new() })
     }
@@ -93,7 +93,7 @@ impl Sampler {
         c.retain(|(l, _)| !l.is_nan());
         let order = |a: &(f32, u32), b: &(f32, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
         if c.is_empty() {
-            return Err(Error::Failed("the model computed no number for any token: the checkpoint is damaged".into()));
+            return Err(Error::NotFinite("all logits".into()));
         }
         if self.how.temperature == 0.0 {
             return Ok(c.iter().min_by(|a, b| order(a, b)).map_or(0, |b| b.1));
@@ -175,7 +175,7 @@ mod tests {
             Sampling { min_p: 2.0, ..Sampling::default() },
             Sampling { repeat_penalty: 0.0, ..Sampling::default() },
         ] {
-            assert!(matches!(Sampler::new(how), Err(Error::Usage(_))));
+            assert!(matches!(Sampler::new(how), Err(Error::Setting { .. })));
         }
         let mut greedy = Sampler::new(Sampling::default()).expect("in range");
         assert!(greedy.sample(&[f32::NAN; 3], &[]).is_err());

@@ -42,7 +42,7 @@ impl Source {
             let n = file.read_at(&mut block, about.len() / 64 * i).map_err(io)?;
             hash.update(&block[..n]);
         }
-        let hash: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
+        let hash = hex::encode(hash.finalize());
         Ok(format!("{} {} {} {hash}\n", about.len(), about.mtime(), about.mtime_nsec()))
     }
 

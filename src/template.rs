@@ -1,6 +1,6 @@
 //! Conversations as text, by the model's own Jinja template.
 use crate::Error;
-use minijinja::{Environment, ErrorKind, context};
+use minijinja::{Environment, ErrorKind, Value, context, syntax::SyntaxConfig};
 use serde::{Deserialize, Serialize};
 
 /// One turn of a conversation.
@@ -41,8 +41,8 @@ impl Template {
     /// [`Error::Template`] where the template is none, raises, or does not end.
     pub fn render(&self, messages: &[Message], bos: &str, eos: &str, think: bool) -> Result<String, Error> {
         let mut env = Environment::new();
-        env.set_trim_blocks(true);
-        env.set_lstrip_blocks(true);
+        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+        env.set_syntax(syntax.map_err(|e| Error::Template(e.to_string()))?);
         env.set_fuel(Some(FUEL));
         env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         let raise = |message: String| -> Result<String, minijinja::Error> { Err(minijinja::Error::new(ErrorKind::InvalidOperation, message)) };
@@ -54,7 +54,9 @@ impl Template {
         };
         env.add_template("chat", &self.text).map_err(sentence)?;
         let chat = env.get_template("chat").map_err(sentence)?;
-        let context = context! { messages, bos_token => bos, eos_token => eos, add_generation_prompt => true, enable_thinking => think };
+        let turn = |m: &Message| Value::from_pairs([("role", &m.role), ("content", &m.content)].map(|(k, v)| (k, Value::from(v.as_str()))));
+        let turns: Vec<Value> = messages.iter().map(turn).collect();
+        let context = context! { messages => turns, bos_token => bos, eos_token => eos, add_generation_prompt => true, enable_thinking => think };
         chat.render(context).map_err(sentence)
     }
 }

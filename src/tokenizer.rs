@@ -79,7 +79,7 @@ impl Tokenizer {
     /// start at which a token starts too, with a line or more behind it. Merges and patterns of the known tokenizers do not
     /// see farther than that.
     fn encode_by(&self, piece: usize, text: &str) -> Result<Vec<u32>, Error> {
-        let failed = |e| Error::Failed(format!("the tokenizer failed: {e}"));
+        let failed = |e: tokenizers::Error| Error::Tokenizer(e.to_string());
         let mut tokens = Vec::new();
         let (mut start, mut size) = (0, piece);
         while text.len() - start > size {
@@ -119,7 +119,7 @@ impl Tokenizer {
     /// # Errors
     /// Where the tokenizer refuses them.
     pub fn decode(&self, tokens: &[u32]) -> Result<String, Error> {
-        self.inner.decode(tokens, true).map_err(|e| Error::Failed(format!("the tokenizer failed: {e}")))
+        self.inner.decode(tokens, true).map_err(|e| Error::Tokenizer(e.to_string()))
     }
 
     /// A decoder that gives text as tokens come, continuing after `context`.

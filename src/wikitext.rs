@@ -65,6 +65,6 @@ pub fn rows(path: &Path) -> Result<Vec<String>, Error> {
 /// The rows as one text. A row is a line of the published file, but for lines of one space, which are empty rows.
 pub fn join(rows: &[String]) -> (String, Joined) {
     let raw: String = rows.iter().map(|row| if row.is_empty() { " \n" } else { row }).collect();
-    let hash: String = Sha256::digest(&raw).iter().map(|b| format!("{b:02x}")).collect();
+    let hash = hex::encode(Sha256::digest(&raw));
     if hash == RAW { (raw, Joined::Raw) } else { (rows.join("\n\n"), Joined::Guide) }
 }

@@ -37,9 +37,9 @@ impl Run<'_> {
     }
 }
 
-fn main() -> Result<(), Error> {
+fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().collect();
-    let usage = || Error::Usage("sensitivity FOLDER TEXT [WINDOWS]".into());
+    let usage = || "sensitivity FOLDER TEXT [WINDOWS]";
     let folder = args.get(1).ok_or_else(usage)?;
     let text = args.get(2).ok_or_else(usage)?;
     let windows = args.get(3).map_or(Ok(16), |n| n.parse()).map_err(|_| usage())?;

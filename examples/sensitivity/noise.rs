@@ -30,7 +30,7 @@ impl Weights for Noisy<'_> {
             row.iter_mut().zip(&mut noise).for_each(|(w, noise)| *w += deviation * noise);
         }
         let len = Format::F32.bytes(rows, cols);
-        let mut arena = Arena::new(len).map_err(|e| Error::Failed(e.to_string()))?;
+        let mut arena = Arena::new(len).map_err(|source| Error::Io { path: spec.name.clone().into(), source })?;
         quantize(Format::F32, Effort::Default, &w, cols, &mut arena.bytes_mut()[..len]);
         Ok(Matrix::new(Arc::new(arena), 0, Format::F32, rows, cols))
     }

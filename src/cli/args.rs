@@ -1,6 +1,7 @@
 //! What can be typed.
+use crate::cli::Error;
 use clap::{Args as Group, Parser, Subcommand, ValueEnum};
-use ram_run::{Effort, Error, Format, KvElement, Limit, Method, Pin, Request, Sampling, size};
+use ram_run::{Effort, Format, KvElement, Limit, Method, Pin, Request, Sampling, size};
 use std::{num::NonZeroUsize, path::PathBuf};
 
 /// Run a Mixture-of-Experts language model in the memory you have.

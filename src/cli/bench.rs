@@ -4,7 +4,8 @@ use super::{
     args::{Args, BenchArgs},
     open, print,
 };
-use ram_run::{Error, Model, peak_rss, size};
+use crate::cli::Error;
+use ram_run::{Model, peak_rss, size};
 use serde::Serialize;
 use std::time::Instant;
 

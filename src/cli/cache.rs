@@ -3,8 +3,8 @@ use super::{
     args::{CacheArgs, CacheCommand},
     print,
 };
+use crate::cli::Error;
 use ram_run::{
-    Error,
     packed::{self, Entry},
     size,
 };
@@ -29,7 +29,7 @@ pub fn run(a: &CacheArgs) -> Result<(), Error> {
                 }
             }
             for e in entries.iter().filter(|e| *all || names.iter().any(|n| name(e).starts_with(n))) {
-                fs::remove_file(&e.path).map_err(|source| Error::Io { path: e.path.clone(), source })?;
+                fs::remove_file(&e.path).map_err(Error::io(&e.path))?;
                 print(&format!("removed {} ({})\n", name(e), size::show(e.bytes)))?;
             }
             Ok(())

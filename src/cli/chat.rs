@@ -7,9 +7,10 @@ use super::{
     args::{Args, ChatArgs, Overflow, Think},
     generate, open, plan, print,
 };
+use crate::cli::Error;
 use command::Command;
 use input::Input;
-use ram_run::{Error, KvCache, Message, Model, Sampling, Template};
+use ram_run::{KvCache, Message, Model, Sampling, Template};
 use std::{
     fs,
     io::IsTerminal,
@@ -42,10 +43,10 @@ pub fn run(args: &Args, a: &ChatArgs) -> Result<(), Error> {
     let checkpoint = open::checkpoint(args)?;
     let tokenizer = open::tokenizer(&checkpoint)?;
     let template = match &a.chat_template {
-        Some(path) => Template::new(fs::read_to_string(path).map_err(|source| Error::Io { path: path.clone(), source })?),
+        Some(path) => Template::new(fs::read_to_string(path).map_err(Error::io(&path))?),
         None => Template::new(tokenizer.chat_template.clone().ok_or_else(|| {
             let folder = checkpoint.folder().display();
-            Error::Template(format!("{folder} has none: use generate, an -Instruct model, or --chat-template FILE"))
+            Error::from(ram_run::Error::Template(format!("{folder} has none: use generate, an -Instruct model, or --chat-template FILE")))
         })?),
     };
     let plan = open::plan(&checkpoint, &open::request(args)?)?;
@@ -83,15 +84,11 @@ pub fn run(args: &Args, a: &ChatArgs) -> Result<(), Error> {
         };
         match done {
             // A person can do something about it and goes on; a script must not miss it.
-            Err(e) if input.is_terminal() && !broken(&e) => eprintln!("{e}"),
+            Err(e) if input.is_terminal() && !e.is_broken_pipe() => eprintln!("{e}"),
             done => done?,
         }
     }
     Ok(())
-}
-
-fn broken(e: &Error) -> bool {
-    matches!(e, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 impl Session {
@@ -122,12 +119,11 @@ impl Session {
             Command::Set(name, value) => command::set(&name, &value, &mut self.sampling, &mut self.max_tokens, &mut self.think)?,
             Command::Save(path) => {
                 let json = serde_json::to_string_pretty(&self.messages).map_err(|e| Error::Failed(e.to_string()))?;
-                fs::write(&path, json + "\n").map_err(|source| Error::Io { path: path.into(), source })?;
+                fs::write(&path, json + "\n").map_err(Error::io(path))?;
             }
             Command::Load(path) => {
-                let text = fs::read_to_string(&path).map_err(|source| Error::Io { path: path.clone().into(), source })?;
-                self.messages =
-                    serde_json::from_str(&text).map_err(|e| Error::File { path: path.into(), reason: format!("is no conversation ({e})") })?;
+                let text = fs::read_to_string(&path).map_err(Error::io(&path))?;
+                self.messages = serde_json::from_str(&text).map_err(|e| Error::file(&path, format!("is no conversation ({e})")))?;
             }
             Command::Plan => eprint!("{}", plan::table(&self.model.plan)),
             Command::Exit => {}

@@ -4,7 +4,8 @@ use super::{
     draw::{self, Curve},
     eval, open, print,
 };
-use ram_run::{Checkpoint, Error, KvElement, Limit, Method, Pin, Plan, Report, Request};
+use crate::cli::Error;
+use ram_run::{Checkpoint, KvElement, Limit, Method, Pin, Plan, Report, Request};
 use std::{fs, path::Path};
 
 /// Runs every method at the bytes of each uniform affine format and at `--weights`, and this project's plan beside other checkpoints.
@@ -38,11 +39,11 @@ pub fn run(args: &Args, a: &CompareArgs) -> Result<(), Error> {
         let plan = match open::plan(checkpoint, &request) {
             Ok(plan) => plan,
             // The published method has no format below 2-bit g32 with its scales: that it cannot is a result too.
-            Err(e @ Error::Budget { .. }) => {
+            Err(e @ ram_run::Error::Budget { .. }) => {
                 eprintln!("{}: {e}", request.method);
                 continue;
             }
-            Err(e) => return Err(e),
+            Err(e) => return Err(e.into()),
         };
         let model = open::uncached(args, checkpoint, &plan)?;
         let r = eval::score(&model, Some(&dense), &text, &protocol, a.windows.max_windows)?;
@@ -142,5 +143,5 @@ fn row(name: &str, plan: &Plan, r: &Report, best: Option<f64>) -> String {
 }
 
 fn write(path: &Path, text: &str) -> Result<(), Error> {
-    fs::write(path, text).map_err(|source| Error::Io { path: path.into(), source })
+    fs::write(path, text).map_err(Error::io(path))
 }

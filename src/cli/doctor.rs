@@ -1,6 +1,7 @@
 //! `ram-run doctor`: what this machine has, and which known models fit.
 use super::{args::DoctorArgs, open, print};
-use ram_run::{Error, hub::Hub, packed, size};
+use crate::cli::Error;
+use ram_run::{hub::Hub, packed, size};
 use serde_json::json;
 
 /// Parameters of the models that people ask for (from their published weight files).

@@ -4,7 +4,8 @@ use super::{
     open, print,
     progress::Progress,
 };
-use ram_run::{Checkpoint, Error, Method, Model, Plan, Protocol, Report, Request, Tokenizer, hub::Hub, peak_rss, size, wikitext};
+use crate::cli::Error;
+use ram_run::{Checkpoint, Method, Model, Plan, Protocol, Report, Request, Tokenizer, hub::Hub, peak_rss, size, wikitext};
 use sha2::{Digest, Sha256};
 use std::{fmt, path::Path, time::Instant};
 
@@ -65,7 +66,7 @@ fn reference(args: &Args, checkpoint: &Checkpoint, plan: &Plan) -> Result<Model,
     let dense = open::plan(checkpoint, &dense)?;
     let both = plan.memory.total + dense.memory.total - dense.memory.other;
     match plan.memory.budget {
-        Some(have) if both > have => Err(Error::Budget { need: both, have, weights_only: false }),
+        Some(have) if both > have => Err(ram_run::Error::Budget { need: both, have, weights_only: false }.into()),
         _ => open::model(args, checkpoint, &dense),
     }
 }
@@ -109,13 +110,13 @@ pub fn text(args: &Args, path: Option<&Path>) -> Result<(String, Source), Error>
             (text, format!("Salesforce/wikitext test: {}", joined.name()))
         }
     };
-    let hash = Sha256::digest(&text).iter().map(|b| format!("{b:02x}")).collect();
+    let hash = hex::encode(Sha256::digest(&text));
     Ok((text, Source { is, hash }))
 }
 
 fn read(path: &Path) -> Result<String, Error> {
-    let bytes = std::fs::read(path).map_err(|source| Error::Io { path: path.into(), source })?;
-    let file = |reason: &str| Error::File { path: path.into(), reason: reason.into() };
+    let bytes = std::fs::read(path).map_err(Error::io(path))?;
+    let file = |reason: &str| Error::file(path, reason);
     let text = String::from_utf8(bytes).map_err(|_| file("is no UTF-8 text"))?;
     if text.trim().is_empty() { Err(file("is empty: there is nothing to score")) } else { Ok(text) }
 }

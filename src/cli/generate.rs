@@ -3,7 +3,8 @@ use super::{
     args::{Args, GenerateArgs},
     open, print,
 };
-use ram_run::{Error, Generator, Model, Sampling, peak_rss, size};
+use crate::cli::Error;
+use ram_run::{Generator, Model, Sampling, peak_rss, size};
 use std::io::{IsTerminal, Read};
 
 /// Generates and streams.
@@ -17,7 +18,7 @@ pub fn run(args: &Args, a: &GenerateArgs) -> Result<(), Error> {
     let tokens = open::tokenizer(&checkpoint)?.encode(&prompt, true)?;
     // Before a weight is read: a prompt that does not fit is known now.
     if tokens.len() > plan.context {
-        return Err(Error::Context { tokens: tokens.len(), capacity: plan.context });
+        return Err(ram_run::Error::Context { tokens: tokens.len(), capacity: plan.context }.into());
     }
     let model = open::model(args, &checkpoint, &plan)?;
     let mut cache = model.cache();
@@ -88,6 +89,6 @@ fn stdin() -> Result<String, Error> {
         eprintln!("Reading the text to continue from the terminal; end it with Ctrl-D.");
     }
     let mut bytes = Vec::new();
-    stdin.read_to_end(&mut bytes).map_err(|source| Error::Io { path: "stdin".into(), source })?;
-    String::from_utf8(bytes).map_err(|e| Error::Text(format!("stdin is no UTF-8 text (byte {})", e.utf8_error().valid_up_to())))
+    stdin.read_to_end(&mut bytes).map_err(Error::io("stdin"))?;
+    String::from_utf8(bytes).map_err(|e| Error::Usage(format!("stdin is no UTF-8 text (byte {})", e.utf8_error().valid_up_to())))
 }

@@ -3,7 +3,8 @@ use super::{
     args::{Args, InspectArgs},
     open, print,
 };
-use ram_run::{Error, size};
+use crate::cli::Error;
+use ram_run::size;
 use serde_json::json;
 use std::collections::BTreeMap;
 

@@ -3,8 +3,9 @@ use super::{
     args::{Args, Command, Keep},
     progress::Progress,
 };
+use crate::cli::Error;
 use ram_run::{
-    Available, Checkpoint, Error, Limit, Loaded, Measured, Method, Model, Plan, Request, Tokenizer,
+    Available, Checkpoint, Limit, Loaded, Measured, Method, Model, Plan, Request, Tokenizer,
     hub::{self, Hub, Place, Repository, Snapshot},
     packed::{self, Found},
     size,
@@ -18,7 +19,7 @@ const BUNDLED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/tiny-qwen3-mo
 /// or not kept: then those that are not in the cache stay there.
 pub fn checkpoint(args: &Args) -> Result<Checkpoint, Error> {
     let repository = match place(args) {
-        Place::Folder(folder) => return Checkpoint::open(&folder),
+        Place::Folder(folder) => return Ok(Checkpoint::open(&folder)?),
         Place::Hub(repository) => repository,
     };
     let hub = Hub::from_env(args.offline)?;
@@ -49,7 +50,7 @@ fn place(args: &Args) -> Place {
 }
 
 /// Runs what fetches files, with a line of progress for each.
-pub fn fetching<T>(run: impl FnOnce(hub::Progress) -> Result<T, Error>) -> Result<T, Error> {
+pub fn fetching<T>(run: impl FnOnce(hub::Progress) -> Result<T, ram_run::Error>) -> Result<T, ram_run::Error> {
     let mut shown: Option<(String, u64, Progress)> = None;
     run(&mut |file, done, total| {
         if shown.as_ref().is_none_or(|(name, ..)| name != file) {
@@ -64,17 +65,17 @@ pub fn fetching<T>(run: impl FnOnce(hub::Progress) -> Result<T, Error>) -> Resul
 }
 
 /// The checkpoint's tokenizer.
-pub fn tokenizer(checkpoint: &Checkpoint) -> Result<Tokenizer, Error> {
+pub fn tokenizer(checkpoint: &Checkpoint) -> Result<Tokenizer, ram_run::Error> {
     Tokenizer::open(checkpoint.folder(), checkpoint.config().vocab_size)
 }
 
 /// The plan, with progress.
-pub fn plan(checkpoint: &Checkpoint, request: &Request) -> Result<Plan, Error> {
+pub fn plan(checkpoint: &Checkpoint, request: &Request) -> Result<Plan, ram_run::Error> {
     ram_run::choose(checkpoint, &measured(checkpoint, request)?, request.limit)
 }
 
 /// What a plan is chosen from, with progress.
-pub fn measured(checkpoint: &Checkpoint, request: &Request) -> Result<Measured, Error> {
+pub fn measured(checkpoint: &Checkpoint, request: &Request) -> Result<Measured, ram_run::Error> {
     let progress = Progress::new("planning", weights(checkpoint));
     ram_run::measure(checkpoint, request, &|n| progress.add(n as u64))
 }
@@ -125,11 +126,11 @@ pub fn model(args: &Args, checkpoint: &Checkpoint, plan: &Plan) -> Result<Model,
 }
 
 /// The same, whatever the cache has: for plans that are tried once.
-pub fn uncached(args: &Args, checkpoint: &Checkpoint, plan: &Plan) -> Result<Model, Error> {
+pub fn uncached(args: &Args, checkpoint: &Checkpoint, plan: &Plan) -> Result<Model, ram_run::Error> {
     Model::new(checkpoint, plan, &quantize(args, checkpoint, plan)?)
 }
 
-fn quantize(args: &Args, checkpoint: &Checkpoint, plan: &Plan) -> Result<Loaded, Error> {
+fn quantize(args: &Args, checkpoint: &Checkpoint, plan: &Plan) -> Result<Loaded, ram_run::Error> {
     if checkpoint.is_remote() {
         return fetching(|progress| ram_run::load_arriving(checkpoint, plan, !args.no_keep, progress, &|_| ()));
     }
@@ -140,7 +141,7 @@ fn quantize(args: &Args, checkpoint: &Checkpoint, plan: &Plan) -> Result<Loaded,
 /// Bytes of weights from which packed ones are kept: smaller models quantize in a second.
 const WORTH_KEEPING: u64 = 256 << 20;
 
-fn cached(args: &Args, checkpoint: &Checkpoint, plan: &Plan) -> Result<Option<PathBuf>, Error> {
+fn cached(args: &Args, checkpoint: &Checkpoint, plan: &Plan) -> Result<Option<PathBuf>, ram_run::Error> {
     let wanted = match args.cache {
         Keep::Always => true,
         Keep::Off => false,

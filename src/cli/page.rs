@@ -1,6 +1,7 @@
 //! A plan as a page: one HTML file with nothing outside of it.
 use super::draw::{self, Curve, escape};
-use ram_run::{Checkpoint, Error, Limit, Measured, Plan, choose, plan::Entry, size};
+use crate::cli::Error;
+use ram_run::{Checkpoint, Limit, Measured, Plan, choose, plan::Entry, size};
 use std::{
     collections::BTreeMap,
     fmt::Write,

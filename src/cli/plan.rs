@@ -3,7 +3,8 @@ use super::{
     args::{Args, PlanArgs},
     open, page, print,
 };
-use ram_run::{Error, Plan, plan::Entry, size};
+use crate::cli::Error;
+use ram_run::{Plan, plan::Entry, size};
 use std::{collections::BTreeMap, fmt::Write};
 
 /// Prints the plan.

@@ -96,8 +96,15 @@ impl Growing {
     fn open(path: &Path) -> io::Result<Growing> {
         let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
         let mut hash = Sha256::new();
-        let len = io::copy(&mut file, &mut hash)?;
-        Ok(Growing { file, hash, len })
+        let (mut len, mut block) = (0, vec![0; 1 << 16]);
+        loop {
+            let n = file.read(&mut block)?;
+            if n == 0 {
+                return Ok(Growing { file, hash, len });
+            }
+            hash.update(&block[..n]);
+            len += n as u64;
+        }
     }
 
     fn clear(&mut self) -> io::Result<()> {
@@ -149,7 +156,7 @@ impl Transfer<'_> {
             }
         }
         self.folder.done(&path, growing.file.sync_all())?;
-        let hash: String = growing.hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
+        let hash = hex::encode(growing.hash.finalize());
         // A content that is no large file has another kind of name, and only its size is known.
         if self.head.etag.len() == 64 && self.head.etag != hash {
             return Err(self.refuse(&path, &format!("other bytes than promised (sha256 {hash}, not {})", self.head.etag)));

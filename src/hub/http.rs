@@ -118,7 +118,7 @@ impl Question<'_> {
         let page = format!("https://huggingface.co/{}", self.repository.path());
         let looked = &self.hub.looked;
         let reason = match (status, answer.header("x-error-code")) {
-            (404, Some("RevisionNotFound")) => format!("the hub has no revision {} of it (404): look at --revision", self.revision),
+            (404, Some("RevisionNotFound")) => format!("the hub has no revision {} of it (404): look at its spelling", self.revision),
             (404, _) => "the hub has no such repository (404), and there is no folder of that name: look at the spelling".into(),
             // To someone unknown, the hub says the same about what is not there and what is private.
             (401, Some("RepoNotFound")) => {

@@ -7,6 +7,7 @@ use super::{
 use crate::{
     Error,
     checkpoint::{INDEX, SINGLE},
+    error::Setting,
 };
 use serde::Deserialize;
 use std::{
@@ -39,7 +40,7 @@ impl<'a> Snapshot<'a> {
             || repository.revision.contains("..")
             || repository.revision.starts_with('/')
         {
-            return Err(Error::Usage(format!("--revision {}: give a branch, a tag or a commit", repository.revision)));
+            return Err(Error::setting(Setting::Revision, &repository.revision, "give a branch, a tag or a commit"));
         }
         let cache = cache::Folder::new(hub, repository);
         let known = cache.commit(&repository.revision);

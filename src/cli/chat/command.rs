@@ -1,7 +1,8 @@
 //! What can be typed in a chat besides a message.
 use super::Think;
+use crate::cli::Error;
 use clap::ValueEnum;
-use ram_run::{Error, Sampling};
+use ram_run::Sampling;
 
 /// The list that /help shows.
 pub const HELP: &str = "\

@@ -1,5 +1,5 @@
 //! What a person types, with editing and history; or the lines of a pipe.
-use ram_run::Error;
+use crate::cli::Error;
 use rustyline::{DefaultEditor, error::ReadlineError};
 use std::{
     io::{BufRead, IsTerminal},
@@ -89,9 +89,9 @@ impl Input {
 
 fn pipe_line() -> Result<Option<String>, Error> {
     let mut bytes = Vec::new();
-    let n = std::io::stdin().lock().read_until(b'\n', &mut bytes).map_err(|source| Error::Io { path: "stdin".into(), source })?;
+    let n = std::io::stdin().lock().read_until(b'\n', &mut bytes).map_err(Error::io("stdin"))?;
     let line =
-        String::from_utf8(bytes).map_err(|e| Error::Text(format!("stdin is no UTF-8 text (byte {} of a line)", e.utf8_error().valid_up_to())))?;
+        String::from_utf8(bytes).map_err(|e| Error::Usage(format!("stdin is no UTF-8 text (byte {} of a line)", e.utf8_error().valid_up_to())))?;
     Ok((n > 0).then(|| line.trim_end_matches(['\n', '\r']).to_string()))
 }
 
