@@ -81,5 +81,5 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let (a, b) = (kl(own)?, kl(&best)?);
         println!("{bits:>5} {a:>10.6} {b:>10.6} {:>7.2} {:>10.6}", a / b, own.expected_kl);
     }
-    experts::print(&run)
+    Ok(experts::print(&run)?)
 }
