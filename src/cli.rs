@@ -11,6 +11,7 @@ mod eval;
 mod generate;
 mod inspect;
 mod open;
+mod output;
 mod page;
 mod plan;
 mod progress;

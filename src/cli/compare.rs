@@ -2,14 +2,14 @@
 use super::{
     args::{Args, CompareArgs},
     draw::{self, Curve},
-    eval, open, print,
+    eval, open, output, print,
 };
 use crate::cli::Error;
 use ram_run::{Checkpoint, KvElement, Limit, Method, Pin, Plan, Report, Request};
-use std::{fs, path::Path};
 
 /// Runs every method at the bytes of each uniform affine format and at `--weights`, and this project's plan beside other checkpoints.
 pub fn run(args: &Args, a: &CompareArgs) -> Result<(), Error> {
+    a.markdown.iter().chain(&a.svg).try_for_each(|path| output::check(path))?;
     let (text, source) = eval::text(args, a.text.as_deref())?;
     let checkpoint = open::checkpoint(args)?;
     let protocol = eval::protocol(&a.windows, &open::tokenizer(&checkpoint)?);
@@ -68,11 +68,11 @@ pub fn run(args: &Args, a: &CompareArgs) -> Result<(), Error> {
         }
     }
     if let Some(path) = &a.markdown {
-        write(path, &table)?;
+        output::write(path, &table)?;
     }
     if let Some(path) = &a.svg {
         curves.iter_mut().for_each(|c| c.points.sort_by(|a, b| a.0.total_cmp(&b.0)));
-        write(path, &draw::file(&draw::plot("bits per weight", "KL divergence from the dense run, nats per token", &curves, None)))?;
+        output::write(path, &draw::file(&draw::plot("bits per weight", "KL divergence from the dense run, nats per token", &curves, None)))?;
     }
     Ok(())
 }
@@ -140,8 +140,4 @@ fn row(name: &str, plan: &Plan, r: &Report, best: Option<f64>) -> String {
         100.0 * top,
         r.perplexity
     )
-}
-
-fn write(path: &Path, text: &str) -> Result<(), Error> {
-    fs::write(path, text).map_err(Error::io(path))
 }

@@ -80,7 +80,13 @@ pub fn same_tokens(a: &Checkpoint, b: &Checkpoint, text: &str) -> Result<(), Err
 }
 
 /// Runs the protocol with progress on stderr.
-pub fn score(model: &Model, reference: Option<&Model>, text: &str, protocol: &Protocol, max_windows: Option<usize>) -> Result<Report, Error> {
+pub fn score(
+    model: &Model,
+    reference: Option<&Model>,
+    text: &str,
+    protocol: &Protocol,
+    max_windows: Option<usize>,
+) -> Result<Report, ram_run::Error> {
     let mut progress: Option<Progress> = None;
     model.perplexity(text, protocol, max_windows, reference, &mut |r| {
         let p = progress.get_or_insert_with(|| Progress::new("scoring", r.windows as u64));

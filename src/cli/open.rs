@@ -24,13 +24,14 @@ pub fn checkpoint(args: &Args) -> Result<Checkpoint, Error> {
     };
     let hub = Hub::from_env(args.offline)?;
     let snapshot = Snapshot::find(&hub, &repository, "config.json")?;
-    fetching(|progress| {
+    let opened = fetching(|progress| {
         if !args.no_keep && !matches!(args.command, Command::Plan(_) | Command::Inspect(_)) {
             return Checkpoint::open(&snapshot.whole(progress)?);
         }
         let (folder, weights) = snapshot.texts(progress)?;
         if snapshot.has(&weights) { Checkpoint::open(&folder) } else { Checkpoint::open_remote(&snapshot, progress) }
-    })
+    })?;
+    Ok(opened)
 }
 
 fn place(args: &Args) -> Place {
@@ -106,13 +107,13 @@ pub fn model(args: &Args, checkpoint: &Checkpoint, plan: &Plan) -> Result<Model,
         let total = size::show(machine.total);
         return Err(Error::Usage(format!("--budget {}: this machine has {total}; leave it out to use what is free", size::show(budget))));
     }
-    let Some(path) = cached(args, checkpoint, plan)? else { return Model::new(checkpoint, plan, &quantize(args, checkpoint, plan)?) };
+    let Some(path) = cached(args, checkpoint, plan)? else { return Ok(Model::new(checkpoint, plan, &quantize(args, checkpoint, plan)?)?) };
     let read = {
         let progress = Progress::new("loading", plan.weight_bytes);
         packed::read(&path, plan, &|n| progress.add(n as u64))?
     };
     match read {
-        Found::Whole(weights) => return Model::new(checkpoint, plan, &weights),
+        Found::Whole(weights) => return Ok(Model::new(checkpoint, plan, &weights)?),
         Found::Nothing => {}
         Found::Damaged(why) => eprintln!("{}: {why}; quantizing again", path.display()),
     }
@@ -122,7 +123,7 @@ pub fn model(args: &Args, checkpoint: &Checkpoint, plan: &Plan) -> Result<Model,
         drop(progress);
         eprintln!("the packed weights are not kept for the next start: {e}");
     }
-    Model::new(checkpoint, plan, &weights)
+    Ok(Model::new(checkpoint, plan, &weights)?)
 }
 
 /// The same, whatever the cache has: for plans that are tried once.

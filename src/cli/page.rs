@@ -1,13 +1,11 @@
 //! A plan as a page: one HTML file with nothing outside of it.
-use super::draw::{self, Curve, escape};
+use super::{
+    draw::{self, Curve, escape},
+    output,
+};
 use crate::cli::Error;
 use ram_run::{Checkpoint, Limit, Measured, Plan, choose, plan::Entry, size};
-use std::{
-    collections::BTreeMap,
-    fmt::Write,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, fmt::Write, path::Path};
 
 /// Points of the curve of loss against size.
 const POINTS: u64 = 40;
@@ -17,14 +15,7 @@ const POINTS: u64 = 40;
 /// # Errors
 /// Where it cannot be written; a plan that could not be made is left out of the curve.
 pub fn write(path: &Path, checkpoint: &Checkpoint, measured: &Measured, plan: &Plan) -> Result<(), Error> {
-    let text = page(checkpoint, measured, plan);
-    let mut temporary = PathBuf::from(path).into_os_string();
-    temporary.push(".tmp");
-    let written = fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, path));
-    written.map_err(|source| {
-        let _ = fs::remove_file(&temporary);
-        Error::Io { path: path.into(), source }
-    })
+    output::write(path, &page(checkpoint, measured, plan))
 }
 
 fn page(checkpoint: &Checkpoint, measured: &Measured, plan: &Plan) -> String {

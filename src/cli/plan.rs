@@ -1,7 +1,7 @@
 //! `ram-run plan`: the plan as a table folded by layer and kind, or as JSON.
 use super::{
     args::{Args, PlanArgs},
-    open, page, print,
+    open, output, page, print,
 };
 use crate::cli::Error;
 use ram_run::{Plan, plan::Entry, size};
@@ -9,6 +9,7 @@ use std::{collections::BTreeMap, fmt::Write};
 
 /// Prints the plan.
 pub fn run(args: &Args, a: &PlanArgs) -> Result<(), Error> {
+    a.html.iter().try_for_each(|path| output::check(path))?;
     let checkpoint = open::checkpoint(args)?;
     let request = open::request(args)?;
     let measured = open::measured(&checkpoint, &request)?;
