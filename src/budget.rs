@@ -1,6 +1,6 @@
 //! A budget is a promise about the process: weights, KV cache, scratch and everything else, while loading and after.
 use ram_kernels::KvElement;
-use ram_models::{Config, KvCache, TensorSpec, Transformer};
+use ram_models::{Config, KvCache, Transformer};
 use serde::Serialize;
 
 /// What the process may take.
@@ -23,7 +23,7 @@ pub struct Memory {
     pub kv_cache: u64,
     /// Buffers of loading, and of one forward pass with its logits.
     pub scratch: u64,
-    /// Program, tokenizer, allocator, thread stacks: an estimate from above.
+    /// Program, tokenizer, allocator, thread stacks: an estimate from above; and what the caller keeps for itself.
     pub other: u64,
     /// All of it.
     pub total: u64,
@@ -38,38 +38,91 @@ const PROGRAM: u64 = 16 << 20;
 const TOKENIZER: u64 = 12;
 /// Resident bytes per tensor: its entry in the header, its name in the plan.
 const TENSOR: u64 = 2048;
-/// Threads whose loading buffers are counted, whatever the machine has: a plan does not depend on it.
-const LOADERS: u64 = 8;
+/// Threads that are counted where the machine has fewer, so that most machines make the same plan.
+const THREADS: usize = 8;
+/// Resident bytes of a thread that does nothing yet: its stack, its part of the allocator.
+const THREAD: u64 = 96 << 10;
 /// Tokens per forward at the most and at the least.
 const CHUNKS: std::ops::RangeInclusive<usize> = 32..=512;
-/// Bytes of logits that are alive at once, more than one row of them: 8 MiB, less where that is more than a part in 32.
+
+/// Bytes of logits that are alive at once, more than one row of them: 8 MiB, less where that is more than a part in 64.
 pub fn logits_bytes(budget: Option<u64>) -> usize {
-    budget.map_or(8 << 20, |b| (b / 32).min(8 << 20) as usize)
+    budget.map_or(8 << 20, |b| (b / 64).min(8 << 20) as usize)
 }
 
-/// Tokens per forward pass of a prompt: 512, fewer where their scratch would take more than a sixteenth of the budget.
-pub fn chunk(config: &Config, limit: Limit) -> usize {
-    let mut chunk = *CHUNKS.end();
-    if let Limit::Process(budget) = limit {
-        while chunk > *CHUNKS.start() && Transformer::scratch_bytes(config, chunk) as u64 > budget / 16 {
+/// What the process takes besides its weights, as a function of its budget.
+#[derive(Clone, Debug)]
+pub struct Besides {
+    /// Of the model.
+    pub config: Config,
+    /// How many tensors it has.
+    pub tensors: usize,
+    /// Bytes of tokenizer.json.
+    pub tokenizer: u64,
+    /// Bytes that one thread needs to load.
+    pub buffers: u64,
+    /// Tokens that the KV cache holds.
+    pub context: usize,
+    /// What it holds.
+    pub kv: KvElement,
+    /// Bytes that the caller keeps for itself.
+    pub reserved: u64,
+    /// Threads that there are.
+    pub threads: usize,
+}
+
+impl Besides {
+    /// Memory, and tokens per forward pass of a prompt, where the weights take at least `least` bytes: 512 tokens, fewer where their
+    /// scratch would take more than a sixteenth of the budget or leave no room for the weights.
+    pub fn within(&self, limit: Limit, least: u64) -> (Memory, usize) {
+        let Limit::Process(budget) = limit else { return (self.with_chunk(None, *CHUNKS.end()), *CHUNKS.end()) };
+        let mut chunk = *CHUNKS.end();
+        loop {
+            let memory = self.with_chunk(Some(budget), chunk);
+            let small = self.scratch(chunk) <= budget / 16 && memory.total.saturating_add(least) <= budget;
+            if small || chunk <= *CHUNKS.start() {
+                return (memory, chunk);
+            }
             chunk /= 2;
         }
     }
-    chunk
-}
 
-/// Everything but the weights, which are 0 here. `tokenizer` is the size of tokenizer.json in bytes, `buffers` what one thread
-/// needs to load.
-pub fn fixed(config: &Config, specs: &[TensorSpec], tokenizer: u64, buffers: u64, context: usize, kv: KvElement, limit: Limit) -> Memory {
-    let chunk = chunk(config, limit);
-    let budget = if let Limit::Process(b) = limit { Some(b) } else { None };
-    let logits = (config.vocab_size * 4).max(logits_bytes(budget)) as u64;
-    let forward = Transformer::scratch_bytes(config, chunk.min(context)) as u64 + logits;
-    // Both at once: the system's allocator keeps what loading freed, and a quarter more than a forward needs.
-    let scratch = forward + forward / 4 + buffers * LOADERS;
-    let kv_cache = KvCache::bytes(config, context, kv) as u64;
-    let other = PROGRAM + TOKENIZER * tokenizer + TENSOR * specs.len() as u64;
-    Memory { weights: 0, kv_cache, scratch, other, total: kv_cache + scratch + other, budget }
+    /// The smallest budget that has room for `least` bytes of weights; every larger one has too.
+    pub fn least_budget(&self, least: u64) -> u64 {
+        let fits = |budget: u64| self.with_chunk(Some(budget), *CHUNKS.start()).total.saturating_add(least) <= budget;
+        // What is needed grows with the budget by a part in 25 of it at the most (twice the logits, and a quarter): so there is one
+        // place from which on it fits.
+        let (mut below, mut above) = (0, u64::MAX);
+        while below + 1 < above {
+            let middle = below + (above - below) / 2;
+            if fits(middle) {
+                above = middle;
+            } else {
+                below = middle;
+            }
+        }
+        above
+    }
+
+    fn scratch(&self, chunk: usize) -> u64 {
+        Transformer::scratch_bytes(&self.config, chunk.min(self.context), self.threads()) as u64
+    }
+
+    fn threads(&self) -> usize {
+        self.threads.max(THREADS)
+    }
+
+    fn with_chunk(&self, budget: Option<u64>, chunk: usize) -> Memory {
+        // While they are computed, logits are there twice: in tiles, and in order.
+        let logits = 2 * (self.config.vocab_size * 4).max(logits_bytes(budget)) as u64;
+        let forward = self.scratch(chunk) + logits;
+        let threads = self.threads() as u64;
+        // Both at once: the system's allocator keeps what loading freed, and a quarter more than a forward needs.
+        let scratch = forward + forward / 4 + self.buffers * threads;
+        let kv_cache = KvCache::bytes(&self.config, self.context, self.kv) as u64;
+        let other = PROGRAM + TOKENIZER * self.tokenizer + TENSOR * self.tensors as u64 + THREAD * threads + self.reserved;
+        Memory { weights: 0, kv_cache, scratch, other, total: kv_cache + scratch + other, budget }
+    }
 }
 
 impl Memory {

@@ -24,7 +24,7 @@ use std::{io::Write, process::ExitCode};
 /// Runs the command; errors are one line on stderr and an exit code: 1 failed, 2 usage, 3 does not fit the budget,
 /// 4 model or file invalid, 5 network.
 pub fn run() -> ExitCode {
-    if let Some(sentence) = args::split_size(std::env::args()) {
+    if let Some(sentence) = args::split_size(std::env::args_os().map(|word| word.to_string_lossy().into_owned())) {
         return fail(&Error::Usage(sentence));
     }
     let args = match Args::try_parse() {
@@ -44,7 +44,12 @@ pub fn run() -> ExitCode {
 fn command(args: &Args) -> Result<(), Error> {
     ram_run::isa().map_err(Error::Usage)?;
     if let Some(threads) = args.threads {
-        rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global().map_err(|e| Error::Usage(format!("--threads: {e}")))?;
+        let most = std::thread::available_parallelism().map_err(|e| Error::Failed(format!("the number of processors: {e}")))?;
+        if threads > most {
+            eprintln!("--threads {threads}: this machine has {most} processors, and no more threads are started");
+        }
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.min(most).into());
+        pool.build_global().map_err(|e| Error::Failed(format!("--threads {threads}: {e}")))?;
     }
     match &args.command {
         Command::Plan(a) => plan::run(args, a),

@@ -13,7 +13,9 @@ pub struct Stats {
     pub prompt_tokens: usize,
     /// Time for them.
     pub prefill: Duration,
-    /// Tokens generated after the first.
+    /// Tokens that were given out.
+    pub generated: usize,
+    /// Tokens computed after the first.
     pub decoded: usize,
     /// Time for them.
     pub decode: Duration,
@@ -54,8 +56,9 @@ impl<'a> Generator<'a> {
         if tokens.len() > cache.capacity() {
             return Err(Error::Context { tokens: tokens.len(), capacity: cache.capacity() });
         }
-        // The last token is always computed: its logits are what comes next.
-        cache.truncate(tokens.len() - 1);
+        // What the cache holds of another text is forgotten. The last token is always computed: its logits are what comes next.
+        let common = cache.tokens().iter().zip(&tokens[..tokens.len() - 1]).take_while(|(held, token)| held == token).count();
+        cache.truncate(common);
         Ok(Generator { transformer, cache, sampler, eos, tokens, left: max_tokens, chunk: chunk.max(1), finished: false, stats: Stats::default() })
     }
 
@@ -108,7 +111,10 @@ impl Iterator for Generator<'_> {
         self.finished = token.as_ref().map_or(true, |t| self.eos.contains(t));
         match token {
             Ok(t) if self.eos.contains(&t) => None,
-            token => Some(token),
+            token => {
+                self.stats.generated += usize::from(token.is_ok());
+                Some(token)
+            }
         }
     }
 }

@@ -63,8 +63,9 @@ pub fn places(plan: &Plan) -> (Vec<usize>, usize) {
 /// threads that do the work.
 ///
 /// # Errors
-/// Where the checkpoint cannot be read, or a weight is not finite (the tensor is named).
+/// Where the checkpoint cannot be read, a weight is not finite (the tensor is named), or the plan is another checkpoint's.
 pub fn load(checkpoint: &Checkpoint, plan: &Plan, done: &(dyn Fn(usize) + Sync)) -> Result<Loaded, Error> {
+    plan.belongs_to(checkpoint)?;
     let mut arena = room(checkpoint, plan)?;
     quantize_all(checkpoint, None, pieces(checkpoint, plan, &mut arena), done)?;
     let vectors = plan.entries.iter().filter(|e| !e.spec.kind.is_matrix()).map(|e| read_vector(checkpoint, &e.spec.name));
@@ -78,6 +79,7 @@ pub fn load(checkpoint: &Checkpoint, plan: &Plan, done: &(dyn Fn(usize) + Sync))
 /// # Errors
 /// As for [`load`], and [`Error::Hub`] with what the hub says.
 pub fn load_arriving(checkpoint: &Checkpoint, plan: &Plan, keep: bool, progress: Progress, done: &(dyn Fn(usize) + Sync)) -> Result<Loaded, Error> {
+    plan.belongs_to(checkpoint)?;
     let mut arena = room(checkpoint, plan)?;
     let mut by_file: BTreeMap<usize, Vec<Piece>> = BTreeMap::new();
     for piece in pieces(checkpoint, plan, &mut arena) {

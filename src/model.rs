@@ -32,6 +32,7 @@ impl Model {
     /// # Errors
     /// Whatever is wrong with the checkpoint's tokenizer.
     pub fn new(checkpoint: &Checkpoint, plan: &Plan, weights: &Loaded) -> Result<Model, Error> {
+        plan.belongs_to(checkpoint)?;
         let config = checkpoint.config().clone();
         let tokenizer = Tokenizer::open(checkpoint.folder(), config.vocab_size)?;
         Ok(Model { transformer: weights.transformer(config)?, tokenizer, plan: plan.clone() })

@@ -44,6 +44,9 @@ impl Protocol {
         if self.stride == 0 || self.stride > self.window {
             return Err(Error::setting(Setting::Stride, self.stride, format!("from 1 to the window of {}", self.window)));
         }
+        if self.score_from == 0 || self.score_from >= self.window {
+            return Err(Error::setting(Setting::ScoreFrom, self.score_from, format!("from 1, below the window of {}", self.window)));
+        }
         Ok(())
     }
 }
@@ -100,7 +103,8 @@ pub struct Scored<'a> {
 /// Against `reference` the KL divergence is computed too.
 ///
 /// # Errors
-/// [`Error::Short`] for a text of less than one window, [`Error::Setting`] for a protocol that cannot be.
+/// [`Error::Short`] for a text of less than one window, [`Error::Setting`] for a protocol that cannot be, [`Error::Mismatch`] for a
+/// reference with another vocabulary, [`Error::NotFinite`] where a score is no number.
 #[allow(clippy::too_many_arguments)]
 pub fn perplexity(
     model: &Scored,
@@ -113,24 +117,31 @@ pub fn perplexity(
     progress: &mut dyn FnMut(Running),
 ) -> Result<Report, Error> {
     protocol.check()?;
-    let stream: Vec<u32> = protocol.bos.into_iter().chain(tokens.iter().copied()).collect();
-    let windows = if stream.len() < protocol.window { 0 } else { (stream.len() - protocol.window) / protocol.stride + 1 };
+    let all = tokens.len() + usize::from(protocol.bos.is_some());
+    let windows = if all < protocol.window { 0 } else { (all - protocol.window) / protocol.stride + 1 };
+    if max_windows == Some(0) {
+        return Err(Error::setting(Setting::MaxWindows, 0, "at least 1"));
+    }
     let windows = windows.min(max_windows.unwrap_or(usize::MAX));
     if windows == 0 {
         return Err(Error::Short { tokens: tokens.len(), window: protocol.window });
     }
-    let limit = model.transformer.config().max_position_embeddings;
-    if protocol.window > limit {
-        return Err(Error::Context { tokens: protocol.window, capacity: limit });
+    let vocab = model.transformer.config().vocab_size;
+    for m in [Some(model), reference].into_iter().flatten() {
+        let (limit, theirs) = (m.transformer.config().max_position_embeddings, m.transformer.config().vocab_size);
+        if protocol.window > limit {
+            return Err(Error::Context { tokens: protocol.window, capacity: limit });
+        }
+        if theirs != vocab {
+            return Err(Error::Mismatch(format!("the models have vocabularies of {vocab} and {theirs}: their distributions cannot be compared")));
+        }
     }
     let mut caches = [Some(model), reference].map(|m| m.map(|m| m.transformer.cache(protocol.window, m.kv)));
     let (mut nll, mut kl, mut agree) = (Sums::default(), Sums::default(), 0usize);
     let mut per_window = Vec::with_capacity(windows);
     for w in 0..windows {
-        let mut row = stream[w * protocol.stride..][..protocol.window].to_vec();
-        if let Some(bos) = protocol.bos {
-            row[0] = bos;
-        }
+        // With BOS before the text and in place of a window's first token, the others are those from the window's start on.
+        let row: Vec<u32> = protocol.bos.into_iter().chain(tokens[w * protocol.stride..].iter().copied()).take(protocol.window).collect();
         let from = if w == 0 { protocol.score_from } else { protocol.score_from.max(protocol.window - protocol.stride) };
         let from = if protocol.stride == protocol.window { protocol.score_from } else { from };
         let before = nll.clone();
@@ -148,7 +159,6 @@ pub fn perplexity(
             }
             // Position p predicts token p + 1.
             let (mut p, last) = (start.max(from - 1), end.min(row.len() - 1));
-            let vocab = model.transformer.config().vocab_size;
             while p < last {
                 let n = (logits_bytes / (4 * vocab)).max(1).min(last - p);
                 let mut logits = Vec::new();
@@ -166,6 +176,9 @@ pub fn perplexity(
                     None => floats(&logits[0], |own| scores(own, None))?,
                     Some(reference) => floats(&logits[0], |own| floats(reference, |reference| scores(own, Some(reference))))??,
                 };
+                if scores.iter().any(|s| !s.nll.is_finite() || !s.kl.is_finite()) {
+                    return Err(Error::NotFinite(format!("logits in window {}", w + 1)));
+                }
                 for s in scores {
                     nll.add(s.nll);
                     kl.add(s.kl);

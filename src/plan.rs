@@ -2,7 +2,7 @@
 use crate::{
     Checkpoint, Error,
     allocate::{Choice, allocate},
-    budget::{self, Limit, Memory},
+    budget::{Besides, Limit, Memory},
     error::Setting,
     expert_shares::Shares,
     load,
@@ -84,11 +84,13 @@ pub struct Request {
     pub kv: Option<KvElement>,
     /// How long the encoder searches.
     pub effort: Effort,
+    /// Bytes of a process' limit that the caller keeps for itself: texts, other models.
+    pub reserved: u64,
 }
 
 impl Default for Request {
     fn default() -> Request {
-        Request { limit: Limit::None, method: Method::Kl, pins: Vec::new(), context: None, kv: None, effort: Effort::Default }
+        Request { limit: Limit::None, method: Method::Kl, pins: Vec::new(), context: None, kv: None, effort: Effort::Default, reserved: 0 }
     }
 }
 
@@ -192,10 +194,7 @@ pub fn plan(checkpoint: &Checkpoint, request: &Request, done: &(dyn Fn(usize) + 
 pub struct Measured {
     method: Method,
     effort: Effort,
-    memory: Memory,
-    context: usize,
-    chunk: usize,
-    kv: KvElement,
+    besides: Besides,
     /// Bytes of norms and biases.
     vectors: u64,
     /// Per matrix, each format of its menu.
@@ -207,15 +206,6 @@ pub struct Measured {
 }
 
 impl Measured {
-    /// Bytes for weights within a limit, if any is left.
-    fn available(&self, limit: Limit) -> u64 {
-        match limit {
-            Limit::Process(b) => b.saturating_sub(self.memory.total),
-            Limit::Weights(b) => b,
-            Limit::None => u64::MAX,
-        }
-    }
-
     /// Weight bytes of the smallest plan and of the largest.
     pub fn range(&self) -> (u64, u64) {
         let sum = |pick: fn(u64, u64) -> u64| self.choices.iter().filter_map(|c| c.iter().map(|c| c.bytes).reduce(pick)).sum::<u64>();
@@ -243,10 +233,22 @@ impl Measured {
         self.u = specs.iter().map(u).collect();
     }
 
-    fn refuse(&self, limit: Limit, least: u64) -> Error {
-        let have = if let Limit::Weights(b) | Limit::Process(b) = limit { b } else { 0 };
-        let weights_only = matches!(limit, Limit::Weights(_));
-        Error::Budget { need: if weights_only { least } else { self.memory.total + least }, have, weights_only }
+    /// Where the process' memory goes besides the weights, tokens per forward pass, and bytes for weights, of which `least` are needed.
+    ///
+    /// # Errors
+    /// [`Error::Budget`] with the smallest limit that works.
+    fn within(&self, limit: Limit, least: u64) -> Result<(Memory, usize, u64), Error> {
+        let (memory, chunk) = self.besides.within(limit, least);
+        let available = match limit {
+            Limit::Process(b) => b.saturating_sub(memory.total),
+            Limit::Weights(b) => b,
+            Limit::None => u64::MAX,
+        };
+        match limit {
+            Limit::Process(have) if available < least => Err(Error::Budget { need: self.besides.least_budget(least), have, weights_only: false }),
+            Limit::Weights(have) if available < least => Err(Error::Budget { need: least, have, weights_only: true }),
+            _ => Ok((memory, chunk, available)),
+        }
     }
 }
 
@@ -297,9 +299,16 @@ fn prepare(
         return Err(Error::setting(Setting::Context, context, format!("the model was made for 1 to {} tokens", config.max_position_embeddings)));
     }
     let kv = request.kv.unwrap_or(if request.method == Method::Dense { KvElement::F32 } else { KvElement::F16 });
-    let chunk = budget::chunk(config, request.limit);
-    let buffers = load::buffer_bytes(specs, own);
-    let memory = budget::fixed(config, specs, tokenizer, buffers, context, kv, request.limit);
+    let besides = Besides {
+        config: config.clone(),
+        tensors: specs.len(),
+        tokenizer,
+        buffers: load::buffer_bytes(specs, own),
+        context,
+        kv,
+        reserved: request.reserved,
+        threads: rayon::current_num_threads(),
+    };
     let matrices: Vec<&TensorSpec> = specs.iter().filter(|s| s.kind.is_matrix()).collect();
     let pins = pinned(&matrices, &request.pins)?;
     refuse_again(own, request.method, &matrices, &pins)?;
@@ -307,12 +316,12 @@ fn prepare(
     let menu = menu(request, own, &matrices, &pins);
     let items = items(request.method, &matrices, config.num_hidden_layers);
     let (method, effort) = (request.method, request.effort);
-    let measured = Measured { method, effort, memory, context, chunk, kv, vectors, curves: Vec::new(), items, choices: Vec::new(), u: Vec::new() };
-    // Before a weight is read: exact bytes of the cheapest formats do not depend on the weights.
+    let measured = Measured { method, effort, besides, vectors, curves: Vec::new(), items, choices: Vec::new(), u: Vec::new() };
+    // Before a weight is read: exact bytes of the cheapest formats do not depend on the weights, but where RAM's veto does.
     let least =
         vectors + matrices.iter().zip(&menu).map(|(s, m)| m.iter().map(|f| f.bytes(s.shape[0], s.shape[1]) as u64).min().unwrap_or(0)).sum::<u64>();
-    if least > measured.available(request.limit) {
-        return Err(measured.refuse(request.limit, least));
+    if !matches!(method, Method::Ram | Method::RamExperts) {
+        measured.within(request.limit, least)?;
     }
     Ok((measured, menu))
 }
@@ -326,13 +335,13 @@ pub fn choose(checkpoint: &Checkpoint, measured: &Measured, limit: Limit) -> Res
 }
 
 fn select(checkpoint: String, specs: &[TensorSpec], m: &Measured, limit: Limit) -> Result<Plan, Error> {
-    let refuse = |least: u64| m.refuse(limit, least + m.vectors);
-    let available = m.available(limit).checked_sub(m.vectors).ok_or_else(|| refuse(m.range().0 - m.vectors))?;
+    let (memory, chunk, available) = m.within(limit, m.range().0)?;
+    let available = available - m.vectors;
     let at = match m.packed() {
         Some(packed) if most(&packed) > available => allocate(&packed, available),
         _ => allocate(&m.choices, available),
     };
-    let at = at.map_err(refuse)?;
+    let at = at.map_err(|need| Error::Budget { need, have: available, weights_only: true })?;
     let mut chosen: BTreeMap<usize, Point> = BTreeMap::new();
     for (item, &at) in m.items.iter().zip(&at) {
         let format = item.formats(m.method, &m.curves)[at];
@@ -342,7 +351,7 @@ fn select(checkpoint: String, specs: &[TensorSpec], m: &Measured, limit: Limit) 
     }
     let mut matrix = 0;
     let entries: Vec<Entry> = specs.iter().zip(&m.u).map(|(spec, &u)| entry(spec, &chosen, &mut matrix, u)).collect();
-    Ok(finish(checkpoint, m, entries))
+    Ok(finish(checkpoint, m, memory, chunk, entries))
 }
 
 /// Bytes of all items at their least loss.
@@ -360,16 +369,40 @@ fn entry(spec: &TensorSpec, chosen: &BTreeMap<usize, Point>, matrix: &mut usize,
     Entry { spec: spec.clone(), format: p.format, bytes: p.bytes, error: p.error, u }
 }
 
-fn finish(checkpoint: String, m: &Measured, entries: Vec<Entry>) -> Plan {
-    let weight_bytes = entries.iter().map(|e| e.bytes).sum::<u64>();
-    let parameters = entries.iter().map(|e| e.spec.shape.iter().product::<usize>() as u64).sum::<u64>();
+fn fingerprint(checkpoint: &str, effort: Effort, entries: &[Entry]) -> String {
     let mut hash = Sha256::new();
-    hash.update(&checkpoint);
-    hash.update(format!("effort={}\n", m.effort));
-    for e in &entries {
+    hash.update(checkpoint);
+    hash.update(format!("effort={effort}\n"));
+    for e in entries {
         hash.update(format!("{}={}\n", e.spec.name, e.format));
     }
-    let fingerprint = hex::encode(&hash.finalize()[..8]);
+    hex::encode(&hash.finalize()[..8])
+}
+
+impl Plan {
+    /// Whether it was made for a checkpoint and says what it said then.
+    pub(crate) fn belongs_to(&self, checkpoint: &Checkpoint) -> Result<(), Error> {
+        let wrong = |why: &str| Err(Error::Mismatch(format!("the plan {} {why} {}: make another", self.fingerprint, checkpoint.folder().display())));
+        if self.checkpoint != checkpoint.fingerprint() {
+            return wrong("was not made for");
+        }
+        let told = |e: &Entry| {
+            e.bytes == if e.spec.kind.is_matrix() { e.format.bytes(e.spec.shape[0], e.spec.shape[1]) as u64 } else { 4 * e.spec.shape[0] as u64 }
+        };
+        if self.fingerprint != fingerprint(&self.checkpoint, self.effort, &self.entries)
+            || !self.entries.iter().map(|e| &e.spec).eq(checkpoint.specs())
+            || !self.entries.iter().all(told)
+        {
+            return wrong("was changed since it was made for");
+        }
+        Ok(())
+    }
+}
+
+fn finish(checkpoint: String, m: &Measured, memory: Memory, chunk: usize, entries: Vec<Entry>) -> Plan {
+    let weight_bytes = entries.iter().map(|e| e.bytes).sum::<u64>();
+    let parameters = entries.iter().map(|e| e.spec.shape.iter().product::<usize>() as u64).sum::<u64>();
+    let fingerprint = fingerprint(&checkpoint, m.effort, &entries);
     Plan {
         fingerprint,
         checkpoint,
@@ -379,10 +412,10 @@ fn finish(checkpoint: String, m: &Measured, entries: Vec<Entry>) -> Plan {
         weight_bytes,
         bits_per_weight: 8.0 * weight_bytes as f64 / parameters as f64,
         expected_kl: entries.iter().map(Entry::loss).sum(),
-        context: m.context,
-        chunk: m.chunk,
-        kv: m.kv,
-        memory: m.memory.clone().with_weights(weight_bytes),
+        context: m.besides.context,
+        chunk,
+        kv: m.besides.kv,
+        memory: memory.with_weights(weight_bytes),
         entries,
     }
 }

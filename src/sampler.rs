@@ -77,7 +77,7 @@ impl Sampler {
     /// The next token; `history` is everything before it.
     ///
     /// # Errors
-    /// Where no logit is a number.
+    /// [`Error::NotFinite`] where a logit is no number, or none is above minus infinity.
     pub fn sample(&mut self, logits: &[f32], history: &[u32]) -> Result<u32, Error> {
         let c = &mut self.candidates;
         c.clear();
@@ -90,10 +90,11 @@ impl Sampler {
                 }
             }
         }
-        c.retain(|(l, _)| !l.is_nan());
         let order = |a: &(f32, u32), b: &(f32, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
-        if c.is_empty() {
-            return Err(Error::NotFinite("all logits".into()));
+        // -inf is how a caller forbids a token; all else that is not finite comes from weights or inputs that are not.
+        let most = c.iter().fold(f32::NEG_INFINITY, |most, (l, _)| if l.is_nan() { f32::NAN } else { most.max(*l) });
+        if !most.is_finite() || c.iter().any(|(l, _)| l.is_nan()) {
+            return Err(Error::NotFinite("the logits of the next token".into()));
         }
         if self.how.temperature == 0.0 {
             return Ok(c.iter().min_by(|a, b| order(a, b)).map_or(0, |b| b.1));
@@ -103,7 +104,6 @@ impl Sampler {
             c.truncate(self.how.top_k);
         }
         c.sort_unstable_by(order);
-        let most = c[0].0;
         let probability = |l: f32| f64::from(l - most).exp();
         if self.how.top_p < 1.0 {
             let total: f64 = c.iter().map(|(l, _)| probability(*l)).sum();
@@ -178,7 +178,13 @@ mod tests {
             assert!(matches!(Sampler::new(how), Err(Error::Setting { .. })));
         }
         let mut greedy = Sampler::new(Sampling::default()).expect("in range");
-        assert!(greedy.sample(&[f32::NAN; 3], &[]).is_err());
-        assert_eq!(greedy.sample(&[f32::NAN, 1.0, 1.0], &[]).expect("a number"), 1);
+        let mut drawn = Sampler::new(Sampling { temperature: 1.0, ..Sampling::default() }).expect("in range");
+        for s in [&mut greedy, &mut drawn] {
+            let (none, no) = (f32::NEG_INFINITY, f32::NAN);
+            for logits in [&[][..], &[no; 3], &[none; 3], &[no, 1.0, 1.0], &[1.0, no], &[f32::INFINITY, 1.0], &[f32::INFINITY, none]] {
+                assert!(matches!(s.sample(logits, &[]), Err(Error::NotFinite(_))), "{logits:?}");
+            }
+            assert_eq!(s.sample(&[none, 1.0, none], &[]).expect("a number"), 1);
+        }
     }
 }

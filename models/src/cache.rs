@@ -6,7 +6,8 @@ use ram_kernels::Attention;
 #[derive(Debug)]
 pub struct KvCache {
     pub(crate) layers: Vec<Attention>,
-    len: usize,
+    /// Those that it holds keys and values of.
+    tokens: Vec<u32>,
     capacity: usize,
     pub(crate) scratch: Scratch,
 }
@@ -15,7 +16,7 @@ impl KvCache {
     /// Room for `capacity` tokens.
     pub fn new(config: &Config, capacity: usize, element: KvElement) -> KvCache {
         let layer = || Attention::new(config.num_key_value_heads, config.head_dim, capacity, element);
-        KvCache { layers: (0..config.num_hidden_layers).map(|_| layer()).collect(), len: 0, capacity, scratch: Scratch::default() }
+        KvCache { layers: (0..config.num_hidden_layers).map(|_| layer()).collect(), tokens: Vec::new(), capacity, scratch: Scratch::default() }
     }
 
     /// Bytes that [`KvCache::new`] takes.
@@ -25,12 +26,17 @@ impl KvCache {
 
     /// Tokens in it.
     pub fn len(&self) -> usize {
-        self.len
+        self.tokens.len()
     }
 
     /// Whether it holds no token.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.tokens.is_empty()
+    }
+
+    /// The tokens in it: a sequence that begins with them goes on from it.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
     }
 
     /// Tokens it has room for.
@@ -40,7 +46,7 @@ impl KvCache {
 
     /// Forgets all but the first `len` tokens.
     pub fn truncate(&mut self, len: usize) {
-        self.len = self.len.min(len);
+        self.tokens.truncate(len);
         for layer in &mut self.layers {
             layer.truncate(len);
         }
@@ -51,7 +57,7 @@ impl KvCache {
         self.truncate(0);
     }
 
-    pub(crate) fn advance(&mut self, tokens: usize) {
-        self.len += tokens;
+    pub(crate) fn advance(&mut self, tokens: &[u32]) {
+        self.tokens.extend_from_slice(tokens);
     }
 }

@@ -130,7 +130,7 @@ impl Transformer {
             norm_rows(team, &mut cache.scratch.hidden, &self.norm, self.config.rms_norm_eps as f32);
         });
         let hidden = Tensor::from_slice(&cache.scratch.hidden, (tokens.len(), self.config.hidden_size), &Device::Cpu)?;
-        cache.advance(tokens.len());
+        cache.advance(tokens);
         Ok(hidden)
     }
 
@@ -151,7 +151,7 @@ impl Transformer {
             inputs.fill(team, [(&self.head.0, only)].into_iter(), 1, hidden_size, norm);
             products.run(team, &[inputs.product(&self.head.0, only)]);
         });
-        cache.advance(tokens.len());
+        cache.advance(tokens);
         Ok(&cache.scratch.products.of(0).as_flattened()[..vocab_size])
     }
 
@@ -193,9 +193,9 @@ impl Transformer {
         hidden.apply(&self.head)
     }
 
-    /// An upper bound of the bytes that one [`Transformer::forward`] of `tokens` tokens holds at its peak, besides weights and cache.
+    /// An upper bound of the bytes that one [`Transformer::forward`] of `tokens` tokens by `threads` threads holds at its peak, besides weights and cache.
     /// Logits are not in it: n rows of them take `8 n vocab_size` bytes while they are computed, half of that after.
-    pub fn scratch_bytes(config: &Config, tokens: usize) -> usize {
+    pub fn scratch_bytes(config: &Config, tokens: usize, threads: usize) -> usize {
         // Inputs in all three forms at most, once more where act-order wants them; f32 products, in tiles.
         const READY: usize = 10;
         const PRODUCT: usize = 4;
@@ -213,8 +213,8 @@ impl Transformer {
         let mixture = READY * hidden + middle(&sparse).max(middle(&dense)) + 4 * config.num_experts + 64 * (config.num_experts_per_tok + 1);
         // The residual stream, a copy of it, its norm, and the rotary angles.
         let stream = 3 * 4 * hidden + 4 * config.head_dim;
-        // Of each of 8 threads, for many tokens or for a row of the embedding.
-        let threads = 8 * PANEL_BYTES.max(16 * hidden);
+        // For many tokens or for a row of the embedding.
+        let threads = threads * PANEL_BYTES.max(16 * hidden);
         // A constant for what does not grow with the tokens: buckets, tasks.
         tokens * (stream + inputs + products + attention + mixture) + results + threads + (1 << 20)
     }

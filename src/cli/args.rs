@@ -106,8 +106,11 @@ pub struct PlanArgs {
 
 #[derive(Group)]
 pub struct GenerateArgs {
-    /// The text to continue [default: stdin]
+    /// The text to continue; - for stdin [default: stdin]
     pub prompt: Option<String>,
+    /// A file with the text to continue
+    #[arg(long, short, value_name = "FILE", conflicts_with = "prompt")]
+    pub file: Option<PathBuf>,
     #[command(flatten)]
     pub sampling: SamplingArgs,
     /// One JSON object at the end instead of streamed text
@@ -357,7 +360,7 @@ impl Args {
             EffortName::Default => Effort::Default,
             EffortName::Best => Effort::Best,
         };
-        Ok(Request { limit, method, pins, context: self.ctx, kv, effort })
+        Ok(Request { limit, method, pins, context: self.ctx, kv, effort, reserved: 0 })
     }
 }
 

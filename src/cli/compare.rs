@@ -10,12 +10,26 @@ use ram_run::{Checkpoint, KvElement, Limit, Method, Pin, Plan, Report, Request};
 /// Runs every method at the bytes of each uniform affine format and at `--weights`, and this project's plan beside other checkpoints.
 pub fn run(args: &Args, a: &CompareArgs) -> Result<(), Error> {
     a.markdown.iter().chain(&a.svg).try_for_each(|path| output::check(path))?;
-    let (text, source) = eval::text(args, a.text.as_deref())?;
+    let text = eval::Text::find(args, a.text.as_deref())?;
     let checkpoint = open::checkpoint(args)?;
     let protocol = eval::protocol(&a.windows, &open::tokenizer(&checkpoint)?);
     let asked = args.request()?;
     let base = Request { context: Some(protocol.window), pins: asked.pins, effort: asked.effort, ..Request::default() };
-    let dense = open::uncached(args, &checkpoint, &open::plan(&checkpoint, &Request { method: Method::Dense, ..base.clone() })?)?;
+    let dense = open::plan(&checkpoint, &Request { method: Method::Dense, reserved: text.reserved(), ..base.clone() })?;
+    let others = a.against.iter().map(|folder| Checkpoint::open(folder)).collect::<Result<Vec<_>, _>>()?;
+    let mut contests = sizes(args, a, &checkpoint, &base)?;
+    for other in &others {
+        contests.extend(against(&checkpoint, other, &base)?);
+    }
+    // The dense model, and one at a time beside it.
+    let most = contests.iter().map(|c| c.plan.memory.total - c.plan.memory.other).max().unwrap_or(0);
+    let need = dense.memory.total + most;
+    if let Some(have) = args.budget.filter(|have| *have < need) {
+        return Err(ram_run::Error::Budget { need, have, weights_only: false }.into());
+    }
+    let (text, source) = text.read()?;
+    others.iter().try_for_each(|other| eval::same_tokens(&checkpoint, other, &text))?;
+    let dense = open::uncached(args, &checkpoint, &dense)?;
     let own = eval::score(&dense, None, &text, &protocol, a.windows.max_windows)?;
     let mut table = format!(
         "{}: window {}, stride {}, {} windows, {} tokens, {source}\n\n| method | weight bytes | bits per weight | KL | +/- | of the best other | expected KL | same top-1 | perplexity |\n|---|---|---|---|---|---|---|---|---|\n",
@@ -27,24 +41,9 @@ pub fn run(args: &Args, a: &CompareArgs) -> Result<(), Error> {
     );
     table += &format!("| dense | {} | {:.2} | | | | | | {:.3} |\n", dense.plan.weight_bytes, dense.plan.bits_per_weight, own.perplexity);
     print(&table)?;
-    let others = a.against.iter().map(|folder| Checkpoint::open(folder)).collect::<Result<Vec<_>, _>>()?;
-    let mut contests = sizes(args, a, &checkpoint, &base)?;
-    for other in &others {
-        eval::same_tokens(&checkpoint, other, &text)?;
-        contests.extend(against(&checkpoint, other, &base)?);
-    }
     let mut curves: Vec<Curve> = Vec::new();
     let mut best = f64::INFINITY;
-    for Contest { name, checkpoint, request } in contests {
-        let plan = match open::plan(checkpoint, &request) {
-            Ok(plan) => plan,
-            // The published method has no format below 2-bit g32 with its scales: that it cannot is a result too.
-            Err(e @ ram_run::Error::Budget { .. }) => {
-                eprintln!("{}: {e}", request.method);
-                continue;
-            }
-            Err(e) => return Err(e.into()),
-        };
+    for Contest { name, checkpoint, plan, pinned } in contests {
         let model = open::uncached(args, checkpoint, &plan)?;
         let r = eval::score(&model, Some(&dense), &text, &protocol, a.windows.max_windows)?;
         // A size is done with this project's plan, its last row.
@@ -57,7 +56,7 @@ pub fn run(args: &Args, a: &CompareArgs) -> Result<(), Error> {
             Method::Uniform(_) => "uniform affine",
             Method::Dense if plan.entries.iter().any(|e| e.format.to_string().starts_with(['q', 'p'])) => "GPTQ",
             Method::Dense => "MLX",
-            Method::Kl if request.pins.len() > base.pins.len() => "ram-run, pinned",
+            Method::Kl if pinned => "ram-run, pinned",
             Method::Kl => "ram-run",
             _ => &name,
         };
@@ -81,24 +80,45 @@ pub fn run(args: &Args, a: &CompareArgs) -> Result<(), Error> {
 struct Contest<'a> {
     name: String,
     checkpoint: &'a Checkpoint,
-    request: Request,
+    plan: Plan,
+    /// Whether the tensors are dense that are so in another checkpoint.
+    pinned: bool,
+}
+
+impl Contest<'_> {
+    /// The row of a request, if it can be had: the published method has no format below 2-bit g32 with its scales, and that it cannot
+    /// is a result too.
+    fn of<'a>(checkpoint: &'a Checkpoint, request: &Request) -> Result<Option<Contest<'a>>, Error> {
+        match open::plan(checkpoint, request) {
+            Ok(plan) => Ok(Some(Contest { name: request.method.to_string(), checkpoint, plan, pinned: false })),
+            Err(e @ ram_run::Error::Budget { .. }) => {
+                eprintln!("{}: {}", request.method, Error::from(e));
+                Ok(None)
+            }
+            Err(e) => Err(e.into()),
+        }
+    }
 }
 
 /// Every method at the bytes of the uniform formats asked for, and at `--weights`.
 fn sizes<'a>(args: &Args, a: &CompareArgs, checkpoint: &'a Checkpoint, base: &Request) -> Result<Vec<Contest<'a>>, Error> {
     let usual = ["a3g64", "a3g32", "a4g64", "a4g32"].map(|f| f.parse().map_err(|_| Error::Failed(format!("{f} is no format"))));
     let usual = usual.into_iter().collect::<Result<Vec<_>, _>>()?;
-    let contest = |request: Request| Contest { name: request.method.to_string(), checkpoint, request };
     let mut contests = Vec::new();
     // A size alone is a comparison at that size alone, and another checkpoint is one with that alone.
     for &format in if a.at.is_empty() && args.weights.is_none() && a.against.is_empty() { &usual } else { &a.at } {
         let uniform = Request { method: Method::Uniform(format), ..base.clone() };
-        let bytes = open::plan(checkpoint, &uniform)?.weight_bytes;
-        contests.push(contest(uniform));
-        contests.extend(equal(base, bytes).map(contest));
+        let plan = open::plan(checkpoint, &uniform)?;
+        let bytes = plan.weight_bytes;
+        contests.push(Some(Contest { name: uniform.method.to_string(), checkpoint, plan, pinned: false }));
+        for request in equal(base, bytes) {
+            contests.push(Contest::of(checkpoint, &request)?);
+        }
     }
-    contests.extend(args.weights.into_iter().flat_map(|bytes| equal(base, bytes)).map(contest));
-    Ok(contests)
+    for request in args.weights.into_iter().flat_map(|bytes| equal(base, bytes)) {
+        contests.push(Contest::of(checkpoint, &request)?);
+    }
+    Ok(contests.into_iter().flatten().collect())
 }
 
 /// The methods that keep to a size.
@@ -115,16 +135,17 @@ fn against<'a>(checkpoint: &'a Checkpoint, other: &'a Checkpoint, base: &Request
         return Err(Error::Usage(format!("--against {other}: it must be a quantized checkpoint of the model {own}")));
     }
     let request = Request { method: Method::Dense, kv: Some(KvElement::F16), pins: Vec::new(), ..base.clone() };
-    let bytes = open::plan(other, &request)?.weight_bytes;
-    let mut own = Request { limit: Limit::Weights(bytes), ..base.clone() };
+    let plan = open::plan(other, &request)?;
+    let mut own = Request { limit: Limit::Weights(plan.weight_bytes), ..base.clone() };
     for (spec, theirs) in checkpoint.specs().iter().zip(other.specs()).filter(|(s, _)| s.kind.is_matrix()) {
         if other.own_format(&theirs.name).is_dense() {
             own.pins.push(Pin::exact(&spec.name, checkpoint.own_format(&spec.name)));
         }
     }
     let name = other.folder().file_name().map_or_else(|| other.folder().display().to_string(), |n| n.to_string_lossy().into_owned());
-    let theirs = Contest { name, checkpoint: other, request };
-    Ok([theirs, Contest { name: "kl, the same dense".into(), checkpoint, request: own }])
+    let theirs = Contest { name, checkpoint: other, plan, pinned: false };
+    let plan = open::plan(checkpoint, &own)?;
+    Ok([theirs, Contest { name: "kl, the same dense".into(), checkpoint, plan, pinned: own.pins.len() > base.pins.len() }])
 }
 
 fn row(name: &str, plan: &Plan, r: &Report, best: Option<f64>) -> String {

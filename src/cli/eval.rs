@@ -5,33 +5,39 @@ use super::{
     progress::Progress,
 };
 use crate::cli::Error;
-use ram_run::{Checkpoint, Method, Model, Plan, Protocol, Report, Request, Tokenizer, hub::Hub, peak_rss, size, wikitext};
+use ram_run::{Checkpoint, Limit, Method, Model, Protocol, Report, Request, Tokenizer, hub::Hub, peak_rss, size, wikitext};
 use sha2::{Digest, Sha256};
 use std::{fmt, path::Path, time::Instant};
 
 /// Evaluates and prints the report.
 pub fn run(args: &Args, a: &EvalArgs) -> Result<(), Error> {
-    let (text, source) = text(args, a.text.as_deref())?;
+    let text = Text::find(args, a.text.as_deref())?;
     let checkpoint = open::checkpoint(args)?;
     let protocol = protocol(&a.windows, &open::tokenizer(&checkpoint)?);
     let mut request = open::request(args)?;
     request.context = Some(args.ctx.unwrap_or(protocol.window).max(protocol.window));
-    let plan = open::plan(&checkpoint, &request)?;
-    let reference = match (&a.kl_against, a.kl) {
-        (Some(folder), _) => {
-            let other = Checkpoint::open(folder)?;
-            same_tokens(&checkpoint, &other, &text)?;
-            Some(reference(args, &other, &plan)?)
-        }
+    request.reserved = text.reserved();
+    // The dense model is there beside this one; where it is another's, its own plan says what it takes.
+    let dense = Request { method: Method::Dense, limit: Limit::None, reserved: 0, ..request.clone() };
+    let other = a.kl_against.as_ref().map(|folder| Checkpoint::open(folder)).transpose()?;
+    let dense = match (&other, a.kl) {
+        (Some(other), _) => Some(open::plan(other, &dense)?),
         (None, true) if checkpoint.is_quantized() => {
             let folder = checkpoint.folder().display();
             return Err(Error::Usage(format!(
                 "--kl: {folder} is quantized itself; --kl-against FOLDER names the dense checkpoint that it was made from"
             )));
         }
-        (None, true) => Some(reference(args, &checkpoint, &plan)?),
+        (None, true) => Some(open::plan(&checkpoint, &dense)?),
         _ => None,
     };
+    request.reserved += dense.as_ref().map_or(0, |d| d.memory.total - d.memory.other);
+    let plan = open::plan(&checkpoint, &request)?;
+    let (text, source) = text.read()?;
+    if let Some(other) = &other {
+        same_tokens(&checkpoint, other, &text)?;
+    }
+    let reference = dense.map(|dense| open::model(args, other.as_ref().unwrap_or(&checkpoint), &dense)).transpose()?;
     let model = open::model(args, &checkpoint, &plan)?;
     let start = Instant::now();
     let report = score(&model, reference.as_ref(), &text, &protocol, a.windows.max_windows)?;
@@ -58,17 +64,6 @@ pub fn run(args: &Args, a: &EvalArgs) -> Result<(), Error> {
         plan.fingerprint,
         (report.windows * protocol.window) as f64 / seconds
     ))
-}
-
-/// The dense model that a plan's is compared with, where both fit the budget.
-fn reference(args: &Args, checkpoint: &Checkpoint, plan: &Plan) -> Result<Model, Error> {
-    let dense = Request { method: Method::Dense, context: Some(plan.context), ..Request::default() };
-    let dense = open::plan(checkpoint, &dense)?;
-    let both = plan.memory.total + dense.memory.total - dense.memory.other;
-    match plan.memory.budget {
-        Some(have) if both > have => Err(ram_run::Error::Budget { need: both, have, weights_only: false }.into()),
-        _ => open::model(args, checkpoint, &dense),
-    }
 }
 
 /// Distributions can be compared only where a text is the same tokens to both.
@@ -106,18 +101,43 @@ impl fmt::Display for Source {
     }
 }
 
-/// The text of a file, or WikiText-2's from the hub, and what it is.
-pub fn text(args: &Args, path: Option<&Path>) -> Result<(String, Source), Error> {
-    let (text, is) = match path {
-        Some(path) => (read(path)?, path.display().to_string()),
-        None => {
+/// A text that is there, but not yet in memory where it is a file: it may be larger than the budget.
+pub enum Text<'a> {
+    /// A file, and its bytes.
+    File(&'a Path, u64),
+    /// WikiText-2's from the hub, and what it is.
+    Hub(String, String),
+}
+
+impl Text<'_> {
+    /// The file asked for, or WikiText-2's test split.
+    pub fn find<'a>(args: &Args, path: Option<&'a Path>) -> Result<Text<'a>, Error> {
+        let Some(path) = path else {
             let hub = Hub::from_env(args.offline)?;
             let (text, joined) = open::fetching(|progress| wikitext::test_split(&hub, progress))?;
-            (text, format!("Salesforce/wikitext test: {}", joined.name()))
+            return Ok(Text::Hub(text, format!("Salesforce/wikitext test: {}", joined.name())));
+        };
+        let about = path.metadata().map_err(Error::io(path))?;
+        if about.is_file() { Ok(Text::File(path, about.len())) } else { Err(Error::file(path, "is no file with a text")) }
+    }
+
+    /// Bytes that it takes while it is scored: its own, and its tokens' four, of which there are not more than bytes.
+    pub fn reserved(&self) -> u64 {
+        5 * match self {
+            Text::File(_, bytes) => *bytes,
+            Text::Hub(text, _) => text.len() as u64,
         }
-    };
-    let hash = hex::encode(Sha256::digest(&text));
-    Ok((text, Source { is, hash }))
+    }
+
+    /// The text, and what it is.
+    pub fn read(self) -> Result<(String, Source), Error> {
+        let (text, is) = match self {
+            Text::File(path, _) => (read(path)?, path.display().to_string()),
+            Text::Hub(text, is) => (text, is),
+        };
+        let hash = hex::encode(Sha256::digest(&text));
+        Ok((text, Source { is, hash }))
+    }
 }
 
 fn read(path: &Path) -> Result<String, Error> {

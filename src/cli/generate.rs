@@ -77,7 +77,7 @@ pub fn summary(model: &Model, generator: &Generator) -> String {
         "prompt {} tokens, {:.1} tokens/s; generated {}, {:.1} tokens/s; {:.2} bits per weight; peak memory {peak}{budget}",
         s.prompt_tokens,
         rate(s.prompt_tokens, s.prefill),
-        s.decoded + 1,
+        s.generated,
         rate(s.decoded, s.decode),
         model.plan.bits_per_weight,
     )
