@@ -134,3 +134,45 @@ impl Memory {
         self
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    prop_compose! {
+        fn besides()(
+            (hidden, heads, kv_heads, head_dim) in (1usize..64, 1usize..5, 1usize..3, 1usize..65),
+            (layers, experts, width, vocab) in (1usize..50, 1usize..130, 1usize..64, 1usize..200_000),
+            (tokenizer, buffers, reserved) in (0u64..20_000_000, 0u64..10_000_000, 0u64..1_000_000_000),
+            (context, f16, threads) in (1usize..40_000, any::<bool>(), 1usize..200),
+        ) -> Besides {
+            let json = format!(
+                r#"{{"model_type": "mixtral", "vocab_size": {vocab}, "hidden_size": {}, "intermediate_size": {}, "num_hidden_layers": {layers},
+                "num_attention_heads": {}, "num_key_value_heads": {kv_heads}, "head_dim": {}, "num_local_experts": {experts},
+                "num_experts_per_tok": {}, "max_position_embeddings": 40000, "rms_norm_eps": 1e-6, "rope_theta": 1e6}}"#,
+                64 * hidden,
+                16 * width,
+                heads * kv_heads,
+                2 * head_dim,
+                experts.min(8)
+            );
+            let config = Config::from_json(&json).expect("a configuration");
+            let kv = if f16 { KvElement::F16 } else { KvElement::F32 };
+            Besides { tensors: config.tensors().len(), config, tokenizer, buffers, context, kv, reserved, threads }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_least_budget_is_the_least_and_larger_ones_work(b in besides(), least in 0u64..1_000_000_000_000, more in 0u64..1_000_000_000_000) {
+            let need = b.least_budget(least);
+            let fits = |budget: u64| b.within(Limit::Process(budget), least).0.total + least <= budget;
+            prop_assert!(fits(need));
+            prop_assert!(!fits(need - 1));
+            for larger in [need + 1, need + more % 1_000_000, need + more, need * 2] {
+                prop_assert!(fits(larger), "{} of {}", larger, need);
+            }
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! Parses, calls the library, prints: results to stdout, everything else to stderr.
 mod args;
 mod bench;
+mod bundled;
 mod cache;
 mod chat;
 mod compare;

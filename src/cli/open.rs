@@ -1,6 +1,7 @@
 //! From what was typed to a model that runs, with progress on stderr.
 use super::{
     args::{Args, Command, Keep},
+    bundled,
     progress::Progress,
 };
 use crate::cli::Error;
@@ -12,13 +13,10 @@ use ram_run::{
 };
 use std::path::PathBuf;
 
-/// The bundled model, found beside the sources that this program was built from.
-const BUNDLED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/tiny-qwen3-moe");
-
 /// The checkpoint asked for, or the bundled one. One at the hub is fetched first, but where its weights are only looked at
 /// or not kept: then those that are not in the cache stay there.
 pub fn checkpoint(args: &Args) -> Result<Checkpoint, Error> {
-    let repository = match place(args) {
+    let repository = match place(args)? {
         Place::Folder(folder) => return Ok(Checkpoint::open(&folder)?),
         Place::Hub(repository) => repository,
     };
@@ -34,20 +32,20 @@ pub fn checkpoint(args: &Args) -> Result<Checkpoint, Error> {
     Ok(opened)
 }
 
-fn place(args: &Args) -> Place {
+fn place(args: &Args) -> Result<Place, Error> {
     let own = match &args.command {
         Command::Inspect(a) => a.of.as_ref(),
         Command::Compare(a) => a.of.as_ref(),
         _ => None,
     };
-    let Some(name) = own.or(args.model.as_ref()) else { return Place::Folder(BUNDLED.into()) };
+    let Some(name) = own.or(args.model.as_ref()) else { return bundled::folder().map(Place::Folder) };
     let place = hub::place(name, &args.revision, matches!(args.command, Command::Chat(_)));
     if let Place::Hub(Repository { id, .. }) = &place
         && id != name
     {
         eprintln!("{name} is {id} here");
     }
-    place
+    Ok(place)
 }
 
 /// Runs what fetches files, with a line of progress for each.
