@@ -51,9 +51,14 @@ pub fn text() -> (tempfile::TempDir, PathBuf) {
 
 #[test]
 fn plans_keep_to_their_bytes_and_do_not_depend_on_threads() {
-    let one = stdout(&["--weights", "6MB", "--threads", "1", "plan", "--json"]);
-    for threads in ["2", "7"] {
-        assert_eq!(one, stdout(&["--weights", "6MB", "--threads", threads, "plan", "--json"]));
+    let threads = |threads: &str, args: &[&str]| {
+        let out = command(args).env("RAYON_NUM_THREADS", threads).output().expect("the program starts");
+        String::from_utf8(out.stdout).expect("UTF-8")
+    };
+    let one = threads("1", &["--weights", "6MB", "plan", "--json"]);
+    for n in ["2", "7"] {
+        assert_eq!(one, threads(n, &["--weights", "6MB", "plan", "--json"]));
+        assert_eq!(threads("1", &["--budget", "64MB", "plan", "--json"]), threads(n, &["--budget", "64MB", "plan", "--json"]));
     }
     let plan: serde_json::Value = serde_json::from_str(&one).expect("JSON");
     let bytes = plan["weight_bytes"].as_u64().expect("a number");
@@ -100,7 +105,10 @@ fn peak_memory_stays_under_the_budget() {
 
 #[test]
 fn texts_are_generated_alike_every_time() {
-    let greedy = |threads: &str| stdout(&["--weights", "7MB", "--threads", threads, "generate", "The town of", "--temp", "0", "--max-tokens", "24"]);
+    let greedy = |threads: &str| {
+        let mut command = command(&["--weights", "7MB", "generate", "The town of", "--temp", "0", "--max-tokens", "24"]);
+        String::from_utf8(command.env("RAYON_NUM_THREADS", threads).output().expect("the program starts").stdout).expect("UTF-8")
+    };
     assert_eq!(greedy("1"), greedy("3"));
     assert!(greedy("2").starts_with("The town of"));
     let sampled = |seed: &str| stdout(&["--weights", "7MB", "generate", "The town of", "--seed", seed, "--max-tokens", "24"]);
@@ -119,9 +127,8 @@ fn every_instruction_set_gives_the_same_text() {
     assert!(scalar.status.success());
     for isa in ["avx2", "avxvnni", "avx512"] {
         let out = run(isa);
-        if out.status.code() == Some(2) {
-            eprintln!("NOT RUN: this machine's processor lacks {isa}");
-        } else {
+        // 2 where the processor lacks it.
+        if out.status.code() != Some(2) {
             assert_eq!(out.stdout, scalar.stdout, "{isa}");
         }
     }
@@ -165,4 +172,28 @@ fn perplexity_reports_have_their_keys() {
     assert_eq!((report["windows"].as_u64(), report["tokens_scored"].as_u64()), (Some(4), Some(4 * 127)));
     let kl = report["kl"].as_f64().expect("a number");
     assert!(kl > 0.0 && kl < 0.1, "{kl}");
+}
+
+#[test]
+fn threads_stop_at_what_the_machine_has() {
+    let most = std::thread::available_parallelism().expect("processors").to_string();
+    for threads in ["100000", "18446744073709551615"] {
+        let out = ram_run(&["--threads", threads, "--weights", "7MB", "bench", "-r", "1", "-p", "2", "-n", "1", "--json"]);
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert!(out.status.success() && said.contains(&format!("--threads {threads}: this machine has {most} processors")), "{said}");
+        let report: serde_json::Value = serde_json::from_slice(&out.stdout).expect("JSON");
+        assert_eq!(report["threads"].to_string(), most);
+    }
+    refused(&["--threads", "0", "plan"], 2, &["--threads"]);
+}
+
+#[test]
+fn words_that_are_no_unicode_are_refused() {
+    use std::os::unix::ffi::OsStrExt;
+    let odd = std::ffi::OsStr::from_bytes(b"caf\xe9");
+    for args in [&["generate"][..], &["--budget"], &["--model"], &[]] {
+        let out = command(args).arg(odd).output().expect("the program starts");
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert!(out.status.code() == Some(2) && !said.contains("panicked"), "{args:?}: {said}");
+    }
 }

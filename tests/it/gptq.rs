@@ -20,7 +20,7 @@ fn python() -> Option<String> {
     let python = std::env::var("RAM_RUN_PYTHON").unwrap_or_else(|_| "python3".into());
     let found = Command::new(&python).args(["-c", "import numpy, tokenizers"]).output().is_ok_and(|out| out.status.success());
     if !found {
-        eprintln!("skipped: {python} has no numpy and tokenizers; RAM_RUN_PYTHON can name another");
+        crate::skips::skip("python3 has no numpy and tokenizers (RAM_RUN_PYTHON can name another)");
     }
     found.then_some(python)
 }

@@ -14,4 +14,5 @@ mod page;
 mod parity;
 mod quality;
 mod quantized;
+mod skips;
 mod tidy;

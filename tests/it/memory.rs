@@ -10,7 +10,7 @@ use std::{
 #[test]
 fn a_checkpoint_three_times_the_budget_stays_under_it() {
     let Some(model) = std::env::var_os("RAM_RUN_BIG") else {
-        eprintln!("skipped: RAM_RUN_BIG names no 6 GB checkpoint; .ci/run makes one with make_synth_moe.py");
+        crate::skips::skip("RAM_RUN_BIG names no 6 GB checkpoint (.ci/run makes one)");
         return;
     };
     let model = model.to_str().expect("UTF-8");

@@ -2,6 +2,7 @@
 //!
 //! Checked on the fixtures beside this (`make_fixtures.py` says which flags they switch) and on the trained checkpoints of the folder
 //! `shared` next to the repository, or where `RAM_RUN_SHARED` says; without it those are skipped.
+use crate::skips::{begin, skip};
 use ram_run::{Checkpoint, KvElement, Method, Model, Protocol, Request, Transformer};
 use safetensors::{Dtype, SafeTensors};
 use std::{
@@ -30,9 +31,10 @@ pub fn dense(folder: &Path) -> Transformer {
 /// The folder `shared`, if this machine has it.
 pub fn shared() -> Option<PathBuf> {
     let folder = std::env::var_os("RAM_RUN_SHARED").map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"), PathBuf::from);
+    begin();
     let found = folder.join("models").is_dir();
     if !found {
-        eprintln!("skipped: {} has no trained checkpoints; RAM_RUN_SHARED can name another folder", folder.display());
+        skip("../shared has no trained checkpoints (RAM_RUN_SHARED can name another folder)");
     }
     found.then_some(folder)
 }
