@@ -2,20 +2,21 @@
 //!
 //! A file is a line of JSON, zeros up to a page, the arena as it lies in memory, then norms and biases as f32. It is
 //! written under another name and renamed when it is whole, so that a reader never sees half of one; blocks carry
-//! checksums, so that a damaged one is found while it is read.
+//! checksums, so that a damaged one is found while it is read. A file that is being written is locked: one that is not was
+//! left by a process that is gone.
 use crate::{Checkpoint, Error, Plan, load, load::Loaded};
 use ram_kernels::Arena;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::{
-    fs::{self, File},
+    fs::{self, File, Permissions},
     io::{self, BufRead, BufReader, Write},
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, PermissionsExt},
     path::{Path, PathBuf},
     time::SystemTime,
 };
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 /// Of the packed layout and of this file's: another number, another name, and old files are only good for [`gc`].
 pub const VERSION: u32 = 3;
@@ -24,6 +25,7 @@ pub const VERSION: u32 = 3;
 const BLOCK: usize = 8 << 20;
 const PAGE: u64 = 4096;
 const SUFFIX: &str = "packed";
+const UNFINISHED: &str = ".tmp";
 
 #[derive(Serialize, Deserialize)]
 struct Header {
@@ -85,7 +87,7 @@ pub fn path(folder: &Path, checkpoint: &Checkpoint, plan: &Plan) -> Result<PathB
 /// # Errors
 /// If there is not enough memory.
 pub fn read(path: &Path, plan: &Plan, done: &(dyn Fn(usize) + Sync)) -> Result<Found, Error> {
-    let file = match File::open(path) {
+    let file = match open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
         Err(e) => return Ok(Found::Damaged(e.to_string())),
@@ -97,8 +99,12 @@ pub fn read(path: &Path, plan: &Plan, done: &(dyn Fn(usize) + Sync)) -> Result<F
     if header.plan != plan.fingerprint || header.arena != len as u64 || header.vectors != vectors {
         return damaged("it holds another plan");
     }
-    let mut arena = Arena::new(len).map_err(|source| Error::Io { path: path.into(), source })?;
     let mut rest = vec![0; 4 * vectors.iter().sum::<usize>()];
+    let size = start + (len + rest.len()) as u64;
+    if file.metadata().map_or(0, |m| m.len()) != size {
+        return damaged("it is not as long as it says");
+    }
+    let mut arena = Arena::new(len).map_err(|source| Error::Io { path: path.into(), source })?;
     let blocks = arena.bytes_mut()[..len].par_chunks_mut(BLOCK).enumerate();
     let whole = |bytes: &mut [u8], at: u64, sum: Option<&u64>| file.read_exact_at(bytes, at).is_ok() && sum == Some(&xxh3_64(bytes));
     let good = blocks.all(|(i, block)| {
@@ -126,9 +132,13 @@ pub fn write(path: &Path, checkpoint: &Checkpoint, plan: &Plan, weights: &Loaded
     };
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder).map_err(io(folder))?;
-    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
     let written = (|| {
-        let file = File::create(&temporary)?;
+        let name = path.file_stem().unwrap_or_default();
+        let mode = Permissions::from_mode(0o666);
+        let temporary = tempfile::Builder::new().prefix(name).suffix(UNFINISHED).permissions(mode).tempfile_in(folder)?;
+        let file = temporary.as_file();
+        // Where a file system has no locks, `gc` finds none and removes nothing.
+        let _ = file.lock();
         let arena = &weights.arena.bytes()[..load::places(plan).1];
         let vectors: Vec<u8> = weights.vectors.iter().flatten().flat_map(|v| v.to_le_bytes()).collect();
         let mut checksums: Vec<u64> = arena.par_chunks(BLOCK).map(xxh3_64).collect();
@@ -144,7 +154,7 @@ pub fn write(path: &Path, checkpoint: &Checkpoint, plan: &Plan, weights: &Loaded
         };
         let mut line = serde_json::to_vec(&header)?;
         line.push(b'\n');
-        (&file).write_all(&line)?;
+        { file }.write_all(&line)?;
         let start = (line.len() as u64).next_multiple_of(PAGE);
         arena.par_chunks(BLOCK).enumerate().try_for_each(|(i, block)| {
             done(block.len());
@@ -153,12 +163,10 @@ pub fn write(path: &Path, checkpoint: &Checkpoint, plan: &Plan, weights: &Loaded
         file.write_all_at(&vectors, start + arena.len() as u64)?;
         // A rename must not come before the data: a machine that loses power would have a whole name on half a file.
         file.sync_all()?;
-        fs::rename(&temporary, path)
+        temporary.persist(path)?;
+        Ok(())
     })();
-    written.map_err(|e| {
-        let _ = fs::remove_file(&temporary);
-        io(path)(e)
-    })
+    written.map_err(io(path))
 }
 
 /// The files of a cache, most recently used first.
@@ -168,9 +176,9 @@ pub fn write(path: &Path, checkpoint: &Checkpoint, plan: &Plan, weights: &Loaded
 pub fn list(folder: &Path) -> Result<Vec<Entry>, Error> {
     let mut entries = Vec::new();
     for path in files(folder)?.into_iter().filter(|p| p.extension().is_some_and(|e| e == SUFFIX)) {
-        let Ok(about) = path.metadata() else { continue };
-        let header = File::open(&path).ok().and_then(|f| header(&f)).map(|(h, _)| h);
-        let (model, plan, bits) = header.map_or((String::new(), String::new(), 0.0), |h| (h.model, h.plan, h.bits_per_weight));
+        let Some(about) = path.metadata().ok().filter(|m| m.is_file()) else { continue };
+        let header = open(&path).ok().and_then(|f| header(&f)).map(|(h, _)| h);
+        let (model, plan, bits) = header.map_or((String::new(), String::new(), 0.0), |h| (plain(&h.model), plain(&h.plan), h.bits_per_weight));
         let used = about.modified().unwrap_or(SystemTime::UNIX_EPOCH);
         entries.push(Entry { path, model, plan, bits_per_weight: bits, bytes: about.len(), used });
     }
@@ -180,17 +188,33 @@ pub fn list(folder: &Path) -> Result<Vec<Entry>, Error> {
 
 /// Whether a file is what was written, by its checksums.
 pub fn verify(path: &Path) -> bool {
-    let Ok(file) = File::open(path) else { return false };
+    let Ok(file) = open(path) else { return false };
     let Some((header, start)) = header(&file) else { return false };
-    let (arena, vectors) = (header.arena as usize, 4 * header.vectors.iter().sum::<usize>());
-    let blocks = arena.div_ceil(BLOCK);
-    let good = |i: usize| {
-        let (at, len) = if i < blocks { (i * BLOCK, BLOCK.min(arena - i * BLOCK)) } else { (arena, vectors) };
-        let mut bytes = vec![0; len];
-        file.read_exact_at(&mut bytes, start + at as u64).is_ok() && header.checksums.get(i) == Some(&xxh3_64(&bytes))
+    // Lengths are no larger than the file once their sum is its size.
+    let vectors = header.vectors.iter().try_fold(0u64, |sum, &n| sum.checked_add((n as u64).checked_mul(4)?));
+    let Some(vectors) = vectors else { return false };
+    let size = header.arena.checked_add(vectors).and_then(|n| n.checked_add(start));
+    if size.is_none() || size != file.metadata().ok().map(|m| m.len()) {
+        return false;
+    }
+    let block = BLOCK as u64;
+    let blocks = header.arena.div_ceil(block);
+    let good = |i: u64| {
+        let (at, len) = if i < blocks { (i * block, block.min(header.arena - i * block)) } else { (header.arena, vectors) };
+        checksum(&file, start + at, len).is_ok_and(|sum| header.checksums.get(i as usize) == Some(&sum))
     };
-    let size = start + (arena + vectors) as u64;
-    file.metadata().is_ok_and(|m| m.len() == size) && (0..=blocks).into_par_iter().all(good)
+    (0..=blocks).into_par_iter().all(good)
+}
+
+/// Of `len` bytes of a file, of which few are in memory at a time.
+fn checksum(file: &File, at: u64, len: u64) -> io::Result<u64> {
+    let (mut hash, mut piece) = (Xxh3::new(), vec![0; len.min(1 << 20) as usize]);
+    for from in (0..len).step_by(1 << 20) {
+        let piece = &mut piece[..(len - from).min(1 << 20) as usize];
+        file.read_exact_at(piece, at + from)?;
+        hash.update(piece);
+    }
+    Ok(hash.digest())
 }
 
 /// Removes what no run will use: files of other versions, what a killed process left half-written, and beyond `keep` bytes
@@ -218,11 +242,20 @@ pub fn gc(folder: &Path, keep: Option<u64>) -> Result<u64, Error> {
     Ok(freed)
 }
 
-/// A temporary file whose process is gone.
+/// A temporary file that no process writes any more.
 fn abandoned(path: &Path) -> bool {
-    let Some(name) = path.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_suffix(".tmp")) else { return false };
-    let pid = name.rsplit('.').next().and_then(|pid| pid.parse::<u32>().ok());
-    pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists())
+    let named = path.file_name().is_some_and(|n| n.to_string_lossy().ends_with(UNFINISHED));
+    named && open(path).is_ok_and(|file| file.try_lock().is_ok())
+}
+
+/// Opens what is a file: a pipe would be waited for.
+fn open(path: &Path) -> io::Result<File> {
+    if fs::metadata(path)?.is_file() { File::open(path) } else { Err(io::Error::other("it is no regular file")) }
+}
+
+/// Text from a file that anyone may have written, for a terminal.
+fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 fn files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
@@ -235,10 +268,10 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
 
 /// A file's header and where its data starts.
 fn header(file: &File) -> Option<(Header, u64)> {
-    // A checksum is 20 digits for 8 MiB: the line of a 400 GB entry has 1 MB.
-    const LONGEST: u64 = 16 << 20;
+    // A checksum is 20 digits for 8 MiB: the line of a 400 GB entry has 1 MB. Norms and biases are some hundreds.
+    let longest = (file.metadata().ok()?.len() / 4096).clamp(64 << 10, 16 << 20);
     let mut line = Vec::new();
-    BufReader::new(io::Read::take(file, LONGEST)).read_until(b'\n', &mut line).ok()?;
+    BufReader::new(io::Read::take(file, longest)).read_until(b'\n', &mut line).ok()?;
     let header: Header = serde_json::from_slice(&line).ok().filter(|h: &Header| h.version == VERSION)?;
     Some((header, (line.len() as u64).next_multiple_of(PAGE)))
 }

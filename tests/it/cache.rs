@@ -1,7 +1,7 @@
 //! Packed weights that are kept: right after a kill, damage, a full disk and a race.
 use crate::cli::command;
 use std::{
-    fs,
+    fs::{self, File},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     time::Duration,
@@ -61,6 +61,75 @@ fn a_second_start_reads_what_the_first_one_packed() {
 }
 
 #[test]
+fn whatever_lies_there_is_said_and_made_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let wanted = run(folder.path(), &ARGS).stdout;
+    let [path] = &files(folder.path())[..] else { panic!("one entry") };
+    let whole = fs::read(path).expect("an entry");
+    let end = whole.iter().position(|b| *b == b'\n').expect("a header");
+    let header: serde_json::Value = serde_json::from_slice(&whole[..end]).expect("JSON");
+    let with = |key: &str, value: serde_json::Value| {
+        let mut header = header.clone();
+        header[key] = value;
+        [header.to_string().as_bytes(), b"\n", &whole[end + 1..]].concat()
+    };
+    let again = |what: &str| {
+        let out = run(folder.path(), &ARGS);
+        assert!(text(&out.stderr).contains("quantizing again"), "{what}: {}", text(&out.stderr));
+        assert_eq!(out.stdout, wanted, "{what}");
+    };
+    let damaged = [
+        ("a huge arena", with("arena", u64::MAX.into())),
+        ("an arena of another size", with("arena", (1u64 << 40).into())),
+        ("lengths that wrap", with("vectors", serde_json::json!([u64::MAX, u64::MAX]))),
+        ("a huge length", with("vectors", serde_json::json!([1u64 << 61, 4]))),
+        ("no checksums", with("checksums", serde_json::json!([]))),
+        ("numbers below zero", with("arena", (-1).into())),
+        ("no bytes", Vec::new()),
+        ("one byte", b"\n".to_vec()),
+        ("no end", vec![b'['; 1 << 20]),
+        ("bytes behind its end", [&whole[..], &[0]].concat()),
+    ];
+    for (what, bytes) in damaged {
+        fs::write(path, bytes).expect("written");
+        assert!(run(folder.path(), &["cache", "ls"]).status.success(), "{what}");
+        assert_eq!(run(folder.path(), &["cache", "verify"]).status.code(), Some(1), "{what}");
+        again(what);
+    }
+    fs::write(path, with("model", "a\u{1b}[2Jb".into())).expect("written");
+    let listed = run(folder.path(), &["cache", "ls"]).stdout;
+    assert!(!text(&listed).contains('\u{1b}') && text(&listed).contains("[2Jb"), "{}", text(&listed));
+    // A pipe is not waited for.
+    let cache = |args: &[&str]| assert!(run(folder.path(), &[&["cache"], args].concat()).status.success(), "{args:?}");
+    for (what, command) in [("a folder", "mkdir"), ("a pipe", "mkfifo")] {
+        for name in [path.clone(), folder.path().join("x.tmp")] {
+            let _ = fs::remove_file(&name);
+            assert!(Command::new(command).arg(&name).status().expect("runs").success());
+        }
+        for args in [&["ls"][..], &["verify"], &["gc"]] {
+            cache(args);
+        }
+        again(what);
+        let _ = fs::remove_dir(path);
+        let _ = fs::remove_dir(folder.path().join("x.tmp"));
+    }
+    cache(&["verify"]);
+}
+
+#[test]
+fn a_folder_that_cannot_be_read() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("a file");
+    fs::write(&file, "").expect("written");
+    for args in [&["ls"][..], &["verify"], &["gc"], &["gc", "--keep", "1GB"], &["rm", "--all"], &["rm", "x"]] {
+        let out = run(&file, &[&["cache"], args].concat());
+        let said = text(&out.stderr);
+        assert_eq!((out.status.code(), said.lines().count()), (Some(1), 1), "{args:?}: {said}");
+        assert!(said.contains("a file"), "{said}");
+    }
+}
+
+#[test]
 fn a_checkpoint_that_changed_is_packed_again() {
     let folder = tempfile::tempdir().expect("a folder");
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny-qwen3-moe");
@@ -100,6 +169,14 @@ fn killed_at_any_moment_nothing_half_written_is_used() {
     fs::write(folder.path().join("0123.4000000.tmp"), "left by a process that is gone").expect("written");
     assert!(run(folder.path(), &["cache", "gc"]).status.success());
     assert!(files(folder.path()).is_empty(), "{:?}", files(folder.path()));
+    // What is being written stays.
+    let growing = File::create(folder.path().join("0123.tmp")).expect("created");
+    growing.lock().expect("locked");
+    assert!(run(folder.path(), &["cache", "gc"]).status.success());
+    assert_eq!(files(folder.path()).len(), 1);
+    drop(growing);
+    assert!(run(folder.path(), &["cache", "gc"]).status.success());
+    assert!(files(folder.path()).is_empty());
     assert_eq!(run(folder.path(), &ARGS).stdout, wanted);
 }
 
