@@ -34,6 +34,7 @@ mod machine;
 mod memory;
 mod model;
 pub mod packed;
+mod panics;
 mod perplexity;
 pub mod plan;
 mod quantized;

@@ -2,6 +2,7 @@
 use crate::{
     Error,
     hub::{Hub, Progress, Repository, Snapshot},
+    panics,
 };
 use parquet::{
     errors::ParquetError,
@@ -51,6 +52,12 @@ pub fn test_split(hub: &Hub, progress: Progress) -> Result<(String, Joined), Err
 /// # Errors
 /// [`Error::File`] where it is no such file.
 pub fn rows(path: &Path) -> Result<Vec<String>, Error> {
+    // The reader panics at some damaged tables.
+    let bad = |panic| Error::File { path: path.into(), reason: format!("is no table with a column of texts ({panic})") };
+    panics::caught(|| read(path)).map_err(bad)?
+}
+
+fn read(path: &Path) -> Result<Vec<String>, Error> {
     let bad = |e: ParquetError| Error::File { path: path.into(), reason: format!("is no table with a column of texts ({e})") };
     let file = File::open(path).map_err(|source| Error::Io { path: path.into(), source })?;
     let reader = SerializedFileReader::new(file).map_err(bad)?;
