@@ -151,6 +151,8 @@ pub enum Setting {
     Revision,
     /// [`Hub::cache`](crate::hub::Hub).
     HubCache,
+    /// Where the [`Hub`](crate::hub::Hub) is.
+    HubEndpoint,
 }
 
 impl fmt::Display for Setting {
@@ -170,6 +172,7 @@ impl fmt::Display for Setting {
             Setting::RepeatPenalty => "repeat_penalty",
             Setting::Revision => "revision",
             Setting::HubCache => "hub cache",
+            Setting::HubEndpoint => "hub endpoint",
         })
     }
 }

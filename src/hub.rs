@@ -4,11 +4,13 @@
 //! after an interruption of a finished part, check neither size nor sha256, and hide what the hub says when it refuses.
 mod cache;
 mod download;
+mod forget;
 mod http;
 mod names;
 mod remote;
 mod snapshot;
 
+pub use forget::Fetched;
 pub use names::{Place, place};
 pub use remote::Remote;
 pub use snapshot::Snapshot;
@@ -20,6 +22,7 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
+use url::Url;
 
 /// Told the name of a file, and how many bytes of how many are there.
 pub type Progress<'a> = &'a mut dyn FnMut(&str, u64, u64);
@@ -51,7 +54,7 @@ impl Repository {
 /// The hub as the environment describes it.
 #[derive(Clone)]
 pub struct Hub {
-    endpoint: String,
+    endpoint: Url,
     cache: PathBuf,
     token: Option<String>,
     /// Where a token was looked for, and whether it was there.
@@ -64,14 +67,16 @@ impl Hub {
     /// Reads `HF_HOME`, `HF_HUB_CACHE`, `HF_TOKEN`, the token file, `HF_ENDPOINT` and `HF_HUB_OFFLINE`.
     ///
     /// # Errors
-    /// [`Error::Setting`] where neither the environment nor the system names a folder for the cache.
+    /// [`Error::Setting`] where neither the environment nor the system names a folder for the cache, or the endpoint is no address.
     pub fn from_env(offline: bool) -> Result<Hub, Error> {
-        let set = |name: &str| env::var(name).ok().filter(|v| !v.trim().is_empty());
-        // hf-hub panics where there is no home.
-        if set("HF_HOME").is_none() && env::home_dir().is_none() {
-            return Err(Error::setting(Setting::HubCache, "is not set", "and there is no home folder: set HF_HOME to a folder"));
-        }
-        let cache = Cache::from_env();
+        let cache = match set("HF_HOME") {
+            Some(home) => Cache::new(Path::new(&home).join("hub")),
+            // hf-hub panics where there is no home.
+            None if env::home_dir().is_none() => {
+                return Err(Error::setting(Setting::HubCache, "is not set", "and there is no home folder: set HF_HOME to a folder"));
+            }
+            None => Cache::default(),
+        };
         let file = set("HF_TOKEN_PATH").map_or_else(|| cache.token_path(), PathBuf::from);
         let own = set("HF_TOKEN").map(|t| t.trim().to_string());
         let kept = fs::read_to_string(&file).ok().map(|t| t.trim().to_string()).filter(|t| !t.is_empty());
@@ -92,7 +97,7 @@ impl Hub {
             .user_agent(concat!("ram-run/", env!("CARGO_PKG_VERSION")))
             .build();
         Ok(Hub {
-            endpoint: set("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into()).trim_end_matches('/').into(),
+            endpoint: endpoint()?,
             cache: set("HF_HUB_CACHE").map_or_else(|| cache.path().clone(), PathBuf::from),
             token: own.or(kept),
             looked,
@@ -119,17 +124,20 @@ impl Hub {
 // Whoever prints this must not print the token.
 impl fmt::Debug for Hub {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "Hub({}, {})", self.endpoint, self.cache.display())
+        write!(f, "Hub({}, {})", self.endpoint.origin().ascii_serialization(), self.cache.display())
     }
 }
 
-/// Deletes a fetched file: its name in the snapshot and the content that it stands for. What cannot be deleted stays.
-pub(crate) fn forget(path: &Path) {
-    let blob = path.canonicalize();
-    let _ = fs::remove_file(path);
-    if let Ok(blob) = blob {
-        let _ = fs::remove_file(blob);
-    }
+/// A variable of the environment that is set to something.
+fn set(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|v| !v.trim().is_empty())
+}
+
+/// Where the hub is.
+fn endpoint() -> Result<Url, Error> {
+    let text = set("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into());
+    let url = Url::parse(text.trim()).ok().filter(|url| ["http", "https"].contains(&url.scheme()));
+    url.ok_or_else(|| Error::setting(Setting::HubEndpoint, text, "give an address like https://huggingface.co"))
 }
 
 /// Connections that are kept open, for the many short reads of a plan.

@@ -1,7 +1,7 @@
 //! The quantizing loader: weights are read once, in pieces, quantized by the thread that read them, straight into place.
 use crate::{
     Checkpoint, Error, Plan,
-    hub::{self, Progress},
+    hub::{Fetched, Progress},
     quantized::{self, Quantized},
     source::Source,
 };
@@ -12,7 +12,6 @@ use rayon::prelude::*;
 use safetensors::Dtype;
 use std::{
     collections::{BTreeMap, HashMap},
-    path::PathBuf,
     sync::{Arc, mpsc},
 };
 
@@ -74,7 +73,7 @@ pub fn load(checkpoint: &Checkpoint, plan: &Plan, done: &(dyn Fn(usize) + Sync))
 }
 
 /// The same for a checkpoint whose weights are at the hub: files are quantized while the next one comes. Where they are
-/// not kept, each is deleted once it is quantized, so that two of them are on disk at the most.
+/// not kept, each that came is deleted once it is quantized, so that two of them are on disk at the most.
 ///
 /// # Errors
 /// As for [`load`], and [`Error::Hub`] with what the hub says.
@@ -89,30 +88,28 @@ pub fn load_arriving(checkpoint: &Checkpoint, plan: &Plan, keep: bool, progress:
     let names = &vectors;
     let mut read: HashMap<&str, Vec<f32>> = std::thread::scope(|scope| {
         // Without room in it: one file is quantized, one is there or on its way.
-        let (send, receive) = mpsc::sync_channel::<(usize, Source, Option<PathBuf>)>(0);
+        let (send, receive) = mpsc::sync_channel::<(usize, Source, Option<Fetched>)>(0);
         let worker = scope.spawn(move || {
             let mut read = HashMap::new();
-            while let Ok((file, source, fresh)) = receive.recv() {
+            while let Ok((file, source, fetched)) = receive.recv() {
                 quantize_all(checkpoint, Some(&source), by_file.remove(&file).unwrap_or_default(), done)?;
                 for name in names.iter().filter(|n| checkpoint.info(n).file == file) {
                     read.insert(*name, vector_from(checkpoint, Some(&source), name)?);
                 }
-                if let (false, Some(path)) = (keep, fresh) {
-                    hub::forget(&path);
+                if let (false, Some(fetched)) = (keep, fetched) {
+                    fetched.forget();
                 }
             }
             Ok::<_, Error>(read)
         });
         for (file, source) in checkpoint.sources().iter().enumerate() {
-            let (path, fresh) = match source {
+            let arrived = match source {
                 Source::Remote(remote) => {
-                    let here = remote.in_cache();
-                    let path = remote.fetch(progress)?;
-                    (path.clone(), Some(path).filter(|_| !here))
+                    let fetched = remote.fetch(progress)?;
+                    (file, Source::open(fetched.path())?, Some(fetched))
                 }
-                Source::File(path, _) => (path.clone(), None),
+                Source::File(path, _) => (file, Source::open(path)?, None),
             };
-            let arrived = (file, Source::open(&path)?, fresh);
             // A worker that failed listens no more, and says why.
             if send.send(arrived).is_err() {
                 break;

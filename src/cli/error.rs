@@ -98,6 +98,7 @@ fn flag(setting: Setting) -> String {
         Setting::RepeatPenalty => "--repeat-penalty",
         Setting::Revision => "--revision",
         Setting::HubCache => "HF_HOME",
+        Setting::HubEndpoint => "HF_ENDPOINT",
         other => return other.to_string(),
     }
     .into()

@@ -2,10 +2,14 @@
 use super::{Hub, Repository};
 use crate::Error;
 use std::{
-    fs::{self, File},
-    io,
+    fs::{self, File, Permissions},
+    io::{self, Write},
+    os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
 };
+
+/// How the names of files begin that are not in their place yet.
+const UNFINISHED: &str = ".ram-run-";
 
 /// One repository's folder in the cache.
 pub struct Folder<'a> {
@@ -68,7 +72,7 @@ impl<'a> Folder<'a> {
     /// Waits until no other process fetches this content, and keeps others waiting while the file is open.
     pub fn lock(&self, etag: &str) -> Result<File, Error> {
         let path = self.locks.join(format!("{etag}.lock"));
-        let file = self.done(&path, self.parent(&path).and_then(|()| File::create(&path)))?;
+        let file = self.done(&path, self.parent(&path).and_then(|_| File::create(&path)))?;
         self.done(&path, file.lock())?;
         Ok(file)
     }
@@ -82,24 +86,33 @@ impl<'a> Folder<'a> {
         let path = self.path.join("snapshots").join(commit).join(file);
         // One step up for the commit's folder, one for `snapshots`, and one for every folder in the name.
         let up = "../".repeat(2 + file.matches('/').count());
-        let temporary = path.with_file_name(format!(".{etag}.{}", std::process::id()));
-        let linked = self.parent(&path).and_then(|()| std::os::unix::fs::symlink(format!("{up}blobs/{etag}"), &temporary));
-        self.done(&path, linked.and_then(|()| fs::rename(&temporary, &path)))?;
+        let target = format!("{up}blobs/{etag}");
+        let linked = self.parent(&path).and_then(|folder| {
+            let link = tempfile::Builder::new().prefix(UNFINISHED).make_in(folder, |temporary| symlink(&target, temporary))?;
+            Ok(link.into_temp_path().persist(&path)?)
+        });
+        self.done(&path, linked)?;
         Ok(path)
     }
 
     /// Writes a small file at once.
     fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), Error> {
-        let mut name = path.file_name().unwrap_or_default().to_os_string();
-        name.push(format!(".{}", std::process::id()));
-        let temporary = path.with_file_name(name);
-        let written = self.parent(path).and_then(|()| fs::write(&temporary, bytes)).and_then(|()| fs::rename(&temporary, path));
+        let written = self.parent(path).and_then(|folder| {
+            // The cache is shared: others may read what the process' mask leaves them.
+            let mode = Permissions::from_mode(0o666);
+            let mut file = tempfile::Builder::new().prefix(UNFINISHED).permissions(mode).tempfile_in(folder)?;
+            file.write_all(bytes)?;
+            file.as_file().sync_all()?;
+            file.persist(path)?;
+            Ok(())
+        });
         self.done(path, written)
     }
 
-    /// The folder of a file.
-    pub fn parent(&self, path: &Path) -> io::Result<()> {
-        path.parent().map_or(Ok(()), fs::create_dir_all)
+    /// The folder of a file, made where it is not there.
+    pub fn parent<'p>(&self, path: &'p Path) -> io::Result<&'p Path> {
+        let folder = path.parent().unwrap_or(Path::new("."));
+        fs::create_dir_all(folder).map(|()| folder)
     }
 
     /// What the system said about the cache, as a sentence.

@@ -1,6 +1,6 @@
 //! A file into the cache: its headers first, then its bytes, from where an earlier try stopped, checked and put in place.
 use super::{
-    Hub, Progress, Repository,
+    Fetched, Hub, Progress, Repository,
     cache::{self, Folder},
     http::{Question, RETRIES, pause},
 };
@@ -9,8 +9,14 @@ use sha2::{Digest, Sha256};
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
-    path::{Path, PathBuf},
+    os::unix::fs::FileExt,
+    path::Path,
 };
+
+/// Whatever holds no weights is read as one text: those of real checkpoints stay below 40 MB.
+const LONGEST_TEXT: u64 = 64 << 20;
+/// Names of files: no hub's are longer.
+const LONGEST_ETAG: usize = 128;
 
 /// Why a question has no answer.
 pub enum Trouble {
@@ -49,13 +55,16 @@ pub fn head(hub: &Hub, repository: &Repository, revision: &str, file: &str) -> R
         Err(e) => return Err(e),
     };
     let bad = |what: &str| {
-        let reason = format!("{} says no {what} of {file}: is HF_ENDPOINT a hub?", hub.endpoint);
-        Trouble::Said(Error::Hub { repository: repository.id.clone(), reason })
+        question.said(format!(
+            "{} says no {what} of {file}: is it a hub, and no page of a proxy or a login?",
+            hub.endpoint.origin().ascii_serialization()
+        ))
     };
     let plain = |etag: &str| etag.trim_start_matches("W/").trim_matches('"').to_string();
     // Both become names of files.
     let etag = answer.header("x-linked-etag").or_else(|| answer.header("etag")).map(plain);
-    let etag = etag.filter(|e| !e.is_empty() && e.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')).ok_or_else(|| bad("etag"))?;
+    let name = |e: &String| (1..=LONGEST_ETAG).contains(&e.len()) && e.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    let etag = etag.filter(name).ok_or_else(|| bad("etag"))?;
     let commit = answer.header("x-repo-commit").filter(|c| cache::is_commit(c)).ok_or_else(|| bad("commit"))?.to_string();
     let length = if answer.response.status().is_success() { answer.header("content-length") } else { None };
     let size = answer.header("x-linked-size").or(length).and_then(|s| s.parse().ok()).ok_or_else(|| bad("size"))?;
@@ -63,20 +72,24 @@ pub fn head(hub: &Hub, repository: &Repository, revision: &str, file: &str) -> R
 }
 
 /// Fetches a file of a commit into the cache; nothing where there is none.
-pub fn fetch(hub: &Hub, repository: &Repository, commit: &str, file: &str, progress: Progress) -> Result<Option<PathBuf>, Trouble> {
+pub fn fetch(hub: &Hub, repository: &Repository, commit: &str, file: &str, progress: Progress) -> Result<Option<Fetched>, Trouble> {
     let folder = Folder::new(hub, repository);
     let Some(head) = head(hub, repository, commit, file)? else {
         // To ask again next time is all that is lost where this cannot be written.
         let _ = folder.set_absent(commit, file);
         return Ok(None);
     };
+    let question = Question { hub, repository, revision: commit, file };
+    if head.size > LONGEST_TEXT && !file.ends_with(".safetensors") {
+        return Err(question.said(format!("{file} has {} bytes there, which no text of a checkpoint has", head.size)));
+    }
     let _lock = folder.lock(&head.etag)?;
     // Another revision may have the same content, or another process was faster.
-    if !folder.blob(&head.etag).exists() {
-        let transfer = Transfer { question: Question { hub, repository, revision: commit, file }, folder: &folder, head: &head };
-        transfer.run(progress)?;
+    if folder.blob(&head.etag).exists() {
+        return Ok(Some(Fetched::here(folder.publish(&head.etag, commit, file)?)));
     }
-    Ok(Some(folder.publish(&head.etag, commit, file)?))
+    Transfer { question, folder: &folder, head: &head }.run(progress)?;
+    Ok(Some(Fetched::brought(folder.publish(&head.etag, commit, file)?, hub, repository, &head.etag)))
 }
 
 struct Transfer<'a> {
@@ -117,6 +130,13 @@ impl Growing {
         self.len += bytes.len() as u64;
         self.file.write_all(bytes)
     }
+
+    /// Whether it can be JSON, by its first bytes.
+    fn like_json(&self) -> io::Result<bool> {
+        let mut first = [0; 64];
+        let n = self.file.read_at(&mut first, 0)?;
+        Ok(first[..n].trim_ascii_start().starts_with(b"{"))
+    }
 }
 
 /// How a stream of bytes ended.
@@ -130,7 +150,7 @@ impl Transfer<'_> {
     /// Leaves all bytes, checked, where they grow.
     fn run(&self, progress: Progress) -> Result<(), Trouble> {
         let path = self.folder.growing(&self.head.etag);
-        let mut growing = self.folder.done(&path, self.folder.parent(&path).and_then(|()| Growing::open(&path)))?;
+        let mut growing = self.folder.done(&path, self.folder.parent(&path).and_then(|_| Growing::open(&path)))?;
         let size = self.head.size;
         if growing.len > size {
             self.folder.done(&path, growing.clear())?;
@@ -146,7 +166,7 @@ impl Transfer<'_> {
                     most = most.max(growing.len);
                     if tries > RETRIES {
                         let got = growing.len;
-                        return Err(self.said(format!(
+                        return Err(self.question.said(format!(
                             "{} broke off after {got} of {size} bytes, {} times ({why}): run again to go on from there",
                             self.question.file, tries
                         )));
@@ -156,6 +176,9 @@ impl Transfer<'_> {
             }
         }
         self.folder.done(&path, growing.file.sync_all())?;
+        if self.question.file.ends_with(".json") && !self.folder.done(&path, growing.like_json())? {
+            return Err(self.refuse(&path, "what is no JSON (the page of a proxy or a login?)"));
+        }
         let hash = hex::encode(growing.hash.finalize());
         // A content that is no large file has another kind of name, and only its size is known.
         if self.head.etag.len() == 64 && self.head.etag != hash {
@@ -167,7 +190,7 @@ impl Transfer<'_> {
     /// One answer's bytes.
     fn piece(&self, growing: &mut Growing, progress: Progress) -> Result<End, Trouble> {
         let path = self.folder.growing(&self.head.etag);
-        let answer = match self.question.get(&self.question.url(), (growing.len, None)) {
+        let answer = match self.question.get(self.question.url(), (growing.len, None)) {
             Err(Trouble::Past) => {
                 let what = format!("{} of the {} bytes that were promised", growing.len, self.head.size);
                 return Err(self.refuse(&path, &what));
@@ -203,10 +226,6 @@ impl Transfer<'_> {
     /// Nothing of what came is kept: none of it can be trusted.
     fn refuse(&self, path: &Path, what: &str) -> Trouble {
         let _ = fs::remove_file(path);
-        self.said(format!("{} came with {what} and is not kept: run again to fetch it anew", self.question.file))
-    }
-
-    fn said(&self, reason: String) -> Trouble {
-        Trouble::Said(Error::Hub { repository: self.question.repository.id.clone(), reason })
+        self.question.said(format!("{} came with {what} and is not kept: run again to fetch it anew", self.question.file))
     }
 }

@@ -2,14 +2,14 @@
 use super::{Hub, Repository, download::Trouble};
 use crate::Error;
 use std::{thread, time::Duration};
-use ureq::{
-    Body,
-    http::{Response, Uri},
-};
+use ureq::{Body, http::Response};
+use url::Url;
 
 /// Tries after the first.
 pub const RETRIES: u32 = 3;
 const REDIRECTS: usize = 8;
+/// What to do where nobody answers.
+pub const AGAIN: &str = "check the network and run again";
 
 /// What is asked for.
 pub struct Question<'a> {
@@ -26,7 +26,7 @@ pub struct Question<'a> {
 /// An answer, and where it came from after all redirects.
 pub struct Answer {
     /// Where.
-    pub url: String,
+    pub url: Url,
     /// The headers that a redirect may carry and its target does not: commit, etag, size.
     pub linked: Vec<(&'static str, String)>,
     /// The last answer.
@@ -46,25 +46,29 @@ const LINKED: [&str; 3] = ["x-repo-commit", "x-linked-etag", "x-linked-size"];
 
 impl Question<'_> {
     /// The file's address.
-    pub fn url(&self) -> String {
-        let (hub, revision) = (&self.hub.endpoint, self.revision.replace('/', "%2F"));
-        format!("{hub}/{}/resolve/{revision}/{}", self.repository.path(), self.file)
+    pub fn url(&self) -> Url {
+        let mut url = self.hub.endpoint.clone();
+        // Every http address has a path; a revision's slashes become %2F.
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().extend(self.repository.path().split('/')).push("resolve").push(self.revision).extend(self.file.split('/'));
+        }
+        url
     }
 
     /// Asks for the headers alone; a redirect to another host is an answer.
     pub fn head(&self) -> Result<Answer, Trouble> {
-        self.ask(&self.url(), true, None)
+        self.ask(self.url(), true, None)
     }
 
     /// Asks `url` for bytes, all from `range.0` where the other end is open.
-    pub fn get(&self, url: &str, range: (u64, Option<u64>)) -> Result<Answer, Trouble> {
+    pub fn get(&self, url: Url, range: (u64, Option<u64>)) -> Result<Answer, Trouble> {
         self.ask(url, false, Some(range))
     }
 
-    fn ask(&self, url: &str, head: bool, range: Option<(u64, Option<u64>)>) -> Result<Answer, Trouble> {
+    fn ask(&self, url: Url, head: bool, range: Option<(u64, Option<u64>)>) -> Result<Answer, Trouble> {
         let mut tries = 0;
         loop {
-            let (again, trouble) = match self.follow(url, head, range) {
+            let (again, trouble) = match self.follow(url.clone(), head, range) {
                 Ok(answer) => match answer.response.status().as_u16() {
                     500.. => (true, Trouble::Said(self.refused(&answer, tries))),
                     // A mirror may say no more than the number.
@@ -73,10 +77,11 @@ impl Question<'_> {
                     }
                     416 => return Err(Trouble::Past),
                     400.. => return Err(Trouble::Said(self.refused(&answer, tries))),
+                    // Where a redirect names no place, there is nothing to read.
+                    300.. if !head => return Err(Trouble::Said(self.refused(&answer, tries))),
                     _ => return Ok(answer),
                 },
-                // Asking for a name again at once gives the same answer.
-                Err(e) => (!matches!(e, ureq::Error::HostNotFound), Trouble::Unreachable(format!("{} does not answer ({e})", host(url)))),
+                Err(lost) => lost,
             };
             if !again || tries == RETRIES {
                 return Err(trouble);
@@ -86,30 +91,36 @@ impl Question<'_> {
         }
     }
 
-    fn follow(&self, url: &str, head: bool, range: Option<(u64, Option<u64>)>) -> Result<Answer, ureq::Error> {
-        let mut url = url.to_string();
+    /// The answer after all redirects; else whether to ask again, and why.
+    fn follow(&self, mut url: Url, head: bool, range: Option<(u64, Option<u64>)>) -> Result<Answer, (bool, Trouble)> {
         let mut linked: Vec<(&str, String)> = Vec::new();
         for _ in 0..REDIRECTS {
-            let mut request = if head { self.hub.agent.head(&url) } else { self.hub.agent.get(&url) };
-            if let Some(token) = self.hub.token.as_ref().filter(|_| host(&url) == host(&self.hub.endpoint)) {
+            let mut request = if head { self.hub.agent.head(url.as_str()) } else { self.hub.agent.get(url.as_str()) };
+            if let Some(token) = self.hub.token.as_ref().filter(|_| url.origin() == self.hub.endpoint.origin()) {
                 request = request.header("authorization", format!("Bearer {token}"));
             }
             if let Some((from, to)) = range {
                 request = request.header("range", format!("bytes={from}-{}", to.map_or(String::new(), |to| to.to_string())));
             }
-            let response = request.call()?;
+            let response = request.call().map_err(|e| {
+                let why = format!("{} does not answer ({e})", url.origin().ascii_serialization());
+                // Asking for a name again at once gives the same answer.
+                (!matches!(e, ureq::Error::HostNotFound), Trouble::Unreachable(why))
+            })?;
             let text = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok());
-            let next = if response.status().is_redirection() { text("location").map(|to| join(&url, to)) } else { None };
-            match next {
+            let next = text("location").filter(|_| response.status().is_redirection()).map(|to| url.join(to).ok());
+            let next = next.map(|to| to.filter(|to| ["http", "https"].contains(&to.scheme())));
+            match next.map(|to| to.ok_or_else(|| self.said(format!("the hub sends to no address for {}", self.file)))) {
+                Some(Err(e)) => return Err((false, e)),
                 // The host of the contents knows nothing about the repository; its address is only good for a while.
-                Some(next) if !(head && host(&next) != host(&url)) => {
+                Some(Ok(next)) if !head || next.origin() == url.origin() => {
                     linked.extend(LINKED.into_iter().filter_map(|name| Some((name, text(name)?.to_string()))));
                     url = next;
                 }
                 _ => return Ok(Answer { url, linked, response }),
             }
         }
-        Err(ureq::Error::TooManyRedirects)
+        Err((false, self.said(format!("the hub sends from one address to the next more than {REDIRECTS} times for {}: try again later", self.file))))
     }
 
     /// The sentence for a status of 400 or more.
@@ -128,13 +139,19 @@ impl Question<'_> {
                 format!("the hub refuses {file} ({status}): accept the conditions on {page} and give a token that may read it ({looked})")
             }
             (429, _) => {
-                let wait = answer.header("retry-after").map_or("a few minutes".into(), |s| format!("{s} seconds"));
+                let wait =
+                    answer.header("retry-after").and_then(|s| s.parse::<u32>().ok()).map_or("a few minutes".into(), |s| format!("{s} seconds"));
                 format!("the hub got too many requests (429) at {file}: try again in {wait}, or give a token ({looked})")
             }
             (500.., _) => format!("the hub failed at {file} ({status}, {} tries): try again later", tries + 1),
             _ => format!("the hub refuses {file} ({status})"),
         };
         Error::Hub { repository: self.repository.id.clone(), reason }
+    }
+
+    /// A sentence about its repository.
+    pub fn said(&self, reason: String) -> Trouble {
+        Trouble::Said(Error::Hub { repository: self.repository.id.clone(), reason })
     }
 }
 
@@ -146,30 +163,4 @@ pub fn absent(repository: &Repository, revision: &str, file: &str) -> Error {
 /// Waits a little longer each time.
 pub fn pause(tries: u32) {
     thread::sleep(Duration::from_millis(200 << tries.min(4)));
-}
-
-/// Scheme, host and port.
-fn host(url: &str) -> String {
-    match url.parse::<Uri>() {
-        Ok(uri) => format!("{}://{}", uri.scheme_str().unwrap_or_default(), uri.authority().map_or("", |a| a.as_str())),
-        Err(_) => String::new(),
-    }
-}
-
-/// Where a redirect leads.
-fn join(url: &str, to: &str) -> String {
-    if to.starts_with('/') { format!("{}{to}", host(url)) } else { to.into() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn redirects_stay_on_their_host_where_they_name_none() {
-        assert_eq!(join("https://a.b:1/c/d?e", "/f?g"), "https://a.b:1/f?g");
-        assert_eq!(join("https://a.b/c", "http://d/e"), "http://d/e");
-        assert_ne!(host("https://a.b/c"), host("https://a.b.c/c"));
-        assert_ne!(host("https://a.b/c"), host("http://a.b/c"));
-    }
 }

@@ -1,19 +1,19 @@
 //! A file that stays at the hub and is read in parts.
 use super::{
-    Hub, Progress, Repository,
+    Fetched, Hub, Progress, Repository,
     cache::Folder,
     download::{self, Trouble},
-    http::{Question, RETRIES, absent, pause},
+    http::{AGAIN, Question, RETRIES, absent, pause},
 };
 use crate::Error;
 use std::{
     io::Read,
-    path::PathBuf,
     sync::{
         Mutex,
         atomic::{AtomicU64, Ordering},
     },
 };
+use url::Url;
 
 /// A file at the hub.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ pub struct Remote {
     size: u64,
     etag: String,
     /// Where the hub last sent us for it: to ask it for every part would be too many questions.
-    at: Mutex<Option<String>>,
+    at: Mutex<Option<Url>>,
     fetched: AtomicU64,
 }
 
@@ -52,21 +52,16 @@ impl Remote {
         &self.etag
     }
 
-    /// Whether the cache has it by now.
-    pub fn in_cache(&self) -> bool {
-        Folder::new(&self.hub, &self.repository).file(&self.commit, &self.file).is_some()
-    }
-
-    /// Fetches all of it into the cache, and gives its path there.
+    /// Fetches all of it into the cache, where it is not there yet.
     ///
     /// # Errors
     /// [`Error::Hub`] with what the hub says.
-    pub fn fetch(&self, progress: Progress) -> Result<PathBuf, Error> {
+    pub fn fetch(&self, progress: Progress) -> Result<Fetched, Error> {
         if let Some(path) = Folder::new(&self.hub, &self.repository).file(&self.commit, &self.file) {
-            return Ok(path);
+            return Ok(Fetched::here(path));
         }
-        let path = download::fetch(&self.hub, &self.repository, &self.commit, &self.file, progress).map_err(|t| said(&self.repository, t))?;
-        path.ok_or_else(|| absent(&self.repository, &self.commit, &self.file))
+        let fetched = download::fetch(&self.hub, &self.repository, &self.commit, &self.file, progress).map_err(|t| said(&self.repository, t))?;
+        fetched.ok_or_else(|| absent(&self.repository, &self.commit, &self.file))
     }
 
     /// Makes its commit what the revision means in the cache, now that all of it is there.
@@ -93,7 +88,7 @@ impl Remote {
         let mut tries = 0;
         loop {
             let known = self.at.lock().map_or(None, |url| url.clone());
-            match self.part(known.as_deref(), buffer, at) {
+            match self.part(known.as_ref(), buffer, at) {
                 Ok(()) => {
                     self.fetched.fetch_add(buffer.len() as u64, Ordering::Relaxed);
                     return Ok(());
@@ -117,17 +112,16 @@ impl Remote {
         }
     }
 
-    fn remember(&self, url: Option<String>) {
+    fn remember(&self, url: Option<Url>) {
         if let Ok(mut at) = self.at.lock() {
             *at = url;
         }
     }
 
-    fn part(&self, known: Option<&str>, buffer: &mut [u8], at: u64) -> Result<(), Part> {
+    fn part(&self, known: Option<&Url>, buffer: &mut [u8], at: u64) -> Result<(), Part> {
         let question = Question { hub: &self.hub, repository: &self.repository, revision: &self.commit, file: &self.file };
-        let own = question.url();
         let last = at + buffer.len() as u64 - 1;
-        let answer = question.get(known.unwrap_or(&own), (at, Some(last))).map_err(Part::Refused)?;
+        let answer = question.get(known.cloned().unwrap_or_else(|| question.url()), (at, Some(last))).map_err(Part::Refused)?;
         let range = answer.response.headers().get("content-range").and_then(|v| v.to_str().ok()).unwrap_or("no part of it");
         if !range.starts_with(&format!("bytes {at}-{last}/")) {
             return Err(Part::Broken(format!("the hub sends {range}, not bytes {at} to {last}")));
@@ -151,7 +145,7 @@ enum Part {
 
 fn said(repository: &Repository, trouble: Trouble) -> Error {
     match trouble {
-        Trouble::Unreachable(reason) => Error::Hub { repository: repository.id.clone(), reason },
+        Trouble::Unreachable(why) => Error::Hub { repository: repository.id.clone(), reason: format!("{why}: {AGAIN}") },
         Trouble::Absent | Trouble::Past => {
             Error::Hub { repository: repository.id.clone(), reason: "a file at the hub is not what it was a moment ago: run again".into() }
         }

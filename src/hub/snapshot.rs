@@ -6,15 +6,10 @@ use super::{
 };
 use crate::{
     Error,
-    checkpoint::{INDEX, SINGLE},
+    checkpoint::{self, INDEX, SINGLE},
     error::Setting,
 };
-use serde::Deserialize;
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 /// What a checkpoint may have beside its weights.
 const OPTIONAL: [&str; 3] = ["generation_config.json", "tokenizer_config.json", "chat_template.jinja"];
@@ -24,8 +19,15 @@ pub struct Snapshot<'a> {
     hub: &'a Hub,
     repository: &'a Repository,
     commit: String,
-    /// The hub is not to be asked, or does not answer: why.
-    unreachable: Option<String>,
+    silent: Option<Silent>,
+}
+
+/// Why the hub is not asked.
+enum Silent {
+    /// It is not to be.
+    Forbidden,
+    /// It does not answer: what the system said.
+    Unreachable(String),
 }
 
 impl<'a> Snapshot<'a> {
@@ -34,36 +36,34 @@ impl<'a> Snapshot<'a> {
     /// # Errors
     /// [`Error::Hub`] with what the hub says, or where it cannot be asked and the cache does not know.
     pub fn find(hub: &'a Hub, repository: &'a Repository, file: &str) -> Result<Snapshot<'a>, Error> {
-        let odd = |c: char| !(c.is_ascii_alphanumeric() || "-_./".contains(c));
-        if repository.revision.is_empty()
-            || repository.revision.contains(odd)
-            || repository.revision.contains("..")
-            || repository.revision.starts_with('/')
-        {
+        let odd = |c: char| !(c.is_ascii_alphanumeric() || "-_.".contains(c));
+        if repository.revision.split('/').any(|part| part.is_empty() || part.starts_with('.') || part.contains(odd)) {
             return Err(Error::setting(Setting::Revision, &repository.revision, "give a branch, a tag or a commit"));
         }
         let cache = cache::Folder::new(hub, repository);
         let known = cache.commit(&repository.revision);
         // A commit never changes: what the cache has of it needs no question.
         if let Some(commit) = known.clone().filter(|c| *c == repository.revision) {
-            return Ok(Snapshot { hub, repository, commit, unreachable: hub.offline.then(offline) });
+            return Ok(Snapshot { hub, repository, commit, silent: hub.offline.then_some(Silent::Forbidden) });
         }
-        let asked = if hub.offline { Err(Trouble::Unreachable(offline())) } else { download::head(hub, repository, &repository.revision, file) };
-        match (asked, known) {
-            (Ok(Some(head)), known) => {
-                if known.is_none() {
-                    cache.set_commit(&repository.revision, &head.commit)?;
+        let silent = if hub.offline {
+            Silent::Forbidden
+        } else {
+            match download::head(hub, repository, &repository.revision, file) {
+                Ok(Some(head)) => {
+                    if known.is_none() {
+                        cache.set_commit(&repository.revision, &head.commit)?;
+                    }
+                    return Ok(Snapshot { hub, repository, commit: head.commit, silent: None });
                 }
-                Ok(Snapshot { hub, repository, commit: head.commit, unreachable: None })
+                Err(Trouble::Unreachable(why)) => Silent::Unreachable(why),
+                Err(Trouble::Said(e)) => return Err(e),
+                Ok(None) | Err(Trouble::Absent | Trouble::Past) => return Err(http::absent(repository, &repository.revision, file)),
             }
-            (Ok(None), _) => Err(http::absent(repository, &repository.revision, file)),
-            (Err(Trouble::Unreachable(why)), Some(commit)) => Ok(Snapshot { hub, repository, commit, unreachable: Some(why) }),
-            (Err(Trouble::Unreachable(why)), None) => {
-                let reason = format!("is not in the cache {} and {why}: {HOW}", hub.cache.display());
-                Err(Error::Hub { repository: repository.id.clone(), reason })
-            }
-            (Err(Trouble::Said(e)), _) => Err(e),
-            (Err(Trouble::Absent | Trouble::Past), _) => Err(http::absent(repository, &repository.revision, file)),
+        };
+        match known {
+            Some(commit) => Ok(Snapshot { hub, repository, commit, silent: Some(silent) }),
+            None => Err(missing(hub, repository, &format!("revision {}", repository.revision), &silent)),
         }
     }
 
@@ -79,18 +79,15 @@ impl<'a> Snapshot<'a> {
         if cache.absent(&self.commit, file) {
             return Ok(None);
         }
-        let lost = |why: &str| {
-            let reason = format!("{file} is not in the cache {} and {why}: {HOW}", cache.path().display());
-            Error::Hub { repository: self.repository.id.clone(), reason }
-        };
-        if let Some(why) = &self.unreachable {
-            return Err(lost(why));
+        if let Some(why) = &self.silent {
+            return Err(missing(self.hub, self.repository, file, why));
         }
-        download::fetch(self.hub, self.repository, &self.commit, file, progress).map_err(|trouble| match trouble {
-            Trouble::Unreachable(why) => lost(&why),
+        let fetched = download::fetch(self.hub, self.repository, &self.commit, file, progress).map_err(|trouble| match trouble {
+            Trouble::Unreachable(why) => missing(self.hub, self.repository, file, &Silent::Unreachable(why)),
             Trouble::Said(e) => e,
             Trouble::Absent | Trouble::Past => http::absent(self.repository, &self.repository.revision, file),
-        })
+        })?;
+        Ok(fetched.map(|f| f.path))
     }
 
     /// The same for a file that must be there.
@@ -110,17 +107,17 @@ impl<'a> Snapshot<'a> {
         self.file("tokenizer.json", progress)?;
         for file in OPTIONAL {
             // Without the hub a file that may be missing is taken to be missing.
-            if self.unreachable.is_none() {
+            if self.silent.is_none() {
                 self.optional(file, progress)?;
             }
         }
         let cache = cache::Folder::new(self.hub, self.repository);
-        let single = self.unreachable.is_some() && cache.file(&self.commit, SINGLE).is_some();
-        let weights = match if single { None } else { self.optional(INDEX, progress)? } {
-            Some(index) => shards(&index)?,
-            None => vec![SINGLE.into()],
-        };
-        Ok((config.parent().unwrap_or(Path::new("")).into(), weights))
+        if self.silent.is_none() || cache.file(&self.commit, SINGLE).is_none() {
+            self.optional(INDEX, progress)?;
+        }
+        let folder = config.parent().unwrap_or(Path::new(""));
+        let weights = checkpoint::shards(folder)?.into_iter().map(|(name, _)| name);
+        Ok((folder.into(), weights.collect()))
     }
 
     /// Its folder with everything that a run needs.
@@ -147,9 +144,8 @@ impl<'a> Snapshot<'a> {
     /// # Errors
     /// [`Error::Hub`] where the hub does not have it or does not answer.
     pub fn remote(&self, file: &str) -> Result<Remote, Error> {
-        if let Some(why) = &self.unreachable {
-            let reason = format!("{file} is not in the cache {} and {why}: {HOW}", self.hub.cache.display());
-            return Err(Error::Hub { repository: self.repository.id.clone(), reason });
+        if let Some(why) = &self.silent {
+            return Err(missing(self.hub, self.repository, file, why));
         }
         Remote::open(self.hub, self.repository, &self.commit, file)
     }
@@ -161,31 +157,20 @@ impl<'a> Snapshot<'a> {
     /// [`Error::Hub`] where the cache cannot be written.
     pub fn keep(&self) -> Result<(), Error> {
         let cache = cache::Folder::new(self.hub, self.repository);
-        if self.unreachable.is_some() || cache.commit(&self.repository.revision).as_ref() == Some(&self.commit) {
+        if self.silent.is_some() || cache.commit(&self.repository.revision).as_ref() == Some(&self.commit) {
             return Ok(());
         }
         cache.set_commit(&self.repository.revision, &self.commit)
     }
 }
 
-const HOW: &str = "run once without --offline and HF_HUB_OFFLINE, with a network, to fetch it";
-
-fn offline() -> String {
-    "--offline or HF_HUB_OFFLINE forbids to ask the hub".into()
-}
-
-/// The files that an index names; that each is a plain name is checked here, before one is fetched.
-fn shards(index: &Path) -> Result<Vec<String>, Error> {
-    #[derive(Deserialize)]
-    struct Index {
-        weight_map: BTreeMap<String, String>,
-    }
-    let bad = |reason: String| Error::File { path: index.into(), reason };
-    let text = fs::read_to_string(index).map_err(|source| Error::Io { path: index.into(), source })?;
-    let parsed: Index = serde_json::from_str(&text).map_err(|e| bad(format!("is no index of tensors ({e})")))?;
-    let files: BTreeSet<String> = parsed.weight_map.into_values().collect();
-    match files.iter().find(|f| f.contains(['/', '\\', '?', '#', '%']) || f.starts_with('.')) {
-        Some(file) => Err(bad(format!("names a file outside the folder ({file})"))),
-        None => Ok(files.into_iter().collect()),
+/// The sentence for what the cache has not, where it cannot be fetched.
+fn missing(hub: &Hub, repository: &Repository, what: &str, why: &Silent) -> Error {
+    let (repository, cache) = (repository.id.clone(), hub.cache.clone());
+    match why {
+        Silent::Forbidden => Error::Offline { repository, what: what.into(), cache },
+        Silent::Unreachable(why) => {
+            Error::Hub { repository, reason: format!("{what} is not in the cache {} and {why}: {}", cache.display(), http::AGAIN) }
+        }
     }
 }
