@@ -39,9 +39,10 @@ fn place(args: &Args) -> Result<Place, Error> {
         _ => None,
     };
     let Some(name) = own.or(args.model.as_ref()) else { return bundled::folder().map(Place::Folder) };
-    let place = hub::place(name, &args.revision, matches!(args.command, Command::Chat(_)));
+    let place = hub::place(name, &args.revision, matches!(args.command, Command::Chat(_)))?;
+    // An address says its repository itself.
     if let Place::Hub(Repository { id, .. }) = &place
-        && id != name
+        && !name.contains(id.as_str())
     {
         eprintln!("{name} is {id} here");
     }

@@ -20,7 +20,7 @@ use std::{
     },
 };
 
-const ID: &str = "tests/small-moe";
+const ID: &str = "some-org/small-moe";
 const SINGLE: &str = "tests/fixtures/qwen2-shared-bf16";
 const SHARDED: &str = "tests/fixtures/mixtral-tied-f16";
 const BUNDLED: &str = "models/tiny-qwen3-moe";
@@ -70,7 +70,7 @@ impl World {
     }
 
     fn cache(&self) -> PathBuf {
-        self.home.path().join("hub/models--tests--small-moe")
+        self.home.path().join("hub/models--some-org--small-moe")
     }
 
     fn snapshot(&self, file: &str) -> PathBuf {
@@ -87,12 +87,18 @@ impl World {
     }
 }
 
-/// Checks for exit code 5 and one line with every word.
-fn refused(mut command: Command, words: &[&str]) {
+/// Checks for exit code 5 and one line with every word; who did not forbid to ask the hub is not told to allow it.
+fn refused(command: Command, words: &[&str]) {
+    refused_with(command, 5, words);
+}
+
+fn refused_with(mut command: Command, code: i32, words: &[&str]) {
+    let asks = command.get_args().all(|a| a != "--offline");
     let out = command.output().expect("the program starts");
     let text = String::from_utf8_lossy(&out.stderr);
-    assert_eq!(out.status.code(), Some(5), "{text}");
+    assert_eq!(out.status.code(), Some(code), "{text}");
     assert_eq!(text.lines().count(), 1, "{text}");
+    assert!(!text.trim_end().contains(char::is_control) && !(asks && text.contains("--offline")), "{text:?}");
     for word in words {
         assert!(text.contains(word), "'{word}' is not said: {text}");
     }
@@ -195,14 +201,14 @@ fn refusals_are_said() {
     }
     says(401, ("X-Error-Code", "RepoNotFound"), &["401", "no such public repository", &page, &looked]);
     says(404, ("X-Error-Code", "RepoNotFound"), &["404", "no such repository"]);
-    says(404, ("X-Error-Code", "RevisionNotFound"), &["404", "no revision main", "--revision"]);
+    says(404, ("X-Error-Code", "RevisionNotFound"), &["404", "no revision main", "spelling"]);
     says(404, ("X-Error-Code", "EntryNotFound"), &["404", "no config.json"]);
     says(404, ("X-Nothing", ""), &["404", "no config.json"]);
     says(429, ("Retry-After", "120"), &["429", "120 seconds"]);
     assert_eq!(w.asked().len(), 1);
     says(503, ("X-Nothing", ""), &["503", "4 tries", "later"]);
     assert_eq!(w.asked().len(), 4);
-    says(200, ("X-Nothing", ""), &["HF_ENDPOINT"]);
+    says(200, ("X-Nothing", ""), &["no etag", "proxy"]);
     assert!(w.blobs().is_empty());
     w.server.faults(|_| None);
     refused(w.command(&["--model", ID, "--revision", "v9", "plan"]), &["no revision v9"]);
@@ -214,7 +220,7 @@ fn refusals_are_said() {
             c.env("HF_ENDPOINT", "http://127.0.0.1:1");
             c
         },
-        &["not in the cache", "127.0.0.1:1", "run once"],
+        &["revision main is not in the cache", "127.0.0.1:1", "check the network and run again"],
     );
 }
 
@@ -256,9 +262,9 @@ fn a_half_filled_cache_without_a_network() {
         refused(w.command(&[&["--offline", "--model", ID][..], &RUN].concat()), &[ID, file, "--offline", "run once"]);
         let mut command = w.command(&[&["--model", ID][..], &RUN].concat());
         command.env("HF_ENDPOINT", "http://127.0.0.1:1");
-        refused(command, &[ID, file, "127.0.0.1:1", "run once"]);
+        refused(command, &[ID, file, "127.0.0.1:1", "check the network"]);
     }
-    refused(w.command(&["--offline", "--model", "tests/other", "plan"]), &["tests/other", "not in the cache", "--offline"]);
+    refused(w.command(&["--offline", "--model", "some-org/other", "plan"]), &["some-org/other", "not in the cache", "--offline"]);
     // What is there is not fetched again.
     w.server.faults(|_| None);
     w.runs(&RUN);
@@ -310,6 +316,125 @@ fn files_are_quantized_as_they_come_and_need_not_be_kept() {
 }
 
 #[test]
+fn contents_that_another_commit_stands_for_are_not_deleted() {
+    const OTHER: &str = "fedcba9876543210fedcba9876543210fedcba98";
+    let w = world(SHARDED);
+    let (text, _) = w.runs(&RUN);
+    // The cache as it is once main has moved on to the same weights.
+    let snapshots = w.cache().join("snapshots");
+    let main_moved = || {
+        fs::rename(snapshots.join(COMMIT), snapshots.join(OTHER)).expect("renamed");
+        fs::write(w.cache().join("refs/main"), OTHER).expect("written");
+        w.server.faults(|_| None);
+    };
+    main_moved();
+    let no_keep = [&["--no-keep"], &RUN[..]].concat();
+    let other = [&["--offline", "--revision", OTHER], &RUN[..]].concat();
+    let fetched = || w.asked().iter().filter(|a| a.path.starts_with("/cdn/") && a.range.is_some_and(|(_, to)| to.is_none())).count();
+    assert_eq!((w.runs(&no_keep).0, fetched()), (text.clone(), 0), "the weights are there under another commit");
+    assert_eq!(w.runs(&other).0, text);
+    // A content that comes now, while the name of the other commit waits for it.
+    fs::remove_dir_all(snapshots.join(COMMIT)).expect("removed");
+    let shard = "model-00002-of-00003.safetensors";
+    fs::remove_file(w.cache().join("blobs").join(sha256(&files(SHARDED)[shard]))).expect("removed");
+    w.server.faults(|_| None);
+    assert_eq!((w.runs(&no_keep).0, fetched()), (text.clone(), 1));
+    assert_eq!(w.runs(&other).0, text);
+}
+
+#[test]
+fn addresses_work_like_names_and_paths_are_not_asked_for() {
+    let w = world(SINGLE);
+    let (text, _) = w.runs(&RUN);
+    let own = format!("127.0.0.1:{}", w.server.port);
+    for name in [
+        format!("https://huggingface.co/{ID}"),
+        format!("http://huggingface.co/{ID}/tree/main/"),
+        format!("hf.co/{ID}/"),
+        format!("http://{own}/{ID}"),
+        format!("{own}/{ID}/tree/{COMMIT}"),
+    ] {
+        let out = w.run(&[&["--model", &name], &RUN[..]].concat());
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert!(out.status.success() && !said.contains(ID) && out.stdout == text.as_bytes(), "{name}: {said}");
+    }
+    refused(w.command(&["--model", &format!("hf.co/{ID}/tree/v9"), "plan"]), &[ID, "no revision v9"]);
+    refused(w.command(&["--model", "hf.co/models/qwen", "plan"]), &["models/qwen", "no such repository"]);
+    w.server.faults(|_| None);
+    for name in ["models/qwen", "tests/none", "checkpoints/qwen"] {
+        refused_with(w.command(&["--model", name, "plan"]), 4, &[name, "no such folder", &format!("hf.co/{name}")]);
+    }
+    for name in ["https://example.com/a/b", "hf.co/a/b/blob/main/config.json", "hf.co/datasets/a/b"] {
+        refused_with(w.command(&["--model", name, "plan"]), 4, &[name, "ORG/NAME"]);
+    }
+    let out = w.run(&["--model", &format!("hf.co/{ID}/tree/v1"), "--revision", "v2", "plan"]);
+    assert_eq!(out.status.code(), Some(2), "{}", String::from_utf8_lossy(&out.stderr));
+    assert!(w.asked().is_empty(), "{:?}", w.asked());
+    for endpoint in ["no address", "localhost:1", "ftp://a/b"] {
+        let mut command = w.command(&["--model", ID, "plan"]);
+        command.env("HF_ENDPOINT", endpoint);
+        refused_with(command, 2, &["HF_ENDPOINT", endpoint]);
+    }
+}
+
+#[test]
+fn a_hostile_hub_is_not_believed() {
+    let w = world(SHARDED);
+    let config = |fault: fn() -> Fault, words: &[&str]| {
+        w.server.faults(move |a| a.path.ends_with("/config.json").then(fault));
+        w.refused(&[&[ID, "config.json"], words].concat());
+        assert!(w.asked().len() <= 9 && w.blobs().is_empty(), "{:?} {:?}", w.asked(), w.blobs());
+    };
+    config(|| Fault::Status(302, ("Location", "config.json")), &["one address to the next"]);
+    config(|| Fault::Status(302, ("Location", "/a/config.json")), &["one address to the next"]);
+    config(|| Fault::Status(302, ("Location", "file:///etc/config.json")), &["no address"]);
+    config(|| Fault::Status(302, ("Location", "http://")), &["no address"]);
+    config(|| Fault::Says("ETag", "\"../../x\"".into()), &["no etag"]);
+    config(|| Fault::Says("ETag", "a/b".into()), &["no etag"]);
+    config(|| Fault::Says("ETag", "..".into()), &["no etag"]);
+    config(|| Fault::Says("ETag", "a".repeat(300)), &["no etag"]);
+    config(|| Fault::Says("ETag", String::new()), &["no etag"]);
+    config(|| Fault::Says("X-Repo-Commit", "main".into()), &["no commit"]);
+    config(|| Fault::Says("X-Repo-Commit", "../../../../../../../../../../../tmp/xxxx".into()), &["no commit"]);
+    config(|| Fault::Says("X-Linked-Size", "-1".into()), &["no size"]);
+    config(|| Fault::Says("X-Linked-Size", "18446744073709551616".into()), &["no size"]);
+    config(|| Fault::Says("X-Linked-Size", "1000000000".into()), &["1000000000 bytes"]);
+    config(|| Fault::Says("Content-Length", "1000000000".into()), &["1000000000 bytes"]);
+    config(|| Fault::Says("X-Linked-Size", "10".into()), &["more than the 10 bytes", "not kept"]);
+    config(|| Fault::Bytes(b"\n <!doctype html><title>Log in</title>".into()), &["no JSON", "login", "not kept"]);
+    // A hub that sends the headers and then for ever to the next address, or nowhere.
+    for (status, words) in [((302, ("Location", "/a/config.json")), "one address"), ((304, ("X-Nothing", "")), "304")] {
+        w.server.faults(move |a| a.is_get("/config.json").then_some(Fault::Status(status.0, status.1)));
+        w.refused(&[ID, "config.json", words]);
+    }
+    // Weights that are said to be larger or smaller than they are, and an answer that says less than it sends.
+    let shard = "model-00002-of-00003.safetensors";
+    for (size, words) in [(u64::MAX.to_string(), "bytes that were promised"), ("9".into(), "more than the 9 bytes")] {
+        let fault = move |a: &Ask| a.path.ends_with(shard).then(|| Fault::Says("X-Linked-Size", size.clone()));
+        w.server.faults(fault.clone());
+        refused_with(w.command(&["--model", ID, "plan"]), 4, &[shard, "fetch it again"]);
+        w.server.faults(fault);
+        w.refused(&[ID, shard, words, "not kept"]);
+    }
+    w.server.faults(|a| (a.is_get(shard) && a.range == Some((0, None))).then(|| Fault::Says("Content-Length", "100".into())));
+    w.runs(&RUN);
+}
+
+#[test]
+fn a_hostile_index_names_no_file_that_is_asked_for() {
+    let index = "model.safetensors.index.json";
+    let many: BTreeMap<String, String> = (0..20_000).map(|i| (format!("t{i}"), format!("{i}.safetensors"))).collect();
+    let one = |file: &str| BTreeMap::from([("t".to_string(), file.to_string())]);
+    for (map, words) in [(many, ["20000 files", index]), (one("../../x"), ["outside", index]), (one("a\u{1b}[2Jb"), ["outside", index])] {
+        let w = world(SHARDED);
+        let bytes = serde_json::json!({ "weight_map": map }).to_string().into_bytes();
+        w.server.faults(move |a| a.path.ends_with(index).then(|| Fault::Bytes(bytes.clone())));
+        refused_with(w.command(&[&["--model", ID][..], &RUN].concat()), 4, &words);
+        assert!(!w.asked().iter().any(|a| a.path.ends_with(".safetensors")), "{:?}", w.asked());
+    }
+}
+
+#[test]
 fn plans_are_made_from_parts() {
     let w = world(BUNDLED);
     let args = ["--weights", "6MB", "plan", "--json"];
@@ -358,6 +483,16 @@ fn wikitext_rows_are_the_published_file() {
     assert_eq!(wikitext::join(&read), (rows.join("\n\n"), Joined::Guide));
     fs::write(&path, "no table").expect("written");
     assert!(wikitext::rows(&path).expect_err("no table").to_string().contains("rows.parquet"));
+    // With any byte changed it is a table or a sentence, and never a panic.
+    let whole = table(&rows);
+    for at in 0..whole.len() {
+        for change in [1, 0x80, 0xff] {
+            let mut bytes = whole.clone();
+            bytes[at] ^= change;
+            fs::write(&path, bytes).expect("written");
+            let _ = wikitext::rows(&path);
+        }
+    }
 
     let Some(shared) = crate::parity::shared() else { return };
     let raw = fs::read_to_string(shared.join("data/wikitext-2-raw/wiki.test.raw")).expect("the text");

@@ -35,6 +35,8 @@ pub enum Fault {
     Cut(usize),
     /// Other bytes than the file's, whatever was promised.
     Bytes(Vec<u8>),
+    /// A header has another value.
+    Says(&'static str, String),
 }
 
 type Faults = dyn Fn(&Ask) -> Option<Fault> + Send + Sync;
@@ -115,6 +117,12 @@ impl Site {
 
     /// Headers, and the body, as an error where the connection ends with it.
     fn answer(&self, ask: &Ask, fault: Option<Fault>) -> (String, Result<Vec<u8>, Vec<u8>>) {
+        if let Some(Fault::Says(name, value)) = fault {
+            let (head, body) = self.answer(ask, None);
+            let other = |line: &&str| !line.to_ascii_lowercase().starts_with(&format!("{}:", name.to_ascii_lowercase()));
+            let head: String = head.trim_end().split("\r\n").filter(other).map(|line| format!("{line}\r\n")).collect();
+            return (format!("{head}{name}: {value}\r\n\r\n"), body);
+        }
         let status = |code: u16, headers: &str| (format!("HTTP/1.1 {code} Said\r\nContent-Length: 0\r\n{headers}\r\n"), Ok(Vec::new()));
         if let Some(Fault::Status(code, (name, value))) = fault {
             return status(code, &format!("{name}: {value}\r\n"));
