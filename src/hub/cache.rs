@@ -32,7 +32,10 @@ impl<'a> Folder<'a> {
 
     /// The commit that a revision was when it was last asked for.
     pub fn commit(&self, revision: &str) -> Option<String> {
-        if let Ok(text) = fs::read_to_string(self.path.join("refs").join(revision)) {
+        let path = self.path.join("refs").join(revision);
+        if path.is_file()
+            && let Ok(text) = fs::read_to_string(path)
+        {
             return Some(text.trim().to_string()).filter(|c| is_commit(c));
         }
         (is_commit(revision) && self.path.join("snapshots").join(revision).is_dir()).then(|| revision.into())
