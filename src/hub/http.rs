@@ -68,9 +68,9 @@ impl Question<'_> {
     fn ask(&self, url: Url, head: bool, range: Option<(u64, Option<u64>)>) -> Result<Answer, Trouble> {
         let mut tries = 0;
         loop {
-            let (again, trouble) = match self.follow(url.clone(), head, range) {
+            let trouble = match self.follow(url.clone(), head, range) {
                 Ok(answer) => match answer.response.status().as_u16() {
-                    500.. => (true, Trouble::Said(self.refused(&answer, tries))),
+                    500.. => Trouble::Said(self.refused(&answer, tries)),
                     // A mirror may say no more than the number.
                     404 if !["RepoNotFound", "RevisionNotFound"].contains(&answer.header("x-error-code").unwrap_or_default()) => {
                         return Err(Trouble::Absent);
@@ -81,9 +81,10 @@ impl Question<'_> {
                     300.. if !head => return Err(Trouble::Said(self.refused(&answer, tries))),
                     _ => return Ok(answer),
                 },
-                Err(lost) => lost,
+                Err(lost @ Trouble::Unreachable(_)) => lost,
+                Err(e) => return Err(e),
             };
-            if !again || tries == RETRIES {
+            if tries == RETRIES {
                 return Err(trouble);
             }
             pause(tries);
@@ -91,8 +92,8 @@ impl Question<'_> {
         }
     }
 
-    /// The answer after all redirects; else whether to ask again, and why.
-    fn follow(&self, mut url: Url, head: bool, range: Option<(u64, Option<u64>)>) -> Result<Answer, (bool, Trouble)> {
+    /// The answer after all redirects.
+    fn follow(&self, mut url: Url, head: bool, range: Option<(u64, Option<u64>)>) -> Result<Answer, Trouble> {
         let mut linked: Vec<(&str, String)> = Vec::new();
         for _ in 0..REDIRECTS {
             let mut request = if head { self.hub.agent.head(url.as_str()) } else { self.hub.agent.get(url.as_str()) };
@@ -102,16 +103,13 @@ impl Question<'_> {
             if let Some((from, to)) = range {
                 request = request.header("range", format!("bytes={from}-{}", to.map_or(String::new(), |to| to.to_string())));
             }
-            let response = request.call().map_err(|e| {
-                let why = format!("{} does not answer ({e})", url.origin().ascii_serialization());
-                // Asking for a name again at once gives the same answer.
-                (!matches!(e, ureq::Error::HostNotFound), Trouble::Unreachable(why))
-            })?;
+            let lost = |e| Trouble::Unreachable(format!("{} does not answer ({e})", url.origin().ascii_serialization()));
+            let response = request.call().map_err(lost)?;
             let text = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok());
             let next = text("location").filter(|_| response.status().is_redirection()).map(|to| url.join(to).ok());
             let next = next.map(|to| to.filter(|to| ["http", "https"].contains(&to.scheme())));
             match next.map(|to| to.ok_or_else(|| self.said(format!("the hub sends to no address for {}", self.file)))) {
-                Some(Err(e)) => return Err((false, e)),
+                Some(Err(e)) => return Err(e),
                 // The host of the contents knows nothing about the repository; its address is only good for a while.
                 Some(Ok(next)) if !head || next.origin() == url.origin() => {
                     linked.extend(LINKED.into_iter().filter_map(|name| Some((name, text(name)?.to_string()))));
@@ -120,7 +118,7 @@ impl Question<'_> {
                 _ => return Ok(Answer { url, linked, response }),
             }
         }
-        Err((false, self.said(format!("the hub sends from one address to the next more than {REDIRECTS} times for {}: try again later", self.file))))
+        Err(self.said(format!("the hub sends from one address to the next more than {REDIRECTS} times for {}: try again later", self.file)))
     }
 
     /// The sentence for a status of 400 or more.
