@@ -16,6 +16,7 @@ mod output;
 mod page;
 mod plan;
 mod progress;
+mod prompt;
 
 use args::{Args, Command};
 use clap::{CommandFactory, Parser};

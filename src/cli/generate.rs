@@ -1,20 +1,22 @@
 //! `ram-run generate`: continues a text, token by token.
 use super::{
     args::{Args, GenerateArgs},
-    open, print,
+    open, print, prompt,
 };
 use crate::cli::Error;
-use ram_run::{Generator, Model, Sampling, peak_rss, size};
-use std::io::{IsTerminal, Read};
+use ram_run::{Generator, Model, Sampler, Sampling, peak_rss, size};
 
 /// Generates and streams.
 pub fn run(args: &Args, a: &GenerateArgs) -> Result<(), Error> {
-    let prompt = match &a.prompt {
-        Some(prompt) => prompt.clone(),
-        None => stdin()?,
-    };
     let checkpoint = open::checkpoint(args)?;
+    let sampling = a.sampling.over(&Sampling::published(checkpoint.folder())?);
+    Sampler::new(sampling.clone())?;
     let plan = open::plan(&checkpoint, &open::request(args)?)?;
+    let prompt = match (&a.prompt, &a.file) {
+        (Some(prompt), _) if prompt != "-" => prompt.clone(),
+        (_, Some(path)) => prompt::file(path, plan.context)?,
+        _ => prompt::stdin(plan.context)?,
+    };
     let tokens = open::tokenizer(&checkpoint)?.encode(&prompt, true)?;
     // Before a weight is read: a prompt that does not fit is known now.
     if tokens.len() > plan.context {
@@ -22,7 +24,6 @@ pub fn run(args: &Args, a: &GenerateArgs) -> Result<(), Error> {
     }
     let model = open::model(args, &checkpoint, &plan)?;
     let mut cache = model.cache();
-    let sampling = a.sampling.over(&Sampling::published(checkpoint.folder())?);
     let mut generator = model.generate(&mut cache, tokens.clone(), sampling, a.sampling.max_tokens)?;
     if !a.json {
         print(&prompt)?;
@@ -81,14 +82,4 @@ pub fn summary(model: &Model, generator: &Generator) -> String {
         rate(s.decoded, s.decode),
         model.plan.bits_per_weight,
     )
-}
-
-fn stdin() -> Result<String, Error> {
-    let mut stdin = std::io::stdin();
-    if stdin.is_terminal() {
-        eprintln!("Reading the text to continue from the terminal; end it with Ctrl-D.");
-    }
-    let mut bytes = Vec::new();
-    stdin.read_to_end(&mut bytes).map_err(Error::io("stdin"))?;
-    String::from_utf8(bytes).map_err(|e| Error::Usage(format!("stdin is no UTF-8 text (byte {})", e.utf8_error().valid_up_to())))
 }

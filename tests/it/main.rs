@@ -10,6 +10,7 @@ mod gptq;
 mod hub;
 mod hub_server;
 mod memory;
+mod misuse;
 mod page;
 mod parity;
 mod quality;
