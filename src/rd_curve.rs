@@ -116,7 +116,7 @@ pub fn gaussian(specs: &[&TensorSpec], menus: &[Vec<Format>], effort: Effort) ->
     specs.iter().zip(menus).map(|(s, menu)| menu.iter().map(|&f| point(s, f)).collect()).collect()
 }
 
-/// Gaussian numbers, always the same ones (Box and Muller).
+/// Gaussian numbers (Box and Muller). Not a library's: another version of it could draw others, and plans of large models would change.
 fn normal(n: usize) -> Vec<f32> {
     let mut random = Pcg64Mcg::new(1);
     let mut uniform = || (random.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
