@@ -53,7 +53,7 @@ pub use checkpoint::{Checkpoint, TensorInfo};
 pub use error::{Error, Setting};
 pub use generate::{Generator, Stats};
 pub use load::{Loaded, load, load_arriving, read_rows};
-pub use machine::{Available, available, read_bandwidth};
+pub use machine::{Available, available, bandwidth_bytes, read_bandwidth};
 pub use memory::peak_rss;
 pub use model::Model;
 pub use perplexity::{Protocol, Report, Running};

@@ -1,4 +1,5 @@
 //! What the machine gives: memory that is really free, and how fast it is read.
+use crate::memory::rss;
 use rayon::prelude::*;
 use std::{
     fs,
@@ -66,8 +67,24 @@ fn cgroups(root: &Path) -> Vec<(PathBuf, &'static str, &'static str)> {
     found
 }
 
+/// Most memory that is read to measure bandwidth: enough that starting threads takes no time beside it.
+const MEASURED: u64 = 128 << 20;
+/// What a measurement leaves of a budget to whatever else grows meanwhile.
+const MARGIN: u64 = 8 << 20;
+/// Below this, starting threads takes longer than reading.
+const LEAST: u64 = 4 << 20;
+
+/// Bytes of memory that [`read_bandwidth`] may take: at most 128 MiB, and what a budget of the process leaves beside what it takes
+/// now. None where that is too little to measure with.
+pub fn bandwidth_bytes(budget: Option<u64>) -> Option<usize> {
+    let left = budget.map_or(u64::MAX, |budget| budget.saturating_sub(rss().unwrap_or(0) + MARGIN));
+    let bytes = MEASURED.min(left).min(available().map_or(u64::MAX, |free| free.bytes / 2));
+    (bytes >= LEAST).then_some(bytes as usize)
+}
+
 /// Bytes per second at which all threads together read memory that no cache holds, in pages like those of packed weights: the
-/// median of several passes over `bytes` of it. The limit of decoding, in which every weight is read once per token.
+/// median of five passes over `bytes` of it, each put out of the caches before. The limit of decoding, in which every weight is
+/// read once per token.
 ///
 /// # Panics
 /// If the system does not give that much address space.
@@ -75,8 +92,9 @@ pub fn read_bandwidth(bytes: usize) -> f64 {
     let mut arena = ram_kernels::Arena::new(bytes).expect("address space");
     arena.bytes_mut().fill(1);
     let share = bytes.div_ceil(rayon::current_num_threads().max(1)).next_multiple_of(64);
-    let mut rates: Vec<f64> = (0..7)
+    let mut rates: Vec<f64> = (0..5)
         .map(|_| {
+            arena.bytes().par_chunks(share).for_each(ram_kernels::isa::flush);
             let start = Instant::now();
             // Eight words side by side, so that operations do not wait for each other.
             let mixed: u64 = arena
@@ -113,6 +131,16 @@ mod tests {
     }
 
     const MEMORY: (&str, &str) = ("proc/meminfo", "MemTotal:       8000 kB\nMemFree: 10 kB\nMemAvailable:   6000 kB\n");
+
+    #[test]
+    fn measuring_keeps_to_a_budget() {
+        assert_eq!(bandwidth_bytes(Some(1000)), None);
+        let now = rss().expect("a Linux");
+        let bytes = bandwidth_bytes(Some(now + (40 << 20))).expect("enough") as u64;
+        assert!(bytes <= 40 << 20, "{bytes}");
+        assert!(bandwidth_bytes(None).expect("enough") as u64 <= MEASURED);
+        assert!(read_bandwidth(16 << 20) > 0.0);
+    }
 
     #[test]
     fn the_least_limit_counts() {

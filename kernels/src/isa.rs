@@ -7,8 +7,10 @@
 
 mod avx2;
 mod avx512;
+mod flush;
 mod scalar;
 
+pub use flush::flush;
 use std::sync::OnceLock;
 
 /// The operations kernels are written in. Floats follow x86: `min` and `max` give the second operand on a NaN,
