@@ -4,9 +4,10 @@ use crate::{
     json::Keys,
     quantization::{self, Quantization},
 };
+use serde::{Serialize, Serializer};
 
-/// What a checkpoint is.
-#[derive(Clone, Debug, PartialEq)]
+/// What a checkpoint is. Serializes as config.json has it, all that counts and nothing else.
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Config {
     /// As in config.json: `mixtral`, `qwen2_moe` or `qwen3_moe`. For display only.
     pub model_type: String,
@@ -33,8 +34,10 @@ pub struct Config {
     /// Whether q, k and v have biases.
     pub qkv_bias: bool,
     /// Whether o has a bias.
+    #[serde(rename = "attention_bias")]
     pub output_bias: bool,
     /// Whether every head of q and k is RMS-normalised.
+    #[serde(rename = "use_qk_norm")]
     pub qk_norm: bool,
     /// Routed experts of a sparse layer.
     pub num_experts: usize,
@@ -49,13 +52,16 @@ pub struct Config {
     /// Width of the MLP of a dense layer.
     pub intermediate_size: usize,
     /// Per layer: whether its MLP is a mixture of experts.
+    #[serde(rename = "mlp_only_layers", serialize_with = "dense_layers")]
     pub sparse: Vec<bool>,
     /// Token that begins a text.
     pub bos_token_id: Option<u32>,
     /// Tokens that end a text.
     pub eos_token_id: Vec<u32>,
     /// How the weights are quantized already, where they are.
+    #[serde(rename = "quantization_config")]
     pub quantization: Option<Quantization>,
+    #[serde(skip)]
     pub(crate) names: Names,
 }
 
@@ -291,6 +297,11 @@ fn sparse_layers(keys: &mut Keys, layers: usize) -> Result<Vec<bool>, ConfigErro
         return Err(keys.invalid("mlp_only_layers", &format!("numbers of layers, below {layers}")));
     }
     Ok((0..layers).map(|l| (l + 1).is_multiple_of(step) && !dense.contains(&(l as u32))).collect())
+}
+
+/// Layers that are no mixtures of experts, by number.
+fn dense_layers<S: Serializer>(sparse: &[bool], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(sparse.iter().enumerate().filter(|(_, sparse)| !**sparse).map(|(layer, _)| layer))
 }
 
 /// The base of the rotary frequencies, from either dialect: `rope_theta`, or `rope_parameters` with it inside.

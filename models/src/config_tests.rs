@@ -169,3 +169,25 @@ fn what_cannot_be_run_is_refused_by_name() {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     assert!(matches!(Config::from_json("{"), Err(ConfigError::Json(_))));
 }
+
+#[test]
+fn what_is_serialized_reads_as_the_same() {
+    let gptq = json!({
+        "quant_method": "gptq", "checkpoint_format": "gptq_v2", "bits": 4, "group_size": -1, "sym": false, "desc_act": true,
+        "dynamic": {"+:a.*": {"bits": 8, "group_size": 32}, "-:b\\d": {}}
+    });
+    let mlx = json!({"bits": 3, "group_size": 64, "model.layers.0.mlp": false, "lm_head": {"bits": 8, "group_size": 32}});
+    let qwen2_as_mixed = with(with(qwen2(), "decoder_sparse_step", json!(2)), "mlp_only_layers", json!([3]));
+    for value in [mixtral(), qwen2(), qwen3(), qwen2_as_mixed, with(qwen2(), "quantization", mlx), with(qwen3(), "quantization_config", gptq)] {
+        let config = read(&value).expect("read");
+        let mut json = serde_json::to_value(&config).expect("JSON");
+        for key in ["hidden_size", "num_experts", "num_experts_per_tok", "rope_theta", "vocab_size", "mlp_only_layers", "quantization_config"] {
+            assert!(json.get(key).is_some(), "{key}: {json}");
+        }
+        if config.model_type == "mixtral" {
+            // Its own config.json has one width, and no word for what all of them do.
+            json = ["moe_intermediate_size", "norm_topk_prob", "mlp_only_layers"].into_iter().fold(json, without);
+        }
+        assert_eq!(read(&json).expect("read again"), config, "{json}");
+    }
+}

@@ -56,7 +56,7 @@ pub fn run(args: &Args, a: &InspectArgs) -> Result<(), Error> {
         });
         let tensors: Vec<_> = tensors.collect();
         let text = json!({
-            "folder": checkpoint.folder(), "fingerprint": checkpoint.fingerprint(), "config": format!("{config:?}"), "parameters": parameters,
+            "folder": checkpoint.folder(), "fingerprint": checkpoint.fingerprint(), "config": config, "parameters": parameters,
             "active_parameters": active as u64, "bytes": bytes, "tensors": tensors, "vocabulary": tokenizer.vocabulary(), "bos": tokenizer.bos_text,
             "eos": tokenizer.eos, "chat_template_bytes": template,
         });
