@@ -30,7 +30,7 @@ fn page(checkpoint: &Checkpoint, measured: &Measured, plan: &Plan) -> String {
         ("bits per weight", format!("{:.3}", plan.bits_per_weight)),
         ("weights", size::show(plan.weight_bytes)),
         ("parameters", millions(plan.parameters)),
-        ("expected KL divergence", format!("{:.5} nats per token", plan.expected_kl)),
+        ("expected KL divergence", format!("{} nats per token", draw::loss(plan.expected_kl))),
         ("objective", plan.method.to_string()),
         ("plan", plan.fingerprint.clone()),
     ];
@@ -167,8 +167,8 @@ fn unit(bytes: u64) -> (f64, &'static str) {
 fn curve(checkpoint: &Checkpoint, measured: &Measured, plan: &Plan) -> String {
     let (least, most) = measured.range();
     let (scale, unit) = unit(most);
-    // Nearly all that happens, happens well below 16 bits.
-    let top = least + (most - least) * 6 / 10;
+    // Nearly all that happens, happens well below 16 bits; but this plan is always on it.
+    let top = (least + (most - least) * 6 / 10).max(plan.weight_bytes.min(most));
     let sizes = (0..=POINTS).map(|i| least + (top - least) * i / POINTS);
     let plans = sizes.filter_map(|bytes| choose(checkpoint, measured, Limit::Weights(bytes)).ok());
     let points = plans.map(|p| (p.weight_bytes as f64 / scale, p.expected_kl)).collect();
@@ -197,10 +197,10 @@ fn next(checkpoint: &Checkpoint, measured: &Measured, plan: &Plan) -> String {
         let kinds: Vec<String> = kinds.iter().map(|(k, n)| format!("{n} {k}")).collect();
         let _ = writeln!(
             out,
-            "<tr><td>{name}</td><td>{}</td><td>{:.3}</td><td>{:.6}</td><td>{}</td></tr>",
+            "<tr><td>{name}</td><td>{}</td><td>{:.3}</td><td>{}</td><td>{}</td></tr>",
             size::show(p.weight_bytes),
             p.bits_per_weight,
-            p.expected_kl,
+            draw::loss(p.expected_kl),
             kinds.join(", ")
         );
     }

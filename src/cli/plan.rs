@@ -1,7 +1,7 @@
 //! `ram-run plan`: the plan as a table folded by layer and kind, or as JSON.
 use super::{
     args::{Args, PlanArgs},
-    open, output, page, print,
+    draw, open, output, page, print,
 };
 use crate::cli::Error;
 use ram_run::{Plan, plan::Entry, size};
@@ -36,11 +36,13 @@ pub fn table(plan: &Plan) -> String {
         let error = row.entries.iter().map(|e| e.error).sum::<f64>() / row.entries.len() as f64;
         let loss = row.entries.iter().map(|e| e.loss()).sum::<f64>();
         let bits = 8.0 * bytes as f64 / numbers as f64;
-        let _ = writeln!(out, "{:<12} {:<13} {:<28} {bits:>7.3} {bytes:>12} {error:>10.6} {loss:>10.6}", row.layers, row.kind, row.formats);
+        let [error, loss] = [error, loss].map(draw::loss);
+        let _ = writeln!(out, "{:<12} {:<13} {:<28} {bits:>7.3} {bytes:>12} {error:>10} {loss:>10}", row.layers, row.kind, row.formats);
     }
     let m = &plan.memory;
     let _ = writeln!(out, "\n{} parameters, {} weight bytes, {:.3} bits per weight", plan.parameters, plan.weight_bytes, plan.bits_per_weight);
-    let _ = writeln!(out, "objective {}, effort {}, expected KL divergence {:.6} nats per token", plan.method, plan.effort, plan.expected_kl);
+    let _ =
+        writeln!(out, "objective {}, effort {}, expected KL divergence {} nats per token", plan.method, plan.effort, draw::loss(plan.expected_kl));
     let _ = write!(out, "memory: weights {}, KV cache {} ({} tokens), ", size::show(m.weights), size::show(m.kv_cache), plan.context);
     let _ = write!(out, "scratch {}, everything else {}: {}", size::show(m.scratch), size::show(m.other), size::show(m.total));
     let _ = writeln!(out, "{}", m.budget.map_or(String::new(), |b| format!(" of {}", size::show(b))));
