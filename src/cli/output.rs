@@ -3,13 +3,13 @@ use crate::cli::Error;
 use std::{fs, io::Write, path::Path};
 
 /// Writes a file whole or not at all: beside its place, then moved there. What is there and is no regular file (a device, a pipe, a
-/// link's target) is written to and stays what it is.
+/// link to either, or to nothing yet) is written to and stays what it is.
 ///
 /// # Errors
 /// Where it cannot be written; a folder that is not there is named.
 pub fn write(path: &Path, text: &str) -> Result<(), Error> {
     let real = path.canonicalize().unwrap_or_else(|_| path.into());
-    if fs::metadata(&real).is_ok_and(|about| !about.is_file()) {
+    if fs::symlink_metadata(&real).is_ok_and(|about| !about.is_file()) {
         return fs::write(&real, text).map_err(Error::io(path));
     }
     check(&real)?;
@@ -59,12 +59,17 @@ mod tests {
         write(&link, "three").expect("written");
         assert_eq!(fs::read_to_string(&file).expect("read"), "three");
         assert!(link.is_symlink());
+        let (new, dangling) = (folder.path().join("new.html"), folder.path().join("d.html"));
+        symlink(&new, &dangling).expect("linked");
+        write(&dangling, "four").expect("written");
+        assert_eq!(fs::read_to_string(&new).expect("the target is made"), "four");
+        assert!(dangling.is_symlink());
         write(Path::new("/dev/null"), "nothing").expect("written");
         assert!(write(Path::new("/dev/full"), "nothing").is_err());
         for device in ["/dev/null", "/dev/full"] {
             assert!(fs::metadata(device).expect("there").file_type().is_char_device(), "{device}");
         }
-        assert_eq!(fs::read_dir(folder.path()).expect("read").count(), 2);
+        assert_eq!(fs::read_dir(folder.path()).expect("read").count(), 4);
     }
 
     #[test]
