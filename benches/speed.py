@@ -61,7 +61,7 @@ class Bench:
         command = [self.ram, "--model", self.checkpoint(name), "--uniform", form, "--cache", "always"]
         command += ["--threads", threads] if threads else []
         command += ["bench", "--json", "--repeat", repeat]
-        command += [x for n in prompt or (0,) for x in ("--prompt", n)] + [x for n in generate or (0,) for x in ("--generate", n)]
+        command += [x for n in prompt for x in ("--prompt", n)] + [x for n in generate for x in ("--generate", n)]
         command += [x for n in depth for x in ("--depth", n)]
         found = json.loads(run(*command))
         return found, {t["test"]: t for t in found["tests"]}

@@ -9,8 +9,10 @@ mod doctor;
 mod draw;
 mod error;
 mod eval;
+mod flags;
 mod generate;
 mod inspect;
+mod man;
 mod open;
 mod output;
 mod page;
@@ -19,7 +21,7 @@ mod progress;
 mod prompt;
 
 use args::{Args, Command};
-use clap::{CommandFactory, Parser};
+use clap::FromArgMatches;
 pub use error::Error;
 use std::{io::Write, process::ExitCode};
 
@@ -29,14 +31,15 @@ pub fn run() -> ExitCode {
     if let Some(sentence) = args::split_size(std::env::args_os().map(|word| word.to_string_lossy().into_owned())) {
         return fail(&Error::Usage(sentence));
     }
-    let args = match Args::try_parse() {
-        Ok(args) => args,
+    let parsed = flags::command().try_get_matches().and_then(|typed| Ok((Args::from_arg_matches(&typed)?, typed)));
+    let (args, typed) = match parsed {
+        Ok(parsed) => parsed,
         Err(e) => {
             let _ = e.print();
             return if e.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
         }
     };
-    match command(&args) {
+    match flags::check(&typed).and_then(|()| command(&args)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) if e.is_broken_pipe() => ExitCode::SUCCESS,
         Err(e) => fail(&e),
@@ -60,19 +63,14 @@ fn command(args: &Args) -> Result<(), Error> {
         Command::EvalPpl(a) => eval::run(args, a),
         Command::Bench(a) => bench::run(args, a),
         Command::Inspect(a) => inspect::run(args, a),
-        Command::Doctor(a) => doctor::run(a),
+        Command::Doctor(a) => doctor::run(args, a),
         Command::Cache(a) => cache::run(a),
         Command::Completions { shell } => {
             let mut out = Vec::new();
-            clap_complete::generate(*shell, &mut Args::command(), "ram-run", &mut out);
+            clap_complete::generate(*shell, &mut flags::shown(), "ram-run", &mut out);
             print(&String::from_utf8_lossy(&out))
         }
-        Command::Man => {
-            let mut out = Vec::new();
-            let written = clap_mangen::Man::new(Args::command()).render(&mut out);
-            written.map_err(|e| Error::Failed(e.to_string()))?;
-            print(&String::from_utf8_lossy(&out))
-        }
+        Command::Man(a) => man::run(a),
         Command::Compare(a) => compare::run(args, a),
     }
 }

@@ -1,7 +1,7 @@
 //! What can be typed.
 use crate::cli::Error;
 use clap::{Args as Group, Parser, Subcommand, ValueEnum};
-use ram_run::{Effort, Format, KvElement, Limit, Method, Pin, Request, Sampling, size};
+use ram_run::{Effort, Format, KvElement, Limit, Method, Pin, Request, Sampler, Sampling, size};
 use std::{num::NonZeroUsize, path::PathBuf};
 
 /// Run a Mixture-of-Experts language model in the memory you have.
@@ -9,50 +9,50 @@ use std::{num::NonZeroUsize, path::PathBuf};
 #[command(version = super::version(), about, max_term_width = 100)]
 pub struct Args {
     /// Folder of a checkpoint (config.json, *.safetensors, tokenizer.json), or ORG/NAME at the hub [default: the bundled model]
-    #[arg(long, short, global = true, value_name = "FOLDER|ORG/NAME")]
+    #[arg(long, short, global = true, help_heading = "Model", value_name = "FOLDER|ORG/NAME")]
     pub model: Option<String>,
     /// Branch, tag or commit of a model at the hub
-    #[arg(long, global = true, value_name = "REV", default_value = "main")]
+    #[arg(long, global = true, help_heading = "Model", value_name = "REV", default_value = "main")]
     pub revision: String,
     /// Ask the hub nothing: only what its cache has
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Model")]
     pub offline: bool,
     /// Delete each weight file once it is quantized: a fetched model takes two of its files and its packed form on disk
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Model")]
     pub no_keep: bool,
-    /// Memory of the whole process: weights, KV cache, scratch and everything else (24GB, 24GiB, 64MB)
-    #[arg(long, short, global = true, value_name = "SIZE", value_parser = size::parse, conflicts_with = "weights")]
+    /// Memory of the whole process: weights, KV cache, scratch and everything else (24GB or 24G is 24 * 10^9 bytes, 24GiB or 24Gi is 24 * 2^30)
+    #[arg(long, short, global = true, help_heading = "Memory", allow_hyphen_values = true, value_name = "SIZE", value_parser = size::parse, conflicts_with = "weights")]
     pub budget: Option<u64>,
     /// Bytes of the weights alone, for comparisons at equal bytes
-    #[arg(long, global = true, value_name = "SIZE", value_parser = size::parse)]
+    #[arg(long, global = true, help_heading = "Memory", allow_hyphen_values = true, value_name = "SIZE", value_parser = size::parse)]
     pub weights: Option<u64>,
     /// Fix tensors to a format, for example 'lm_head=t8g64'; may be given again
-    #[arg(long, global = true, value_name = "REGEX=FORMAT")]
+    #[arg(long, global = true, help_heading = "Plan", value_name = "REGEX=FORMAT")]
     pub pin: Vec<String>,
     /// One format for all matrices but routers (t4g64, a4g64, bf16)
-    #[arg(long, global = true, value_name = "FORMAT", value_parser = |s: &str| s.parse::<Format>(), conflicts_with_all = ["dense", "objective"])]
+    #[arg(long, global = true, help_heading = "Plan", value_name = "FORMAT", value_parser = |s: &str| s.parse::<Format>(), conflicts_with_all = ["dense", "objective"])]
     pub uniform: Option<Format>,
     /// Every tensor as the checkpoint has it, float32 activations and KV cache
-    #[arg(long, global = true, conflicts_with = "objective")]
+    #[arg(long, global = true, help_heading = "Plan", conflicts_with = "objective")]
     pub dense: bool,
     /// What formats are chosen for
-    #[arg(long, global = true, value_enum)]
+    #[arg(long, global = true, help_heading = "Plan", value_enum)]
     pub objective: Option<Objective>,
     /// Tokens that the KV cache holds [default: the model's own maximum, at most 4096]
-    #[arg(long, global = true, value_name = "TOKENS")]
+    #[arg(long, global = true, help_heading = "Memory", allow_hyphen_values = true, value_name = "TOKENS", value_parser = tokens)]
     pub ctx: Option<usize>,
     /// What the KV cache holds [default: f16; f32 with --dense]
-    #[arg(long, global = true, value_enum)]
+    #[arg(long, global = true, help_heading = "Memory", value_enum)]
     pub kv: Option<Kv>,
     /// How long to look for the best coding of each weight: fast loads in half the time at up to 9 % more squared error,
     /// best in 2.5 times the time at 1 % less
-    #[arg(long, global = true, value_enum, default_value_t = EffortName::Default)]
+    #[arg(long, global = true, help_heading = "Plan", value_enum, default_value_t = EffortName::Default)]
     pub effort: EffortName,
     /// Threads [default: one per core]
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Run", allow_hyphen_values = true, value_parser = threads)]
     pub threads: Option<NonZeroUsize>,
     /// Packed weights on disk for the next start [auto: models of 256 MiB or more]
-    #[arg(long, global = true, value_enum, default_value_t = Keep::Auto)]
+    #[arg(long, global = true, help_heading = "Run", value_enum, default_value_t = Keep::Auto)]
     pub cache: Keep,
     #[command(subcommand)]
     pub command: Command,
@@ -88,8 +88,8 @@ pub enum Command {
         /// bash, elvish, fish, powershell or zsh
         shell: clap_complete::Shell,
     },
-    /// The manual page, to stdout
-    Man,
+    /// The manual page of this program or of one of its commands, to stdout
+    Man(ManArgs),
     /// Perplexity and KL divergence at equal bytes: this plan, RAM's method, uniform affine, dense
     Compare(CompareArgs),
 }
@@ -153,25 +153,25 @@ pub struct ChatArgs {
 #[derive(Group)]
 pub struct SamplingArgs {
     /// Temperature; 0 always takes the likeliest token [default: the model's own, else 0.8]
-    #[arg(long)]
+    #[arg(long, help_heading = "Sampling", allow_hyphen_values = true, value_parser = |s: &str| number(s, |temperature| Sampling { temperature, ..Sampling::default() }))]
     pub temp: Option<f32>,
     /// Only the K likeliest tokens; 0 for all [default: the model's own, else 40]
-    #[arg(long)]
+    #[arg(long, help_heading = "Sampling", allow_hyphen_values = true, value_parser = |s: &str| whole(s, 0))]
     pub top_k: Option<usize>,
     /// Only the likeliest tokens that together have this probability [default: the model's own, else 0.95]
-    #[arg(long)]
+    #[arg(long, help_heading = "Sampling", allow_hyphen_values = true, value_parser = |s: &str| number(s, |top_p| Sampling { top_p, ..Sampling::default() }))]
     pub top_p: Option<f32>,
     /// Only tokens at least this fraction as likely as the likeliest [default: the model's own, else 0.05]
-    #[arg(long)]
+    #[arg(long, help_heading = "Sampling", allow_hyphen_values = true, value_parser = |s: &str| number(s, |min_p| Sampling { min_p, ..Sampling::default() }))]
     pub min_p: Option<f32>,
     /// Divide the logits of the last 64 tokens by this [default: the model's own, else 1]
-    #[arg(long)]
+    #[arg(long, help_heading = "Sampling", allow_hyphen_values = true, value_parser = |s: &str| number(s, |repeat_penalty| Sampling { repeat_penalty, ..Sampling::default() }))]
     pub repeat_penalty: Option<f32>,
     /// Seed of the sampler: same seed, same text
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, help_heading = "Sampling", allow_hyphen_values = true, default_value_t = 0, value_parser = seed)]
     pub seed: u64,
     /// Tokens at most
-    #[arg(long, default_value_t = 1024)]
+    #[arg(long, help_heading = "Sampling", allow_hyphen_values = true, default_value_t = 1024, value_parser = |s: &str| whole(s, 1))]
     pub max_tokens: usize,
 }
 
@@ -199,32 +199,32 @@ pub struct EvalArgs {
 #[derive(Group)]
 pub struct WindowArgs {
     /// How the text is cut and what is scored [default: hf-2048]
-    #[arg(long, value_enum, conflicts_with_all = ["window", "stride"])]
+    #[arg(long, help_heading = "Windows", value_enum, conflicts_with_all = ["window", "stride"])]
     pub protocol: Option<ProtocolName>,
     /// Tokens per window
-    #[arg(long, value_name = "N")]
+    #[arg(long, help_heading = "Windows", value_name = "N", allow_hyphen_values = true, value_parser = |s: &str| whole(s, 2))]
     pub window: Option<usize>,
     /// Tokens from one window's start to the next [default: the window]
-    #[arg(long, value_name = "N", requires = "window")]
+    #[arg(long, help_heading = "Windows", value_name = "N", requires = "window", allow_hyphen_values = true, value_parser = |s: &str| whole(s, 1))]
     pub stride: Option<usize>,
     /// Windows at most
-    #[arg(long, value_name = "N")]
+    #[arg(long, help_heading = "Windows", value_name = "N", allow_hyphen_values = true, value_parser = |s: &str| whole(s, 1))]
     pub max_windows: Option<usize>,
 }
 
 #[derive(Group)]
 pub struct BenchArgs {
-    /// Prompt lengths to prefill
-    #[arg(long, short = 'p', value_delimiter = ',', default_value = "16,512", value_name = "TOKENS")]
+    /// Prompt lengths to prefill [default: 16,512; none where --generate alone is given]
+    #[arg(long, short = 'p', value_delimiter = ',', value_name = "TOKENS", allow_hyphen_values = true, value_parser = tokens)]
     pub prompt: Vec<usize>,
-    /// Tokens to decode
-    #[arg(long, short = 'n', value_delimiter = ',', default_value = "128", value_name = "TOKENS")]
+    /// Tokens to decode [default: 128; none where --prompt alone is given]
+    #[arg(long, short = 'n', value_delimiter = ',', value_name = "TOKENS", allow_hyphen_values = true, value_parser = tokens)]
     pub generate: Vec<usize>,
     /// Tokens that are in the KV cache before
-    #[arg(long, short, value_delimiter = ',', default_value = "0", value_name = "TOKENS")]
+    #[arg(long, short, value_delimiter = ',', default_value = "0", value_name = "TOKENS", allow_hyphen_values = true, value_parser = depth)]
     pub depth: Vec<usize>,
     /// Runs of each test, after one to warm up
-    #[arg(long, short, default_value_t = 5)]
+    #[arg(long, short, default_value_t = 5, allow_hyphen_values = true, value_parser = |s: &str| whole(s, 1))]
     pub repeat: usize,
     /// The table as JSON
     #[arg(long, conflicts_with = "csv")]
@@ -275,9 +275,19 @@ pub enum CacheCommand {
     /// Remove what no run will use: half-written files, other versions, and what goes beyond --keep
     Gc {
         /// Keep the most recently used entries up to this size
-        #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+        #[arg(long, value_name = "SIZE", allow_hyphen_values = true, value_parser = size::parse)]
         keep: Option<u64>,
     },
+}
+
+#[derive(Group)]
+pub struct ManArgs {
+    /// The command, like `plan` or `cache gc` [default: the program]
+    #[arg(value_name = "COMMAND")]
+    pub of: Vec<String>,
+    /// Write every page as a file into this folder
+    #[arg(long, value_name = "FOLDER", conflicts_with = "of")]
+    pub dir: Option<PathBuf>,
 }
 
 #[derive(Group)]
@@ -379,14 +389,73 @@ impl SamplingArgs {
     }
 }
 
+/// Most tokens of anything: beyond it a number is a mistake, and sums of a few fit.
+const MOST_TOKENS: usize = 1 << 30;
+
+/// A whole number, checked while it is parsed, so that the flag at fault is named.
+fn whole(text: &str, least: usize) -> Result<usize, String> {
+    text.parse().ok().filter(|n| *n >= least).ok_or_else(|| format!("write a whole number, {least} or more"))
+}
+
+fn tokens(text: &str) -> Result<usize, String> {
+    at_most(whole(text, 1)?)
+}
+
+fn depth(text: &str) -> Result<usize, String> {
+    at_most(whole(text, 0)?)
+}
+
+fn at_most(tokens: usize) -> Result<usize, String> {
+    if tokens <= MOST_TOKENS { Ok(tokens) } else { Err(format!("write {MOST_TOKENS} tokens or less")) }
+}
+
+fn threads(text: &str) -> Result<NonZeroUsize, String> {
+    text.parse().map_err(|_| "write a whole number, 1 or more".into())
+}
+
+fn seed(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| "write a whole number, 0 or more".into())
+}
+
+/// A number that the sampler takes.
+fn number(text: &str, how: impl Fn(f32) -> Sampling) -> Result<f32, String> {
+    let value = text.parse().map_err(|_| "write a number, like 0.8")?;
+    match Sampler::new(how(value)) {
+        Ok(_) => Ok(value),
+        Err(ram_run::Error::Setting { reason, .. }) => Err(reason),
+        Err(e) => Err(e.to_string()),
+    }
+}
+
 /// `--budget 24 GB` is read by every parser as 24 bytes and a command GB: say what to write instead.
 pub fn split_size(words: impl Iterator<Item = String>) -> Option<String> {
+    const FLAGS: [&str; 4] = ["--budget", "-b", "--weights", "--keep"];
     let words: Vec<String> = words.collect();
-    let flag = words.windows(3).find(|w| {
-        let unit = w[2].to_ascii_lowercase();
-        ["--budget", "-b", "--weights"].contains(&w[0].as_str())
-            && w[1].parse::<f64>().is_ok()
-            && ["b", "kb", "mb", "gb", "tb", "kib", "mib", "gib", "tib", "g", "m"].contains(&unit.as_str())
-    });
-    flag.map(|w| format!("{} {} {}: write the size as one word, {} {}{}", w[0], w[1], w[2], w[0], w[1], w[2]))
+    words.windows(2).enumerate().find_map(|(i, pair)| {
+        let (number, unit) = (&pair[0], &pair[1]);
+        // The number follows its flag, or hangs on it.
+        let hangs = FLAGS.iter().find_map(|flag| Some((*flag, number.strip_prefix(flag)?.trim_start_matches('='))));
+        let follows = i.checked_sub(1).and_then(|i| FLAGS.iter().find(|flag| **flag == words[i])).map(|flag| (*flag, number.as_str()));
+        let (flag, number) = hangs.filter(|(_, n)| !n.is_empty()).or(follows)?;
+        let split = number.parse::<f64>().is_ok() && unit.bytes().all(|b| b.is_ascii_alphabetic()) && size::parse(&format!("{number}{unit}")).is_ok();
+        split.then(|| format!("{flag} {number} {unit}: write the size as one word, {flag} {number}{unit}"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_size_of_two_words_is_explained() {
+        let said = |line: &str| split_size(line.split(' ').map(String::from));
+        for line in ["--budget 24 GB", "-b 24 g", "plan --weights 1.5 gib", "--budget=24 GB plan", "-b24 GB", "cache gc --keep 2 T"] {
+            assert!(said(line).is_some_and(|s| s.contains("as one word")), "{line}");
+        }
+        for line in
+            ["--budget 24GB plan", "--budget GB", "-b 24 chat", "--budget 24 gen", "--ctx 24 GB", "-b 1 GBB", "bench -b 5MB", "GB", "--budget", ""]
+        {
+            assert_eq!(said(line), None, "{line}");
+        }
+    }
 }

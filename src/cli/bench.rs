@@ -21,7 +21,7 @@ struct Row {
     /// Weight bytes that one token reads (decode) or one run reads, each once (prefill).
     bytes: u64,
     gigabytes_per_second: f64,
-    /// Of the read bandwidth measured between the runs; decode only.
+    /// Of the read bandwidth measured between the runs; decode only, and where the budget leaves memory to measure it.
     share_of_bandwidth: Option<f64>,
     /// Integer operations on weights, two per weight and token; prefill only.
     gigaoperations_per_second: Option<f64>,
@@ -29,15 +29,15 @@ struct Row {
     share_of_peak: Option<f64>,
 }
 
-/// Memory that is read to measure bandwidth: larger than any cache.
-const MEASURED: usize = 256 << 20;
-
 /// Measures and prints.
 pub fn run(args: &Args, a: &BenchArgs) -> Result<(), Error> {
+    // Who asks for one of both does not wait for the other.
+    let all = a.prompt.is_empty() && a.generate.is_empty();
+    let (prompts, generate): (&[usize], &[usize]) = if all { (&[16, 512], &[128]) } else { (&a.prompt, &a.generate) };
     let checkpoint = open::checkpoint(args)?;
     let mut request = open::request(args)?;
-    let longest = a.depth.iter().max().unwrap_or(&0) + a.prompt.iter().chain(&a.generate).max().unwrap_or(&0);
-    request.context = Some(args.ctx.unwrap_or(longest.max(1)));
+    let longest = a.depth.iter().max().unwrap_or(&0) + prompts.iter().chain(generate).max().unwrap_or(&0);
+    request.context = Some(args.ctx.unwrap_or(longest));
     let start = Instant::now();
     let plan = open::plan(&checkpoint, &request)?;
     let planning = start.elapsed().as_secs_f64();
@@ -47,18 +47,18 @@ pub fn run(args: &Args, a: &BenchArgs) -> Result<(), Error> {
     let per_token = active(&model, |e| e.bytes as f64) as u64;
     let (mut rows, mut bandwidths, mut peaks) = (Vec::new(), Vec::new(), Vec::new());
     for &depth in &a.depth {
-        for (decode, lengths) in [(false, &a.prompt), (true, &a.generate)] {
-            for &n in lengths.iter().filter(|&&n| n > 0) {
+        for (decode, lengths) in [(false, prompts), (true, generate)] {
+            for &n in lengths {
                 let runs = runs(&model, decode, depth, n, a.repeat)?;
                 let mut rates: Vec<f64> = runs.iter().map(|r| r.rate).collect();
-                let rate = median(&mut rates);
-                bandwidths.extend(runs.iter().map(|r| r.bandwidth));
+                let rate = median(&mut rates).unwrap_or(0.0);
+                bandwidths.extend(runs.iter().filter_map(|r| r.bandwidth));
                 peaks.extend(runs.iter().map(|r| r.peak));
                 let bytes = if decode { per_token } else { plan.weight_bytes };
                 let speed = if decode { bytes as f64 * rate } else { bytes as f64 * rate / n as f64 };
                 let operations = operations(&model, n);
                 let (name, at) = (if decode { "tg" } else { "pp" }, if depth > 0 { format!(" @ {depth}") } else { String::new() });
-                let share = |f: &dyn Fn(&Run) -> f64| median(&mut runs.iter().map(f).collect::<Vec<_>>());
+                let share = |f: &dyn Fn(&Run) -> Option<f64>| median(&mut runs.iter().filter_map(f).collect::<Vec<_>>());
                 rows.push(Row {
                     test: format!("{name}{n}{at}"),
                     tokens_per_second: rate,
@@ -66,14 +66,14 @@ pub fn run(args: &Args, a: &BenchArgs) -> Result<(), Error> {
                     fastest: rates[rates.len() - 1],
                     bytes,
                     gigabytes_per_second: speed / 1e9,
-                    share_of_bandwidth: decode.then(|| share(&|r| bytes as f64 * r.rate / r.bandwidth)),
+                    share_of_bandwidth: if decode { share(&|r| Some(bytes as f64 * r.rate / r.bandwidth?)) } else { None },
                     gigaoperations_per_second: (!decode).then(|| operations * rate / n as f64 / 1e9),
-                    share_of_peak: (!decode).then(|| share(&|r| operations * r.rate / n as f64 / r.peak)),
+                    share_of_peak: if decode { None } else { share(&|r| Some(operations * r.rate / n as f64 / r.peak)) },
                 });
             }
         }
     }
-    let (bandwidth, peak) = (median(&mut bandwidths), median(&mut peaks));
+    let (bandwidth, peak) = (median(&mut bandwidths), median(&mut peaks).unwrap_or(0.0));
     let weights: u64 = plan.parameters;
     if a.json {
         let json = serde_json::json!({
@@ -99,29 +99,29 @@ pub fn run(args: &Args, a: &BenchArgs) -> Result<(), Error> {
         let limit = match (r.share_of_bandwidth, r.gigaoperations_per_second, r.share_of_peak) {
             (Some(share), ..) => format!("{:.1} GB/s, {:.0} % of the bandwidth", r.gigabytes_per_second, 100.0 * share),
             (_, Some(operations), Some(share)) => format!("{operations:.0} Gop/s, {:.0} % of the integer peak", 100.0 * share),
-            _ => String::new(),
+            _ => format!("{:.1} GB/s", r.gigabytes_per_second),
         };
-        let each = if r.share_of_bandwidth.is_some() { "per token" } else { "per run" };
+        let each = if r.gigaoperations_per_second.is_none() { "per token" } else { "per run" };
         let range = format!("{:.1} to {:.1}", r.slowest, r.fastest);
         let bytes = size::show(r.bytes);
         print(&format!("| {} | {:.1} | {range} | {bytes} {each} | {limit} |\n", r.test, r.tokens_per_second))?;
     }
+    let bandwidth = bandwidth.map_or("not measured (the budget leaves no memory for it)".into(), |b| format!("{:.1} GB/s", b / 1e9));
     let memory = peak_rss().map_or("unknown".into(), size::show);
     print(&format!(
-        "\n{:.2} bits per weight, {}; plan {planning:.2} s, load {load:.2} s ({:.0} million weights/s); {} threads; read bandwidth {:.1} GB/s; integer peak {:.0} Gop/s; peak memory {memory}\n",
+        "\n{:.2} bits per weight, {}; plan {planning:.2} s, load {load:.2} s ({:.0} million weights/s); {} threads; read bandwidth {bandwidth}; integer peak {:.0} Gop/s; peak memory {memory}\n",
         plan.bits_per_weight,
         size::show(plan.weight_bytes),
         weights as f64 / load / 1e6,
         rayon::current_num_threads(),
-        bandwidth / 1e9,
         peak / 1e9,
     ))
 }
 
 /// The middle one, after sorting.
-fn median(values: &mut [f64]) -> f64 {
+fn median(values: &mut [f64]) -> Option<f64> {
     values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(0.0)
+    values.get(values.len() / 2).copied()
 }
 
 /// Sum over what one token reads: all but the embedding's other rows and the experts it is not routed to.
@@ -152,7 +152,7 @@ fn operations(model: &Model, n: usize) -> f64 {
 struct Run {
     /// Tokens per second.
     rate: f64,
-    bandwidth: f64,
+    bandwidth: Option<f64>,
     peak: f64,
 }
 
@@ -166,7 +166,7 @@ fn runs(model: &Model, decode: bool, depth: usize, n: usize, repeat: usize) -> R
         model.transformer.forward(piece, &mut cache)?;
     }
     let mut runs = Vec::new();
-    for run in 0..=repeat.max(1) {
+    for run in 0..=repeat {
         cache.truncate(depth);
         let start = Instant::now();
         // What comes next is asked for after every token while decoding, once after a prompt.
@@ -175,7 +175,8 @@ fn runs(model: &Model, decode: bool, depth: usize, n: usize, repeat: usize) -> R
         }
         if run > 0 {
             let rate = n as f64 / start.elapsed().as_secs_f64();
-            runs.push(Run { rate, bandwidth: ram_run::read_bandwidth(MEASURED), peak: ram_run::integer_peak() });
+            let bandwidth = ram_run::bandwidth_bytes(model.plan.memory.budget).map(ram_run::read_bandwidth);
+            runs.push(Run { rate, bandwidth, peak: ram_run::integer_peak() });
         }
     }
     Ok(runs)

@@ -1,7 +1,10 @@
 //! `ram-run doctor`: what this machine has, and which known models fit.
-use super::{args::DoctorArgs, open, print};
+use super::{
+    args::{Args, DoctorArgs},
+    open, print,
+};
 use crate::cli::Error;
-use ram_run::{hub::Hub, packed, size};
+use ram_run::{hub::Hub, packed, peak_rss, size};
 use serde_json::json;
 
 /// Parameters of the models that people ask for (from their published weight files).
@@ -14,48 +17,57 @@ const KNOWN: [(&str, f64); 5] = [
 ];
 /// Left to KV cache, scratch and program; `plan` says it exactly.
 const BESIDES: f64 = 1.5e9;
-/// Memory that is read to measure bandwidth: larger than any cache.
-const MEASURED: usize = 1 << 30;
+/// Bits per weight below which no plan is made, and those of what is published.
+const BITS: std::ops::RangeInclusive<f64> = 2.3..=16.0;
 
 /// Looks and tells.
-pub fn run(a: &DoctorArgs) -> Result<(), Error> {
+pub fn run(args: &Args, a: &DoctorArgs) -> Result<(), Error> {
     let level = ram_run::isa().map_err(Error::Usage)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let free = ram_run::available();
-    let budget = free.as_ref().map(open::default_budget);
-    let bandwidth = ram_run::read_bandwidth(MEASURED.min(free.as_ref().map_or(MEASURED, |f| f.bytes as usize / 4)));
+    let budget = args.budget.or(free.as_ref().map(open::default_budget));
+    let bandwidth = ram_run::bandwidth_bytes(budget).map(|bytes| (bytes, ram_run::read_bandwidth(bytes)));
     let folder = packed::folder();
     let entries = folder.as_deref().map(packed::list).transpose()?.unwrap_or_default();
     let cached: u64 = entries.iter().map(|e| e.bytes).sum();
     let hub = Hub::from_env(false)?;
     let (hub_folder, hub_bytes) = hub.cached();
-    let bits = |parameters: f64| budget.map(|b| 8.0 * (b as f64 - BESIDES) / parameters);
+    let bits = |parameters: f64| budget.map(|b| (8.0 * (b as f64 - BESIDES) / parameters).min(*BITS.end())).filter(|b| b >= BITS.start());
+    // The smallest budget, rounded up to what is shown of it.
+    let least = |parameters: f64| ((parameters * BITS.start() / 8.0 + BESIDES) / 1e8).ceil() as u64 * 100_000_000;
     if a.json {
-        let models = KNOWN.map(|(name, parameters)| json!({"model": name, "parameters": parameters, "bits_per_weight": bits(parameters)}));
+        let models = KNOWN.map(
+            |(name, parameters)| json!({"model": name, "parameters": parameters, "bits_per_weight": bits(parameters), "least_budget": least(parameters)}),
+        );
         let text = json!({
             "processor": processor(), "kernels": format!("{level:?}"), "cores": cores, "memory": free.as_ref().map(|f| f.total),
             "available": free.as_ref().map(|f| f.bytes), "limit": free.as_ref().map(|f| f.limit.clone()), "budget": budget,
-            "read_bandwidth": bandwidth, "cache": folder, "cache_entries": entries.len(), "cache_bytes": cached, "hub_cache": hub_folder,
+            "read_bandwidth": bandwidth.map(|b| b.1), "peak_rss": peak_rss(), "cache": folder, "cache_entries": entries.len(), "cache_bytes": cached, "hub_cache": hub_folder,
             "hub_cache_bytes": hub_bytes, "token": hub.looked(), "models": models,
         });
         return print(&format!("{text:#}\n"));
     }
     let mut text = format!("processor   {}, {cores} cores; kernels for {level:?}\n", processor());
-    if let (Some(free), Some(budget)) = (&free, budget) {
+    if let Some(free) = &free {
         text += &format!("memory      {}, free {} ({})\n", size::show(free.total), size::show(free.bytes), free.limit);
-        text += &format!("budget      {} unless --budget says another\n", size::show(budget));
     }
-    text += &format!("bandwidth   {:.1} GB/s read by all threads\n", bandwidth / 1e9);
+    if let Some(budget) = budget {
+        let source = if args.budget.is_some() { "as --budget says" } else { "unless --budget says another" };
+        text += &format!("budget      {} {source}\n", size::show(budget));
+    }
+    text += &match bandwidth {
+        Some((bytes, rate)) => format!("bandwidth   {:.1} GB/s read by all threads ({}, out of no cache)\n", rate / 1e9, size::show(bytes as u64)),
+        None => "bandwidth   not measured: the budget leaves no memory for it\n".into(),
+    };
     if let Some(folder) = folder {
         text += &format!("cache       {} ({} entries, {})\n", folder.display(), entries.len(), size::show(cached));
     }
     text += &format!("hub         {} ({}); token: {}\n", hub_folder.display(), size::show(hub_bytes), hub.looked());
     for (name, parameters) in KNOWN {
         let verdict = match bits(parameters) {
-            Some(b) if b >= 16.0 => "as published, 16 bits per weight".into(),
-            Some(b) if b >= 2.3 => format!("{b:.1} bits per weight"),
-            Some(b) => format!("does not fit ({b:.1} bits per weight)"),
-            None => "unknown".into(),
+            Some(b) if b == *BITS.end() => "as published, 16 bits per weight".into(),
+            Some(b) => format!("{b:.1} bits per weight"),
+            None => format!("does not fit: it takes {} at least", size::show(least(parameters))),
         };
         text += &format!("fits        {name:<24} {verdict}\n");
     }

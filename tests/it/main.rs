@@ -6,6 +6,7 @@ mod chat;
 mod cli;
 mod determinism;
 mod examples;
+mod flags;
 mod gptq;
 mod hub;
 mod hub_server;

@@ -37,7 +37,60 @@ fn a_plan_is_a_page() {
     stdout(&["--weights", "6MB", "--threads", "3", "plan", "--html", path]);
     assert!(page == std::fs::read_to_string(path).expect("a page"), "the same again");
     assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 1);
-    refused(&["--weights", "6MB", "plan", "--html", "/nowhere/plan.html"], 4, &["/nowhere/plan.html"]);
+    refused(&["--weights", "6MB", "plan", "--html", "/nowhere/plan.html"], 1, &["/nowhere/plan.html", "no folder /nowhere"]);
+}
+
+/// The attributes of a tag, as numbers.
+fn at(tag: &str, name: &str) -> f64 {
+    tag.split(&format!(" {name}=\"")).nth(1).and_then(|rest| rest.split('"').next()?.parse().ok()).expect(name)
+}
+
+#[test]
+fn every_plan_lies_within_its_curve() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for budget in ["47MB", "48MB", "64MB", "24GB"] {
+        let path = folder.path().join("plan.html");
+        let table = stdout(&["--budget", budget, "plan", "--html", path.to_str().expect("UTF-8")]);
+        let page = std::fs::read_to_string(&path).expect("a page");
+        for text in [&table, &page] {
+            assert!(!text.contains("0.00000"), "{budget}: small losses are told apart: {text}");
+        }
+        let seen = tags(&page);
+        let mark = seen.iter().find(|t| t.starts_with("line class=\"mark\"")).expect("this plan");
+        let (x, grid) = (at(mark, "x1"), seen.iter().filter(|t| t.starts_with("line class=\"grid\"")));
+        let (left, right) = grid.fold((f64::MAX, 0.0f64), |b, t| (b.0.min(at(t, "x1")), b.1.max(at(t, "x2"))));
+        assert!((left..=right).contains(&x), "{budget}: {x} of {left} to {right}");
+        let polyline = seen.iter().find(|t| t.starts_with("polyline")).expect("the curve");
+        let points = polyline.split("points=\"").nth(1).and_then(|p| p.split('"').next()).expect("points");
+        let ends: Vec<f64> = points.split(' ').map(|p| p.split(',').next().and_then(|x| x.parse().ok()).expect("a number")).collect();
+        // Where nothing is lost, a logarithm ends one step before.
+        assert!(ends[0] - 1.0 <= x && x <= ends[ends.len() - 1] + 20.0, "{budget}: the curve does not reach {x}: {points}");
+    }
+}
+
+#[test]
+fn pictures_need_nothing_but_attributes() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/pictures");
+    let mut pictures = 0;
+    for path in std::fs::read_dir(root).expect("a folder").map(|e| e.expect("an entry").path()) {
+        let text = std::fs::read_to_string(&path).expect("a picture");
+        plain(&text);
+        pictures += 1;
+    }
+    assert!(pictures >= 3);
+}
+
+/// Every part has its colour as viewers without style sheets need it.
+fn plain(picture: &str) {
+    assert!(!picture.contains("var(") && !picture.contains("<style") && !picture.contains("style=") && !picture.contains("currentColor"));
+    for tag in tags(picture) {
+        let needs = match tag.split(' ').next() {
+            Some("text" | "circle" | "rect") => "fill=\"#",
+            Some("line" | "polyline") => "stroke=\"#",
+            _ => continue,
+        };
+        assert!(tag.contains(needs), "{tag}");
+    }
 }
 
 #[test]
@@ -55,24 +108,54 @@ fn a_comparison_is_a_table_and_a_picture() {
     let picture = std::fs::read_to_string(&svg).expect("a picture");
     assert_eq!(tags(&picture).iter().filter(|t| t.starts_with("polyline")).count(), 4);
     assert_eq!(picture.matches("<circle").count(), 7);
+    plain(&picture);
 }
 
 #[test]
 fn a_checkpoint_is_described() {
     let about = json(&["inspect", "models/tiny-qwen3-moe", "--json"]);
+    let config = &about["config"];
+    for (key, value) in [("num_experts", 16), ("num_experts_per_tok", 4)] {
+        assert_eq!(config[key], value, "{config}");
+    }
+    assert!(config["mlp_only_layers"].is_array() && config["quantization_config"].is_null(), "{config}");
     let plan = json(&["--dense", "plan", "--json"]);
     assert_eq!(about["parameters"], plan["parameters"]);
     let sum: u64 = about["tensors"].as_array().expect("a list").iter().map(|t| t["parameters"].as_u64().expect("a number")).sum();
     assert_eq!(Some(sum), plan["parameters"].as_u64());
     assert!(about["active_parameters"].as_u64() < about["parameters"].as_u64());
     assert!(stdout(&["inspect"]).contains("4 of 16 per token"));
-    assert!(stdout(&["doctor"]).contains("mistralai/Mixtral-8x7B"));
     let version = stdout(&["--version"]);
     assert!(version.contains("packed format") && version.contains("scalar"), "{version}");
-    assert!(stdout(&["completions", "bash"]).contains("eval-ppl") && stdout(&["man"]).contains(".TH"));
     let bench = json(&["--weights", "6MB", "bench", "-p", "16", "-n", "8", "-d", "0,32", "-r", "2", "--json"]);
     let tests: Vec<&str> = bench["tests"].as_array().expect("a list").iter().map(|t| t["test"].as_str().expect("a text")).collect();
     assert_eq!(tests, ["pp16", "tg8", "pp16 @ 32", "tg8 @ 32"]);
     assert!(bench["read_bandwidth"].as_f64() > Some(1e8));
     assert_eq!(command(&["bench", "--csv", "--json"]).output().expect("runs").status.code(), Some(2));
+}
+
+#[test]
+fn the_doctor_answers_for_a_budget() {
+    let free = json(&["doctor", "--json"]);
+    assert!(free["peak_rss"].as_u64() < Some(200_000_000), "{}", free["peak_rss"]);
+    assert!(free["read_bandwidth"].as_f64() > Some(0.0));
+    assert!(stdout(&["doctor"]).contains("mistralai/Mixtral-8x7B"));
+    for (budget, fits) in [("2GB", 0), ("8GB", 1), ("24GB", 4), ("1TB", 5)] {
+        let said = json(&["-b", budget, "doctor", "--json"]);
+        let models = said["models"].as_array().expect("a list");
+        assert_eq!(models.iter().filter(|m| m["bits_per_weight"].is_number()).count(), fits, "{budget}: {said}");
+        for m in models {
+            let fits = m["least_budget"].as_u64() <= said["budget"].as_u64();
+            assert_eq!(fits, m["bits_per_weight"].is_number(), "{m}");
+        }
+    }
+    let text = stdout(&["doctor", "-b", "2GB"]);
+    assert!(text.contains("2.00 GB as --budget says") && text.contains("does not fit: it takes 5.70 GB at least"), "{text}");
+    // Below the budget, or nothing is measured.
+    let small = json(&["-b", "64MB", "doctor", "--json"]);
+    assert!(small["peak_rss"].as_u64() < Some(64_000_000), "{small}");
+    assert!(json(&["-b", "1MB", "doctor", "--json"])["read_bandwidth"].is_null());
+    let bench = json(&["--budget", "64MB", "bench", "-p", "16", "-r", "1", "--json"]);
+    assert!(bench["peak_rss"].as_u64() < Some(64_000_000), "{}", bench["peak_rss"]);
+    assert_eq!(bench["tests"].as_array().map(Vec::len), Some(1));
 }
