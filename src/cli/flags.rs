@@ -11,7 +11,7 @@ fn acts_on(flag: &str) -> Option<Vec<&'static str>> {
     let run_and = |more: &[&'static str]| Some([more, &RUN].concat());
     match flag {
         "model" | "revision" => run_and(&["plan", "inspect", "compare"]),
-        "budget" => run_and(&["plan", "doctor"]),
+        "budget" => run_and(&["plan", "doctor", "compare"]),
         "weights" | "pin" | "effort" => run_and(&["plan", "compare"]),
         "uniform" | "dense" | "objective" | "ctx" | "kv" => run_and(&["plan"]),
         "no_keep" => run_and(&["compare"]),
