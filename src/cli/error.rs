@@ -52,6 +52,7 @@ impl Error {
                 | E::Template(_)
                 | E::Tokenizer(_)
                 | E::NotFinite(_) => 4,
+                E::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => 4,
                 E::Hub { .. } | E::Offline { .. } => 5,
                 _ => 1,
             },
