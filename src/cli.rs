@@ -8,6 +8,7 @@ mod compare;
 mod doctor;
 mod draw;
 mod error;
+mod escape;
 mod eval;
 mod flags;
 mod generate;
@@ -23,7 +24,10 @@ mod prompt;
 use args::{Args, Command};
 use clap::FromArgMatches;
 pub use error::Error;
-use std::{io::Write, process::ExitCode};
+use std::{
+    io::{IsTerminal, Write},
+    process::ExitCode,
+};
 
 /// Runs the command; errors are one line on stderr and an exit code: 1 failed, 2 usage, 3 does not fit the budget,
 /// 4 model or file invalid, 5 network.
@@ -35,8 +39,13 @@ pub fn run() -> ExitCode {
     let (args, typed) = match parsed {
         Ok(parsed) => parsed,
         Err(e) => {
+            if e.use_stderr() {
+                // Without colours: what was typed could hold some.
+                note(e.render().to_string().trim_end());
+                return ExitCode::from(2);
+            }
             let _ = e.print();
-            return if e.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
+            return ExitCode::SUCCESS;
         }
     };
     match flags::check(&typed).and_then(|()| command(&args)) {
@@ -51,7 +60,7 @@ fn command(args: &Args) -> Result<(), Error> {
     if let Some(threads) = args.threads {
         let most = std::thread::available_parallelism().map_err(|e| Error::Failed(format!("the number of processors: {e}")))?;
         if threads > most {
-            eprintln!("--threads {threads}: this machine has {most} processors, and no more threads are started");
+            note(&format!("--threads {threads}: this machine has {most} processors, and no more threads are started"));
         }
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.min(most).into());
         pool.build_global().map_err(|e| Error::Failed(format!("--threads {threads}: {e}")))?;
@@ -85,12 +94,31 @@ fn version() -> &'static str {
 }
 
 fn fail(e: &Error) -> ExitCode {
-    let _ = writeln!(std::io::stderr(), "ram-run: {e}");
+    note(&format!("ram-run: {e}"));
     ExitCode::from(e.exit_code())
 }
 
-/// Writes a line of results.
+/// Writes results: byte for byte, but harmless where a terminal shows them.
 fn print(text: &str) -> Result<(), Error> {
     let mut out = std::io::stdout().lock();
+    let text = if out.is_terminal() { escape::clean(text) } else { text.into() };
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Error::io("stdout"))
+}
+
+/// The same, pale on a terminal.
+fn print_pale(text: &str) -> Result<(), Error> {
+    if !std::io::stdout().is_terminal() {
+        return print(text);
+    }
+    write!(std::io::stdout(), "\x1b[2m{}\x1b[0m", escape::clean(text)).and_then(|()| std::io::stdout().flush()).map_err(Error::io("stdout"))
+}
+
+/// Writes a line that is no result to stderr. Where that cannot be written, nobody reads it.
+fn note(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{}", escape::clean(text));
+}
+
+/// The same, pale.
+fn note_pale(text: &str) {
+    let _ = writeln!(std::io::stderr(), "\x1b[2m{}\x1b[0m", escape::clean(text));
 }

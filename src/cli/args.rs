@@ -54,6 +54,9 @@ pub struct Args {
     /// Packed weights on disk for the next start [auto: models of 256 MiB or more]
     #[arg(long, global = true, help_heading = "Run", value_enum, default_value_t = Keep::Auto)]
     pub cache: Keep,
+    /// No statistics before and after an answer
+    #[arg(long, short, global = true, help_heading = "Run")]
+    pub quiet: bool,
     #[command(subcommand)]
     pub command: Command,
 }

@@ -2,24 +2,29 @@
 mod command;
 mod input;
 mod thinking;
+mod typing;
 
 use super::{
     args::{Args, ChatArgs, Overflow, Think},
-    generate, open, plan, print,
+    escape, generate, open, output, plan, print, print_pale, prompt,
 };
-use crate::cli::Error;
-use command::Command;
+use crate::cli::{Error, note, note_pale};
+use command::{Command, Settings};
 use input::Input;
 use ram_run::{KvCache, Message, Model, Sampling, Template};
 use std::{
     fs,
     io::IsTerminal,
+    path::Path,
     sync::atomic::{AtomicBool, Ordering},
 };
 use thinking::{Part, Thinking};
 
 /// Set by Ctrl-C: the answer that streams ends.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// For /stats, before there is one to tell of.
+const NO_ANSWER: &str = "none";
 
 /// A conversation and what it is computed with.
 struct Session {
@@ -29,9 +34,7 @@ struct Session {
     /// Tokens that the cache holds.
     held: Vec<u32>,
     messages: Vec<Message>,
-    sampling: Sampling,
-    max_tokens: usize,
-    think: Think,
+    settings: Settings,
     overflow: Overflow,
     /// Answers given, so that a retry is another one.
     answers: u64,
@@ -43,7 +46,7 @@ pub fn run(args: &Args, a: &ChatArgs) -> Result<(), Error> {
     let checkpoint = open::checkpoint(args)?;
     let tokenizer = open::tokenizer(&checkpoint)?;
     let template = match &a.chat_template {
-        Some(path) => Template::new(fs::read_to_string(path).map_err(Error::io(&path))?),
+        Some(path) => Template::new(read(path, 1 << 20)?),
         None => Template::new(tokenizer.chat_template.clone().ok_or_else(|| {
             let folder = checkpoint.folder().display();
             Error::from(ram_run::Error::Template(format!("{folder} has none: use generate, an -Instruct model, or --chat-template FILE")))
@@ -56,108 +59,159 @@ pub fn run(args: &Args, a: &ChatArgs) -> Result<(), Error> {
         template,
         held: Vec::new(),
         messages: a.system.iter().map(|s| Message::new("system", s)).collect(),
-        sampling: a.sampling.over(&Sampling::published(checkpoint.folder())?),
-        max_tokens: a.sampling.max_tokens,
-        think: a.think,
+        settings: Settings {
+            sampling: a.sampling.over(&Sampling::published(checkpoint.folder())?),
+            max_tokens: a.sampling.max_tokens,
+            think: a.think,
+            stats: !args.quiet,
+        },
         overflow: a.overflow,
         answers: 0,
-        summary: "no answer yet".into(),
+        summary: NO_ANSWER.into(),
         model,
     };
-    let mut input = Input::open()?;
-    if input.is_terminal() {
-        eprintln!("{:.2} bits per weight, context {} tokens. /help lists commands.", plan.bits_per_weight, plan.context);
+    let mut input = Input::open(prompt::most(plan.context))?;
+    if input.is_terminal() && !args.quiet {
+        note(&format!("{:.2} bits per weight, context {} tokens. /help lists commands.", plan.bits_per_weight, plan.context));
     }
     let _ = ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed));
-    let mut prefilled = String::new();
-    while let Some(line) = input.message(&std::mem::take(&mut prefilled))? {
-        let done = match command::parse(&line) {
-            Ok(None) if line.trim().is_empty() => Ok(()),
-            Ok(None) => session.say(&line),
-            Ok(Some(Command::Exit)) => break,
-            Ok(Some(Command::Edit(text))) if text.is_empty() && input.is_terminal() => {
-                prefilled = session.take_back().unwrap_or_default();
-                Ok(())
+    loop {
+        INTERRUPTED.store(false, Ordering::Relaxed);
+        let Some(line) = input.message()? else { break };
+        if !input.edits() {
+            // What came while it waited for a line is not meant for the answer.
+            INTERRUPTED.store(false, Ordering::Relaxed);
+        }
+        let before = session.messages.clone();
+        match session.turn(&mut input, &line) {
+            Ok(true) => {}
+            Ok(false) => break,
+            // A person can do something about it and goes on where it was; a script must not miss it.
+            Err(e) if input.is_terminal() && !e.is_broken_pipe() => {
+                session.messages = before;
+                note(&e.to_string());
             }
-            Ok(Some(command)) => session.obey(command),
-            Err(e) => Err(e),
-        };
-        match done {
-            // A person can do something about it and goes on; a script must not miss it.
-            Err(e) if input.is_terminal() && !e.is_broken_pipe() => eprintln!("{e}"),
-            done => done?,
+            Err(e) => return Err(e),
         }
     }
     Ok(())
 }
 
 impl Session {
-    fn obey(&mut self, command: Command) -> Result<(), Error> {
-        let nothing = || Error::Usage("there is no message yet".into());
-        match command {
-            Command::Help => eprint!("{}", command::HELP),
-            Command::System(text) => {
-                self.messages.retain(|m| m.role != "system");
-                if !text.is_empty() {
-                    self.messages.insert(0, Message::new("system", &text));
+    /// Does what a line asks for; whether the conversation goes on.
+    fn turn(&mut self, input: &mut Input, line: &str) -> Result<bool, Error> {
+        match command::parse(line)? {
+            None if line.trim().is_empty() => {}
+            None => self.say(line)?,
+            Some(Command::Exit) => return Ok(false),
+            Some(Command::Edit(text)) if text.is_empty() && input.is_terminal() => {
+                let last = self.messages.iter().rfind(|m| m.role == "user").ok_or_else(no_message)?;
+                match input.edited(&escape::clean(&last.content))?.filter(|text| !text.trim().is_empty()) {
+                    None => note("the message stays as it was"),
+                    Some(text) if matches!(command::parse(&text), Ok(None)) => self.obey(Command::Edit(text))?,
+                    Some(command) => return self.turn(input, &command),
                 }
             }
-            Command::Clear => self.messages.retain(|m| m.role == "system"),
-            Command::Undo => drop(self.take_back().ok_or_else(nothing)?),
+            Some(command) => self.obey(command)?,
+        }
+        Ok(true)
+    }
+
+    /// Does what a command says, and says so.
+    fn obey(&mut self, command: Command) -> Result<(), Error> {
+        match command {
+            Command::Help => note(command::HELP.trim_end()),
+            Command::System(text) => {
+                self.messages.retain(|m| m.role != "system");
+                if text.is_empty() {
+                    note("there is no system message now");
+                } else {
+                    self.messages.insert(0, Message::new("system", &text));
+                    note("the system message is set");
+                }
+            }
+            Command::Clear => {
+                self.messages.retain(|m| m.role == "system");
+                self.summary = NO_ANSWER.into();
+                note(if self.messages.is_empty() {
+                    "the conversation is forgotten"
+                } else {
+                    "the conversation is forgotten, the system message stays"
+                });
+            }
+            Command::Undo => {
+                let text = self.take_back()?;
+                let line = text.lines().next().unwrap_or_default();
+                let rest = if line.chars().count() > 60 || line.len() < text.len() { " ..." } else { "" };
+                note(&format!("taken back: {}{rest}", line.chars().take(60).collect::<String>()));
+            }
             Command::Retry => {
-                let last = self.take_back().ok_or_else(nothing)?;
+                let last = self.take_back()?;
                 self.say(&last)?;
             }
+            Command::Edit(text) if text.is_empty() => return Err(Error::Usage("/edit needs a text".into())),
             Command::Edit(text) => {
-                self.take_back().ok_or_else(nothing)?;
+                self.take_back()?;
                 self.say(&text)?;
             }
             Command::Stats => {
-                let (held, context) = (self.held.len(), self.cache.capacity());
-                eprintln!("{} messages, {held} of {context} tokens of context; last answer: {}", self.messages.len(), self.summary);
+                // Counted anew: what the cache holds may belong to what was taken back or forgotten.
+                let held = if self.messages.iter().any(|m| m.role == "user") { self.tokens()?.1.len() } else { 0 };
+                let (messages, context) = (self.messages.len(), self.cache.capacity());
+                note(&format!("{messages} messages, {held} of {context} tokens of context; last answer: {}", self.summary));
             }
-            Command::Set(name, value) => command::set(&name, &value, &mut self.sampling, &mut self.max_tokens, &mut self.think)?,
-            Command::Save(path) => {
+            Command::Set(name, value) => {
+                self.settings.set(&name, &value)?;
+                note(&format!("{name} is {value}"));
+            }
+            Command::Save { path, replace } => {
+                if !replace && path.is_file() {
+                    return Err(Error::Usage(format!("/save {0}: that file exists; /save! {0} replaces it", path.display())));
+                }
                 let json = serde_json::to_string_pretty(&self.messages).map_err(|e| Error::Failed(e.to_string()))?;
-                fs::write(&path, json + "\n").map_err(Error::io(path))?;
+                output::write(&path, &(json + "\n"))?;
+                note(&format!("saved {} messages in {}", self.messages.len(), path.display()));
             }
             Command::Load(path) => {
-                let text = fs::read_to_string(&path).map_err(Error::io(&path))?;
-                self.messages = serde_json::from_str(&text).map_err(|e| Error::file(&path, format!("is no conversation ({e})")))?;
+                self.messages = load(&path, prompt::most(self.cache.capacity()))?;
+                self.summary = NO_ANSWER.into();
+                note(&format!("loaded {} messages from {}", self.messages.len(), path.display()));
             }
-            Command::Plan => eprint!("{}", plan::table(&self.model.plan)),
+            Command::Plan => note(plan::table(&self.model.plan).trim_end()),
             Command::Exit => {}
         }
         Ok(())
     }
 
     /// Removes the last message of the user and what came after it.
-    fn take_back(&mut self) -> Option<String> {
-        let at = self.messages.iter().rposition(|m| m.role == "user")?;
-        self.messages.drain(at..).next().map(|m| m.content)
+    fn take_back(&mut self) -> Result<String, Error> {
+        let at = self.messages.iter().rposition(|m| m.role == "user").ok_or_else(no_message)?;
+        Ok(self.messages.drain(at..).next().map_or_else(String::new, |m| m.content))
     }
 
-    /// Adds a message and streams the answer; a message that cannot be answered is taken back.
+    /// Adds a message and streams the answer.
     fn say(&mut self, text: &str) -> Result<(), Error> {
         self.messages.push(Message::new("user", text));
-        let answered = self.answer();
-        if answered.is_err() {
-            self.messages.pop();
-        }
-        answered
+        self.answer()
+    }
+
+    /// The conversation as text and as tokens.
+    fn tokens(&self) -> Result<(String, Vec<u32>), Error> {
+        let t = &self.model.tokenizer;
+        let text = self.template.render(&self.messages, &t.bos_text, &t.eos_text, self.settings.think != Think::Off)?;
+        // The template writes special tokens itself.
+        let tokens = t.encode(&text, false)?;
+        Ok((text, tokens))
     }
 
     /// The conversation as tokens, with the text it ends with; what does not fit is dropped or refused.
     fn prompt(&mut self) -> Result<(String, Vec<u32>), Error> {
         loop {
-            let t = &self.model.tokenizer;
-            let text = self.template.render(&self.messages, &t.bos_text, &t.eos_text, self.think != Think::Off)?;
-            // The template writes special tokens itself.
-            let tokens = t.encode(&text, false)?;
+            let (text, tokens) = self.tokens()?;
             let capacity = self.cache.capacity();
             // Sliding leaves room for an answer too: a quarter of the context, or what an answer may have.
             let slides = self.overflow == Overflow::Slide;
-            let room = if slides { self.max_tokens.min(capacity / 4) } else { 1 };
+            let room = if slides { self.settings.max_tokens.min(capacity / 4) } else { 1 };
             if tokens.len() + room <= capacity {
                 return Ok((text, tokens));
             }
@@ -166,7 +220,8 @@ impl Session {
             match next {
                 Some(next) if slides => drop(self.messages.drain(first..next)),
                 _ => {
-                    let advice = if slides { "shorten the message or raise --ctx" } else { "/undo, /clear, --overflow slide or a larger --ctx" };
+                    let advice =
+                        if next.is_none() { "shorten the message or raise --ctx" } else { "/undo, /clear, --overflow slide or a larger --ctx" };
                     return Err(Error::Usage(format!("the conversation has {} tokens, the context {capacity}: {advice}", tokens.len())));
                 }
             }
@@ -178,17 +233,15 @@ impl Session {
         let common = self.held.iter().zip(&tokens).take_while(|(a, b)| a == b).count();
         self.cache.truncate(common);
         self.held.truncate(common);
-        let mut sampling = self.sampling.clone();
+        let mut sampling = self.settings.sampling.clone();
         sampling.seed = sampling.seed.wrapping_add(self.answers);
         self.answers += 1;
-        INTERRUPTED.store(false, Ordering::Relaxed);
-        let mut generator = self.model.generate(&mut self.cache, tokens.clone(), sampling, self.max_tokens)?;
+        let mut generator = self.model.generate(&mut self.cache, tokens.clone(), sampling, self.settings.max_tokens)?;
         let mut thinking = Thinking::begun(&text);
-        let (dim, think) = (std::io::stdout().is_terminal(), self.think);
+        let think = self.settings.think;
         let mut said = String::new();
         let mut show = |part: Part| match part {
-            Part::Thought(t) if think == Think::On && dim => print(&format!("\x1b[2m{t}\x1b[0m")),
-            Part::Thought(t) if think == Think::On => print(&t),
+            Part::Thought(t) if think == Think::On => print_pale(&t),
             Part::Thought(_) => Ok(()),
             Part::Said(mut t) => {
                 // A template ends a thought with empty lines.
@@ -202,7 +255,10 @@ impl Session {
         let stop = || INTERRUPTED.load(Ordering::Relaxed);
         let streamed =
             generate::stream(&self.model, &mut generator, &tokens, stop, &mut |piece| thinking.push(piece).into_iter().try_for_each(&mut show));
-        streamed?;
+        if let Err(e) = streamed {
+            print("\n")?;
+            return Err(e);
+        }
         thinking.finish().map_or(Ok(()), &mut show)?;
         print("\n")?;
         self.summary = generate::summary(&self.model, &generator);
@@ -211,10 +267,37 @@ impl Session {
         self.held = generated;
         self.held.truncate(self.cache.len());
         self.messages.push(Message::new("assistant", said.trim()));
-        if std::io::stderr().is_terminal() {
+        if self.settings.stats && std::io::stderr().is_terminal() {
             let full = if full { "; the context is full" } else { "" };
-            eprintln!("\x1b[2m{}{full}\x1b[0m", self.summary);
+            note_pale(&format!("{}{full}", self.summary));
         }
         Ok(())
+    }
+}
+
+fn no_message() -> Error {
+    Error::Usage("there is no message yet".into())
+}
+
+/// A text that somebody names while this runs: no device, no pipe, not more than `most` bytes.
+fn read(path: &Path, most: usize) -> Result<String, Error> {
+    let refused = |reason: String| Error::file(path, reason);
+    let about = fs::metadata(path).map_err(|e| refused(e.to_string()))?;
+    if !about.is_file() {
+        return Err(refused("is no file".into()));
+    }
+    if about.len() > most as u64 {
+        return Err(refused(format!("is longer than {most} bytes, too long to be used here")));
+    }
+    fs::read_to_string(path).map_err(|e| refused(e.to_string()))
+}
+
+/// A saved conversation.
+fn load(path: &Path, most: usize) -> Result<Vec<Message>, Error> {
+    let text = read(path, most)?;
+    let messages: Vec<Message> = serde_json::from_str(&text).map_err(|e| Error::file(path, format!("is no conversation ({e})")))?;
+    match messages.iter().find(|m| !["system", "user", "assistant", "tool"].contains(&&*m.role)) {
+        Some(m) => Err(Error::file(path, format!("is no conversation (a message is by '{}')", m.role))),
+        None => Ok(messages),
     }
 }

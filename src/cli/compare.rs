@@ -4,7 +4,7 @@ use super::{
     draw::{self, Curve},
     eval, open, output, print,
 };
-use crate::cli::Error;
+use crate::cli::{Error, note};
 use ram_run::{Checkpoint, KvElement, Limit, Method, Pin, Plan, Report, Request};
 
 /// Runs every method at the bytes of each uniform affine format and at `--weights`, and this project's plan beside other checkpoints.
@@ -92,7 +92,7 @@ impl Contest<'_> {
         match open::plan(checkpoint, request) {
             Ok(plan) => Ok(Some(Contest { name: request.method.to_string(), checkpoint, plan, pinned: false })),
             Err(e @ ram_run::Error::Budget { .. }) => {
-                eprintln!("{}: {}", request.method, Error::from(e));
+                note(&format!("{}: {}", request.method, Error::from(e)));
                 Ok(None)
             }
             Err(e) => Err(e.into()),

@@ -26,6 +26,7 @@ fn shown_on(flag: &str, command: &str) -> bool {
     match flag {
         "offline" => !nothing && command != "doctor",
         "threads" => !nothing && command != "inspect",
+        "quiet" => ["generate", "chat"].contains(&command),
         _ => acts_on(flag).map_or(!nothing, |on| on.contains(&command)),
     }
 }

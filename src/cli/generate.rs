@@ -3,7 +3,7 @@ use super::{
     args::{Args, GenerateArgs},
     open, print, prompt,
 };
-use crate::cli::Error;
+use crate::cli::{Error, note};
 use ram_run::{Generator, Model, Sampler, Sampling, peak_rss, size};
 
 /// Generates and streams.
@@ -40,7 +40,9 @@ pub fn run(args: &Args, a: &GenerateArgs) -> Result<(), Error> {
         return print(&format!("{json}\n"));
     }
     print("\n")?;
-    eprintln!("{}", summary(&model, &generator));
+    if !args.quiet {
+        note(&summary(&model, &generator));
+    }
     Ok(())
 }
 

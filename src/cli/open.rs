@@ -4,7 +4,7 @@ use super::{
     bundled,
     progress::Progress,
 };
-use crate::cli::Error;
+use crate::cli::{Error, note};
 use ram_run::{
     Available, Checkpoint, Limit, Loaded, Measured, Method, Model, Plan, Request, Tokenizer,
     hub::{self, Hub, Place, Repository, Snapshot},
@@ -44,7 +44,7 @@ fn place(args: &Args) -> Result<Place, Error> {
     if let Place::Hub(Repository { id, .. }) = &place
         && !name.contains(id.as_str())
     {
-        eprintln!("{name} is {id} here");
+        note(&format!("{name} is {id} here"));
     }
     Ok(place)
 }
@@ -88,7 +88,7 @@ pub fn request(args: &Args) -> Result<Request, Error> {
     {
         let budget = default_budget(&free);
         request.limit = Limit::Process(budget);
-        eprintln!("budget {}: {} of {}, less a margin (--budget SIZE sets another)", size::show(budget), size::show(free.bytes), free.limit);
+        note(&format!("budget {}: {} of {}, less a margin (--budget SIZE sets another)", size::show(budget), size::show(free.bytes), free.limit));
     }
     Ok(request)
 }
@@ -114,13 +114,13 @@ pub fn model(args: &Args, checkpoint: &Checkpoint, plan: &Plan) -> Result<Model,
     match read {
         Found::Whole(weights) => return Ok(Model::new(checkpoint, plan, &weights)?),
         Found::Nothing => {}
-        Found::Damaged(why) => eprintln!("{}: {why}; quantizing again", path.display()),
+        Found::Damaged(why) => note(&format!("{}: {why}; quantizing again", path.display())),
     }
     let weights = quantize(args, checkpoint, plan)?;
     let progress = Progress::new("caching", plan.weight_bytes);
     if let Err(e) = packed::write(&path, checkpoint, plan, &weights, &|n| progress.add(n as u64)) {
         drop(progress);
-        eprintln!("the packed weights are not kept for the next start: {e}");
+        note(&format!("the packed weights are not kept for the next start: {e}"));
     }
     Ok(Model::new(checkpoint, plan, &weights)?)
 }

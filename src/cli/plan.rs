@@ -3,7 +3,7 @@ use super::{
     args::{Args, PlanArgs},
     draw, open, output, page, print,
 };
-use crate::cli::Error;
+use crate::cli::{Error, note};
 use ram_run::{Plan, plan::Entry, size};
 use std::{collections::BTreeMap, fmt::Write};
 
@@ -15,7 +15,7 @@ pub fn run(args: &Args, a: &PlanArgs) -> Result<(), Error> {
     let measured = open::measured(&checkpoint, &request)?;
     let plan = ram_run::choose(&checkpoint, &measured, request.limit)?;
     if let Some((fetched, size)) = checkpoint.fetched() {
-        eprintln!("fetched {} of {} of weights ({fetched} of {size} bytes)", size::show(fetched), size::show(size));
+        note(&format!("fetched {} of {} of weights ({fetched} of {size} bytes)", size::show(fetched), size::show(size)));
     }
     if let Some(path) = &a.html {
         page::write(path, &checkpoint, &measured, &plan)?;

@@ -1,5 +1,5 @@
 //! Text from a file or a pipe, read no farther than it can be used: what is longer than a context is known without holding it.
-use crate::cli::Error;
+use crate::cli::{Error, note};
 use std::{
     fs::File,
     io::{IsTerminal, Read},
@@ -33,7 +33,7 @@ pub fn file(path: &Path, context: usize) -> Result<String, Error> {
 pub fn stdin(context: usize) -> Result<String, Error> {
     let stdin = std::io::stdin();
     if stdin.is_terminal() {
-        eprintln!("Reading the text to continue from the terminal; end it with Ctrl-D.");
+        note("Reading the text to continue from the terminal; end it with Ctrl-D.");
     }
     text(stdin.lock(), Path::new("stdin"), context)?.map_err(|at| Error::Usage(format!("stdin is no UTF-8 text (byte {at})")))
 }

@@ -12,7 +12,10 @@ fn chat(args: &[&str], lines: &[u8]) -> Output {
 }
 
 fn run(args: &[&str], lines: &[u8]) -> Output {
-    let mut command = command(args);
+    fed(command(args), lines)
+}
+
+fn fed(mut command: std::process::Command, lines: &[u8]) -> Output {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
     // A program that refuses its flags does not read.
     let _ = child.stdin.take().expect("a pipe").write_all(lines);
@@ -49,6 +52,43 @@ fn conversations_are_saved_and_loaded() {
     std::fs::write(path, "no JSON").expect("written");
     let out = chat(&[], format!("/load {path}\n").as_bytes());
     assert!(out.status.code() == Some(4) && String::from_utf8_lossy(&out.stderr).contains(path));
+}
+
+#[test]
+fn commands_say_what_they_did() {
+    let home = tempfile::tempdir().expect("a folder");
+    let with = |lines: &str| {
+        let mut command = command(&["--dense", "chat", "--temp", "0", "--max-tokens", "4"]);
+        command.env("HOME", home.path());
+        fed(command, lines.as_bytes())
+    };
+    let lines = [
+        ("/system Be brief", "the system message is set"),
+        ("What is Nauru ?", ""),
+        ("/stats", "3 messages, "),
+        ("/set temp 0.5", "temp is 0.5"),
+        ("/set stats off", "stats is off"),
+        ("/save ~/talk.json", "saved 3 messages in "),
+        ("/system", "there is no system message now"),
+        ("/clear", "the conversation is forgotten"),
+        ("/stats", "0 messages, 0 of 4096 tokens of context; last answer: none"),
+        ("/load ~/talk.json", "loaded 3 messages from "),
+        ("/clear", "the conversation is forgotten, the system message stays"),
+        ("/load ~/talk.json", "loaded 3 messages from "),
+        ("/undo", "taken back: What is Nauru ?"),
+        ("/save! ~/talk.json", "saved 1 messages in "),
+        ("/?", "/system TEXT"),
+    ];
+    let out = with(&lines.map(|(line, _)| line).join("\n"));
+    assert_eq!(answers(&out).len(), 1);
+    let text = String::from_utf8(out.stderr).expect("UTF-8");
+    let mut told = text.lines();
+    for (line, word) in lines.into_iter().filter(|(_, word)| !word.is_empty()) {
+        assert!(told.any(|t| t.starts_with(word)), "{line}: {text}");
+    }
+    let out = with("/save ~/talk.json\n");
+    assert!(out.status.code() == Some(2) && String::from_utf8_lossy(&out.stderr).contains("/save! "));
+    assert!(std::fs::read_to_string(home.path().join("talk.json")).expect("a file").contains("Be brief"));
 }
 
 #[test]

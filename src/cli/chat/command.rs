@@ -3,6 +3,7 @@ use super::Think;
 use crate::cli::Error;
 use clap::ValueEnum;
 use ram_run::Sampling;
+use std::path::PathBuf;
 
 /// The list that /help shows.
 pub const HELP: &str = "\
@@ -11,12 +12,13 @@ pub const HELP: &str = "\
 /retry         answer the last message again
 /undo          take back the last message and its answer
 /edit [TEXT]   change the last message and answer it
-/set NAME X    temp, top-k, top-p, min-p, repeat-penalty, seed, max-tokens, think (on, off, hide)
+/set NAME X    temp, top-k, top-p, min-p, repeat-penalty, seed, max-tokens, think (on, off, hide), stats (on, off)
 /stats         tokens, speed and memory
 /plan          what every tensor got
-/save FILE     the conversation as JSON
+/save FILE     the conversation as JSON; /save! replaces a file
 /load FILE     go on with a saved one
-/exit          end (also Ctrl-D); Ctrl-C ends an answer
+/help          this list (also /? and /h)
+/exit          end (also Ctrl-D); Ctrl-C ends an answer, or drops what is being typed
 A line that ends with \\ goes on; \"\"\" begins and ends a message of several lines.
 ";
 
@@ -31,8 +33,8 @@ pub enum Command {
     Edit(String),
     Stats,
     Set(String, String),
-    Save(String),
-    Load(String),
+    Save { path: PathBuf, replace: bool },
+    Load(PathBuf),
     Plan,
     Exit,
 }
@@ -43,7 +45,7 @@ pub enum Command {
 /// [`Error::Usage`] for one that is unknown or lacks its argument.
 pub fn parse(line: &str) -> Result<Option<Command>, Error> {
     // A path or a fraction is a message: commands are one word of letters.
-    let Some(rest) = line.strip_prefix('/').filter(|r| r.starts_with(|c: char| c.is_ascii_lowercase())) else { return Ok(None) };
+    let Some(rest) = line.strip_prefix('/').filter(|r| r.starts_with(|c: char| c.is_ascii_lowercase() || c == '?')) else { return Ok(None) };
     let (name, argument) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
     if name.contains('/') {
         return Ok(None);
@@ -51,7 +53,7 @@ pub fn parse(line: &str) -> Result<Option<Command>, Error> {
     let argument = argument.trim();
     let needed = |what: &str| if argument.is_empty() { Err(Error::Usage(format!("/{name} needs {what}"))) } else { Ok(argument.to_string()) };
     Ok(Some(match name {
-        "help" => Command::Help,
+        "help" | "h" | "?" => Command::Help,
         "system" => Command::System(argument.into()),
         "clear" => Command::Clear,
         "retry" => Command::Retry,
@@ -62,38 +64,60 @@ pub fn parse(line: &str) -> Result<Option<Command>, Error> {
             Some((name, value)) => Command::Set(name.into(), value.trim().into()),
             None => return Err(Error::Usage(format!("/set {argument} needs a value"))),
         },
-        "save" => Command::Save(needed("a file")?),
-        "load" => Command::Load(needed("a file")?),
+        "save" | "save!" => Command::Save { path: path(&needed("a file")?), replace: name.ends_with('!') },
+        "load" => Command::Load(path(&needed("a file")?)),
         "plan" => Command::Plan,
         "exit" | "quit" | "bye" => Command::Exit,
         _ => return Err(Error::Usage(format!("/{name} is no command: /help lists them"))),
     }))
 }
 
-/// Changes one setting.
-///
-/// # Errors
-/// [`Error::Usage`] for an unknown name or a value that is none.
-pub fn set(name: &str, value: &str, sampling: &mut Sampling, max_tokens: &mut usize, think: &mut Think) -> Result<(), Error> {
-    fn number<T: std::str::FromStr>(name: &str, value: &str) -> Result<T, Error> {
-        value.parse().map_err(|_| Error::Usage(format!("/set {name} {value}: that is no such number")))
+/// A file by what was typed: no shell has read it, so a `~` in front is the home folder here.
+fn path(typed: &str) -> PathBuf {
+    let home = std::env::var_os("HOME").filter(|home| !home.is_empty());
+    match (typed.strip_prefix('~').filter(|rest| rest.is_empty() || rest.starts_with('/')), home) {
+        (Some(rest), Some(home)) => PathBuf::from(home).join(rest.trim_start_matches('/')),
+        _ => typed.into(),
     }
-    let mut changed = sampling.clone();
-    match name {
-        "temp" => changed.temperature = number(name, value)?,
-        "top-k" => changed.top_k = number(name, value)?,
-        "top-p" => changed.top_p = number(name, value)?,
-        "min-p" => changed.min_p = number(name, value)?,
-        "repeat-penalty" => changed.repeat_penalty = number(name, value)?,
-        "seed" => changed.seed = number(name, value)?,
-        "max-tokens" => *max_tokens = number(name, value)?,
-        "think" => *think = Think::from_str(value, true).map_err(|_| Error::Usage(format!("/set think {value}: on, off or hide")))?,
-        _ => return Err(Error::Usage(format!("/set {name}: /help lists the names"))),
+}
+
+/// What /set changes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    pub sampling: Sampling,
+    pub max_tokens: usize,
+    pub think: Think,
+    /// Whether a line of statistics follows an answer.
+    pub stats: bool,
+}
+
+impl Settings {
+    /// Changes one.
+    ///
+    /// # Errors
+    /// For an unknown name or a value that is none; then nothing changes.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<(), Error> {
+        fn number<T: std::str::FromStr>(name: &str, value: &str) -> Result<T, Error> {
+            value.parse().map_err(|_| Error::Usage(format!("/set {name} {value}: that is no such number")))
+        }
+        let mut changed = self.clone();
+        match name {
+            "temp" => changed.sampling.temperature = number(name, value)?,
+            "top-k" => changed.sampling.top_k = number(name, value)?,
+            "top-p" => changed.sampling.top_p = number(name, value)?,
+            "min-p" => changed.sampling.min_p = number(name, value)?,
+            "repeat-penalty" => changed.sampling.repeat_penalty = number(name, value)?,
+            "seed" => changed.sampling.seed = number(name, value)?,
+            "max-tokens" => changed.max_tokens = number(name, value)?,
+            "think" => changed.think = Think::from_str(value, true).map_err(|_| Error::Usage(format!("/set think {value}: on, off or hide")))?,
+            "stats" if ["on", "off"].contains(&value) => changed.stats = value == "on",
+            "stats" => return Err(Error::Usage(format!("/set stats {value}: on or off"))),
+            _ => return Err(Error::Usage(format!("/set {name}: /help lists the names"))),
+        }
+        ram_run::Sampler::new(changed.sampling.clone())?;
+        *self = changed;
+        Ok(())
     }
-    // Its own checks: a value out of range changes nothing.
-    ram_run::Sampler::new(changed.clone())?;
-    *sampling = changed;
-    Ok(())
 }
 
 #[cfg(test)]
@@ -111,14 +135,31 @@ mod tests {
     }
 
     #[test]
-    fn settings_out_of_range_change_nothing() {
-        let (mut sampling, mut most, mut think) = (Sampling::default(), 5, Think::On);
-        for (name, value) in [("temp", "-1"), ("temp", "x"), ("top-p", "2"), ("color", "red"), ("think", "loud")] {
-            assert!(set(name, value, &mut sampling, &mut most, &mut think).is_err(), "{name} {value}");
+    fn questions_are_answered_and_home_is_found() {
+        for help in ["/?", "/h", "/help", "/? save"] {
+            assert_eq!(parse(help).expect("a command"), Some(Command::Help), "{help}");
         }
-        assert_eq!(sampling, Sampling::default());
-        set("top-k", "7", &mut sampling, &mut most, &mut think).expect("set");
-        set("think", "hide", &mut sampling, &mut most, &mut think).expect("set");
-        assert_eq!((sampling.top_k, think), (7, Think::Hide));
+        let home = PathBuf::from(std::env::var_os("HOME").expect("a home"));
+        for (typed, meant) in [("~", home.clone()), ("~/a b.json", home.join("a b.json")), ("~x/a", "~x/a".into()), ("a~", "a~".into())] {
+            assert_eq!(parse(&format!("/load {typed}")).expect("a command"), Some(Command::Load(meant.clone())));
+            for (word, replace) in [("/save", false), ("/save!", true)] {
+                let save = Command::Save { path: meant.clone(), replace };
+                assert_eq!(parse(&format!("{word} {typed}")).expect("a command"), Some(save));
+            }
+        }
+    }
+
+    #[test]
+    fn settings_out_of_range_change_nothing() {
+        let first = Settings { sampling: Sampling::default(), max_tokens: 5, think: Think::On, stats: true };
+        let mut now = first.clone();
+        for (name, value) in [("temp", "-1"), ("temp", "x"), ("top-p", "2"), ("color", "red"), ("think", "loud"), ("stats", "no")] {
+            assert!(now.set(name, value).is_err(), "{name} {value}");
+        }
+        assert_eq!(now, first);
+        for (name, value) in [("top-k", "7"), ("think", "hide"), ("stats", "off"), ("max-tokens", "9")] {
+            now.set(name, value).expect("set");
+        }
+        assert_eq!((now.sampling.top_k, now.think, now.stats, now.max_tokens), (7, Think::Hide, false, 9));
     }
 }
