@@ -8,14 +8,19 @@ use half::{bf16, f16};
 pub fn encode(group: &[f32], format: Format, codes: &mut [u8]) -> (u16, u16) {
     let n = ((1u32 << format.bits()) - 1) as f32;
     let (lo, hi) = group.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(lo, hi), &w| (lo.min(w), hi.max(w)));
-    if matches!(format.scheme(), Scheme::Gptq | Scheme::GptqOrdered) {
-        let (lo, hi) = (lo.min(0.0), hi.max(0.0));
-        let scale = f16::from_f32(((hi - lo) / n).max(1e-7));
-        let s = scale.to_f32();
-        let zero = (-lo / s).round_ties_even().clamp(0.0, n);
-        codes.iter_mut().zip(group).for_each(|(code, w)| *code = ((w / s).round_ties_even() + zero).clamp(0.0, n) as u8);
-        return (scale.to_bits(), zero as u16);
-    }
+    let round: fn(f32) -> (u16, f32) = match format.scheme() {
+        Scheme::Gptq | Scheme::GptqOrdered => {
+            let (lo, hi) = (lo.min(0.0), hi.max(0.0));
+            let scale = f16::from_f32(((hi - lo) / n).max(1e-7));
+            let s = scale.to_f32();
+            let zero = (-lo / s).round_ties_even().clamp(0.0, n);
+            codes.iter_mut().zip(group).for_each(|(code, w)| *code = ((w / s).round_ties_even() + zero).clamp(0.0, n) as u8);
+            return (scale.to_bits(), zero as u16);
+        }
+        Scheme::Affine => |v| (f16::from_f32(v).to_bits(), f16::from_f32(v).to_f32()),
+        Scheme::AffineBf16 => |v| (bf16::from_f32(v).to_bits(), bf16::from_f32(v).to_f32()),
+        Scheme::Trellis | Scheme::Bf16 | Scheme::F16 | Scheme::F32 => unreachable!("{format} has no offsets"),
+    };
     let step = ((hi - lo) / n).max(1e-7);
     let (edge, mut step) = if lo.abs() > hi.abs() { (lo, step) } else { (hi, -step) };
     let k = (edge / step).round_ties_even();
@@ -24,10 +29,7 @@ pub fn encode(group: &[f32], format: Format, codes: &mut [u8]) -> (u16, u16) {
         step = edge / k;
         offset = edge;
     }
-    let stored = |v: f32| if format.scheme() == Scheme::AffineBf16 { bf16::from_f32(v).to_bits() } else { f16::from_f32(v).to_bits() };
-    let widened = |v: u16| if format.scheme() == Scheme::AffineBf16 { bf16::from_bits(v).to_f32() } else { f16::from_bits(v).to_f32() };
-    let (step, offset) = (stored(step), stored(offset));
-    let (s, o) = (widened(step), widened(offset));
+    let ((step, s), (offset, o)) = (round(step), round(offset));
     for (code, &w) in codes.iter_mut().zip(group) {
         let exact = if s == 0.0 { 0.0 } else { (w - o) / s };
         *code = exact.round_ties_even().clamp(0.0, n) as u8;

@@ -55,9 +55,8 @@ impl Matrix {
     /// # Panics
     /// If they do not all lie in the arena.
     pub fn new(arena: Arc<Arena>, at: usize, format: Format, rows: usize, cols: usize) -> Matrix {
-        let at = at..at + format.bytes(rows, cols);
-        assert!(at.end <= arena.bytes().len(), "a matrix must lie in its arena");
-        Matrix { arena, at, format, rows, cols }
+        let end = at.checked_add(format.bytes(rows, cols)).filter(|end| *end <= arena.bytes().len());
+        Matrix { arena, at: at..end.expect("a matrix must lie in its arena"), format, rows, cols }
     }
 
     /// The packed bytes.

@@ -16,7 +16,8 @@ pub fn levels<I: Isa, const BITS: usize>(isa: I, d: &mut Decoder<I>, bytes: &[u8
     match BITS {
         2 | 3 => four::<I, BITS>(isa, d, bytes),
         4 | 5 => pairs::<I, BITS>(isa, d, bytes),
-        _ => numbers(isa, d, bytes),
+        6 => numbers(isa, d, bytes),
+        _ => unreachable!("a trellis has 2 to 6 bits"),
     }
 }
 
@@ -27,7 +28,8 @@ pub const fn even(bits: usize, i: usize) -> usize {
         2 => before | mixed << 1 | (i >> 1 & 1) << 2,
         3 => before | mixed << 1 | (i >> 1 & 1) << 2 | high << 3,
         4 => before | mixed << 1 | (i >> 1 & 7) << 2,
-        _ => before | mixed << 1 | (i >> 1 & 7) << 2 | high << 5,
+        5 => before | mixed << 1 | (i >> 1 & 7) << 2 | high << 5,
+        _ => panic!("tables have levels of 2 to 5 bits"),
     }
 }
 
@@ -39,7 +41,8 @@ pub const fn odd(bits: usize, i: usize) -> usize {
         2 => mixed,
         3 => mixed | (i >> 1 & 1) << 3,
         4 => pair,
-        _ => pair | (i >> 2 & 1) << 5,
+        5 => pair | (i >> 2 & 1) << 5,
+        _ => panic!("tables have levels of 2 to 5 bits"),
     }
 }
 

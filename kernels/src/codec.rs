@@ -90,7 +90,8 @@ impl<const W: bool> Scaling for AffineScaling<W> {
                 // Exact: 8 bits of a zero times 11 of a scale.
                 [scale, isa.mul(scale, isa.to_f(isa.load_i(&zeros(bits, &group[32..]).map(|z| -z))))]
             }
-            _ => [isa.load_f16(&words(group)), isa.load_f16(&words(&group[32..]))],
+            Scheme::Affine => [isa.load_f16(&words(group)), isa.load_f16(&words(&group[32..]))],
+            Scheme::Trellis | Scheme::Bf16 | Scheme::F16 | Scheme::F32 => unreachable!("{scheme:?} has no offsets"),
         }
     }
     #[inline(always)]
@@ -168,7 +169,8 @@ impl<const W: bool> Scaling for Centred<W> {
         isa.splat_i(if W { (128 - I::CENTRE) / 64 * sum } else { sum })
     }
     #[inline(always)]
-    fn group<I: Isa>(isa: I, _: Scheme, group: &[u8]) -> [I::F; 2] {
+    fn group<I: Isa>(isa: I, scheme: Scheme, group: &[u8]) -> [I::F; 2] {
+        debug_assert!(scheme == Scheme::Trellis);
         let scales: &[u8; 16] = group.first_chunk().expect("16 scales per group");
         [isa.load_i8(&scales.map(|s| s as i8)), isa.splat(0.0)]
     }
@@ -206,7 +208,8 @@ pub fn spread<I: Isa, const BITS: usize>(isa: I, bytes: &[u8], at: i32) -> [I::B
         5 => join(isa, at, 4, plane4(isa, bytes, at), plane1(isa, &bytes[128..], at + 4)),
         6 => join(isa, at, 4, plane4(isa, bytes, at), plane2(isa, &bytes[128..], at + 4)),
         7 => join(isa, at, 6, spread::<I, 6>(isa, bytes, at), plane1(isa, &bytes[192..], at + 6)),
-        _ => [whole(isa, bytes), whole(isa, &bytes[64..]), whole(isa, &bytes[128..]), whole(isa, &bytes[192..])],
+        8 => [whole(isa, bytes), whole(isa, &bytes[64..]), whole(isa, &bytes[128..]), whole(isa, &bytes[192..])],
+        _ => unreachable!("codes have 2 to 8 bits"),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Products with dense weights, widened in registers, products and sums in f32.
 use crate::{
-    Format,
+    Scheme,
     codec::words,
     dot::Product,
     isa::{Isa, Kernel},
@@ -59,10 +59,11 @@ impl Kernel for Dense<'_> {
     type Out = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        match self.product.matrix.format() {
-            Format::BF16 => self.tiles::<I, Bf16>(isa),
-            Format::F16 => self.tiles::<I, F16>(isa),
-            _ => self.tiles::<I, F32>(isa),
+        match self.product.matrix.format().scheme() {
+            Scheme::Bf16 => self.tiles::<I, Bf16>(isa),
+            Scheme::F16 => self.tiles::<I, F16>(isa),
+            Scheme::F32 => self.tiles::<I, F32>(isa),
+            Scheme::Trellis | Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered => unreachable!("these have codes"),
         }
     }
 }

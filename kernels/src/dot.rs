@@ -79,20 +79,27 @@ pub fn by_codec(level: Level, format: Format, kernel: impl CodecKernel) {
     fn with<C: Codec>(level: Level, kernel: impl CodecKernel) {
         dispatch(level, With::<_, C>(kernel, PhantomData));
     }
-    match (format.scheme(), format.bits()) {
-        (Scheme::Trellis, 2) => with::<Trellis<2>>(level, kernel),
-        (Scheme::Trellis, 3) => with::<Trellis<3>>(level, kernel),
-        (Scheme::Trellis, 4) => with::<Trellis<4>>(level, kernel),
-        (Scheme::Trellis, 5) => with::<Trellis<5>>(level, kernel),
-        (Scheme::Trellis, 6) => with::<Trellis<6>>(level, kernel),
-        (Scheme::Trellis, 7) => with::<Plain7>(level, kernel),
-        (Scheme::Trellis, _) => with::<Plain8>(level, kernel),
-        (_, 2) => with::<Affine<2>>(level, kernel),
-        (_, 3) => with::<Affine<3>>(level, kernel),
-        (_, 4) => with::<Affine<4>>(level, kernel),
-        (_, 5) => with::<Affine<5>>(level, kernel),
-        (_, 6) => with::<Affine<6>>(level, kernel),
-        (_, _) => with::<Affine8>(level, kernel),
+    match format.scheme() {
+        Scheme::Trellis => match format.bits() {
+            2 => with::<Trellis<2>>(level, kernel),
+            3 => with::<Trellis<3>>(level, kernel),
+            4 => with::<Trellis<4>>(level, kernel),
+            5 => with::<Trellis<5>>(level, kernel),
+            6 => with::<Trellis<6>>(level, kernel),
+            7 => with::<Plain7>(level, kernel),
+            8 => with::<Plain8>(level, kernel),
+            _ => unreachable!("{format} has no codec"),
+        },
+        Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered => match format.bits() {
+            2 => with::<Affine<2>>(level, kernel),
+            3 => with::<Affine<3>>(level, kernel),
+            4 => with::<Affine<4>>(level, kernel),
+            5 => with::<Affine<5>>(level, kernel),
+            6 => with::<Affine<6>>(level, kernel),
+            8 => with::<Affine8>(level, kernel),
+            _ => unreachable!("{format} has no codec"),
+        },
+        Scheme::Bf16 | Scheme::F16 | Scheme::F32 => unreachable!("{format} has no codes"),
     }
 }
 

@@ -107,31 +107,47 @@ impl Format {
     }
     /// Whether weights are plain numbers.
     pub const fn is_dense(self) -> bool {
-        matches!(self.scheme, Scheme::Bf16 | Scheme::F16 | Scheme::F32)
+        match self.scheme {
+            Scheme::Bf16 | Scheme::F16 | Scheme::F32 => true,
+            Scheme::Trellis | Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered => false,
+        }
     }
 
     /// Bytes of a (rows, cols) matrix: the only place where this is computed.
+    ///
+    /// # Panics
+    /// If they are more than a `usize` counts.
     pub const fn bytes(self, rows: usize, cols: usize) -> usize {
-        self.row_bytes(rows, cols) + self.order_bytes(cols)
+        plus(self.row_bytes(rows, cols), self.order_bytes(cols))
     }
     /// Of these, those of rows that come first, in tiles of 16.
+    ///
+    /// # Panics
+    /// If they are more than a `usize` counts.
     pub const fn row_bytes(self, rows: usize, cols: usize) -> usize {
         match self.scheme {
-            Scheme::Bf16 | Scheme::F16 => rows * cols * 2,
-            Scheme::F32 => rows * cols * 4,
-            _ => {
-                let (tiles, cols) = (rows.div_ceil(16), cols.next_multiple_of(16));
-                tiles * (self.head_bytes() + cols.div_ceil(self.group as usize) * self.group_bytes() + 2 * cols * self.bits as usize)
+            Scheme::Bf16 | Scheme::F16 => times(times(rows, cols), 2),
+            Scheme::F32 => times(times(rows, cols), 4),
+            Scheme::Trellis | Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered => {
+                let (tiles, steps) = (rows.div_ceil(16), cols.div_ceil(16));
+                let scales = times(times(steps, 16).div_ceil(self.group as usize), self.group_bytes());
+                times(tiles, plus(plus(self.head_bytes(), scales), times(steps, 32 * self.bits as usize)))
             }
         }
     }
     /// Of these, those of the order of the inputs, which comes last: a little-endian u32 each.
     pub const fn order_bytes(self, cols: usize) -> usize {
-        if matches!(self.scheme, Scheme::GptqOrdered) { 4 * cols } else { 0 }
+        match self.scheme {
+            Scheme::GptqOrdered => times(4, cols),
+            Scheme::Trellis | Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::Bf16 | Scheme::F16 | Scheme::F32 => 0,
+        }
     }
     /// Bytes in front of a tile: 16 f32 row scales of a trellis.
     pub(crate) const fn head_bytes(self) -> usize {
-        if matches!(self.scheme, Scheme::Trellis) { 64 } else { 0 }
+        match self.scheme {
+            Scheme::Trellis => 64,
+            Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered | Scheme::Bf16 | Scheme::F16 | Scheme::F32 => 0,
+        }
     }
     /// Bytes of what a tile's 16 rows have per group: 8-bit scales; or 16-bit scales and offsets; or 16-bit scales and zeros.
     pub(crate) const fn group_bytes(self) -> usize {
@@ -139,9 +155,20 @@ impl Format {
             Scheme::Trellis => 16,
             Scheme::Affine | Scheme::AffineBf16 => 64,
             Scheme::Gptq | Scheme::GptqOrdered => 32 + 2 * self.bits as usize,
-            _ => 0,
+            Scheme::Bf16 | Scheme::F16 | Scheme::F32 => 0,
         }
     }
+}
+
+/// A size that wrapped would be one of another matrix.
+const TOO_LARGE: &str = "a matrix has more bytes than can be counted";
+
+const fn times(a: usize, b: usize) -> usize {
+    a.checked_mul(b).expect(TOO_LARGE)
+}
+
+const fn plus(a: usize, b: usize) -> usize {
+    a.checked_add(b).expect(TOO_LARGE)
 }
 
 impl fmt::Display for Format {

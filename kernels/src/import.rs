@@ -16,11 +16,14 @@ pub struct Groups<'a> {
 /// # Panics
 /// If the format has no such groups, or lengths do not fit together.
 pub fn place(format: Format, cols: usize, codes: &[u8], groups: Groups, out: &mut [u8]) {
+    let gptq = match format.scheme() {
+        Scheme::Gptq | Scheme::GptqOrdered => true,
+        Scheme::Affine | Scheme::AffineBf16 => false,
+        Scheme::Trellis | Scheme::Bf16 | Scheme::F16 | Scheme::F32 => panic!("{format} has scales of another kind"),
+    };
     let (rows, per_row, padded) = (codes.len() / cols, cols.div_ceil(format.group()), cols.next_multiple_of(16));
-    assert!(!format.is_dense() && format.scheme() != Scheme::Trellis, "{format} has scales of another kind");
     assert_eq!((codes.len(), out.len()), (rows * cols, format.row_bytes(rows, cols)));
     assert_eq!((groups.scales.len(), groups.offsets.len()), (rows * per_row, rows * per_row));
-    let gptq = matches!(format.scheme(), Scheme::Gptq | Scheme::GptqOrdered);
     let mut tile = vec![[0i32; 16]; padded / 4];
     for ((t, out), codes) in out.chunks_exact_mut(format.row_bytes(16, cols)).enumerate().zip(codes.chunks(16 * cols)) {
         let n = codes.len() / cols;

@@ -4,7 +4,7 @@
 //! encoder itself (`examples/train_levels.rs` makes them in four minutes). A rotated row is close to Gaussian whatever
 //! the checkpoint, so the tables are constants. Descent matters: alternating search and weighted centroids (Lloyd 1982)
 //! stops at errors 3 to 10 % higher, uniform levels of 5 bits at 34 to 52 % higher. With 6 bits every number is a level.
-use crate::{Format, bits};
+use crate::{Format, Scheme, bits};
 
 /// Levels of 2 bits, for groups of 16, 32, 64 and 128.
 const TWO: [[i8; 8]; 4] =
@@ -57,17 +57,25 @@ const SIX: [i8; 128] = {
     levels
 };
 
-/// The `2 << bits` levels of a trellis format of 2 to 6 bits, rising, from -64 to 63; none for 7 and 8 bits.
+/// The `2 << bits` levels of a trellis format of 2 to 6 bits, rising, from -64 to 63; none for others.
 pub fn of(format: Format) -> &'static [i8] {
-    let size = format.group().ilog2() as usize - 4;
-    match format.bits() {
-        2 => &TWO[size],
-        3 => &THREE[size],
-        4 => &FOUR[size],
-        5 => &FIVE[size],
-        6 => &SIX,
-        _ => &[],
+    match format.scheme() {
+        Scheme::Trellis => match format.bits() {
+            2 => &TWO[size(format)],
+            3 => &THREE[size(format)],
+            4 => &FOUR[size(format)],
+            5 => &FIVE[size(format)],
+            6 => &SIX,
+            7 | 8 => &[],
+            _ => unreachable!("{format} has no levels"),
+        },
+        Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered | Scheme::Bf16 | Scheme::F16 | Scheme::F32 => &[],
     }
+}
+
+/// Which of the tables of its bits a trellis format has, by its group.
+fn size(format: Format) -> usize {
+    format.group().ilog2() as usize - 4
 }
 
 /// Levels as products look them up: plus 64, so that they are unsigned; in rising order (4 and 5 bits: first those of even and
@@ -89,10 +97,12 @@ pub fn tables(format: Format) -> &'static Tables {
         }
         tables
     };
-    if format.scheme() == crate::Scheme::Trellis && format.bits() <= 5 {
-        return &TABLES[format.bits() - 2][format.group().ilog2() as usize - 4];
+    match format.scheme() {
+        Scheme::Trellis if format.bits() <= 5 => &TABLES[format.bits() - 2][size(format)],
+        // Levels that are their own codes.
+        Scheme::Trellis | Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered => &[[0; 64]; 3],
+        Scheme::Bf16 | Scheme::F16 | Scheme::F32 => unreachable!("{format} has no codes"),
     }
-    &[[0; 64]; 3]
 }
 
 const fn unsigned(bits: usize, levels: &[i8], [table, even, odd]: &mut Tables) {

@@ -1,5 +1,8 @@
 //! Formats, quantizers and dequantizing matrix products: bytes in, numbers out; no files, no layer names.
 
+// Whoever adds a scheme is told every place that has to know it: none may take it for another.
+#![warn(clippy::wildcard_enum_match_arm)]
+
 mod activations;
 mod affine;
 mod arena;

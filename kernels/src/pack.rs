@@ -14,7 +14,8 @@ pub(crate) const fn planes(bits: usize) -> &'static [usize] {
         5 => &[4, 1],
         6 => &[4, 2],
         7 => &[4, 2, 1],
-        _ => &[8],
+        8 => &[8],
+        _ => panic!("codes have 2 to 8 bits"),
     }
 }
 

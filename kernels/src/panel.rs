@@ -67,11 +67,17 @@ fn take_turns(tiles: &Tiles, level: Level, levels: &mut Vec<[[u8; 64]; 4]>, toke
         let y = &mut y[i * count..][..now.len() * count];
         let part = Part { tiles: *tiles, now, walk, levels, next, lines, y, tokens };
         // What is decoded already needs no kernel per width.
-        match (format.scheme(), format.bits()) {
-            (Scheme::Trellis, 8) => dispatch(level, Panel::<Centred<true>>(part, PhantomData)),
-            (Scheme::Trellis, _) => dispatch(level, Panel::<Centred<false>>(part, PhantomData)),
-            (_, 8) => dispatch(level, Panel::<AffineScaling<true>>(part, PhantomData)),
-            (_, _) => dispatch(level, Panel::<AffineScaling<false>>(part, PhantomData)),
+        let wide = format.bits() == 8;
+        match format.scheme() {
+            Scheme::Trellis if wide => dispatch(level, Panel::<Centred<true>>(part, PhantomData)),
+            Scheme::Trellis => dispatch(level, Panel::<Centred<false>>(part, PhantomData)),
+            Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered if wide => {
+                dispatch(level, Panel::<AffineScaling<true>>(part, PhantomData));
+            }
+            Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered => {
+                dispatch(level, Panel::<AffineScaling<false>>(part, PhantomData));
+            }
+            Scheme::Bf16 | Scheme::F16 | Scheme::F32 => unreachable!("{format} has no codes"),
         }
     }
 }

@@ -181,7 +181,7 @@ pub fn dequantize_row(format: Format, rows: usize, cols: usize, bytes: &[u8], ro
         Scheme::F32 => out.iter_mut().zip(bytes.as_chunks().0.iter().skip(row * cols)).for_each(|(to, b)| *to = f32::from_le_bytes(*b)),
         Scheme::F16 => out.iter_mut().zip(bytes.as_chunks().0.iter().skip(row * cols)).for_each(|(to, b)| *to = f16::from_le_bytes(*b).to_f32()),
         Scheme::Bf16 => out.iter_mut().zip(bytes.as_chunks().0.iter().skip(row * cols)).for_each(|(to, b)| *to = bf16::from_le_bytes(*b).to_f32()),
-        _ => {
+        Scheme::Trellis | Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered => {
             let tile = &bytes[row / 16 * format.row_bytes(16, cols)..][..format.row_bytes(16, cols)];
             if format.order_bytes(cols) == 0 {
                 return packed_row(format, cols, tile, row % 16, out);
@@ -209,7 +209,10 @@ fn packed_row(format: Format, cols: usize, tile: &[u8], row: usize, out: &mut [f
                 *to = match format.scheme() {
                     Scheme::Affine => f16::from_bits(scale).to_f32() * code + f16::from_bits(word(at + 32 + 2 * row)).to_f32(),
                     Scheme::AffineBf16 => bf16::from_bits(scale).to_f32() * code + bf16::from_bits(word(at + 32 + 2 * row)).to_f32(),
-                    _ => f16::from_bits(scale).to_f32() * (code - codec::zeros(bits, &scales[at + 32..])[row] as f32),
+                    Scheme::Gptq | Scheme::GptqOrdered => {
+                        f16::from_bits(scale).to_f32() * (code - codec::zeros(bits, &scales[at + 32..])[row] as f32)
+                    }
+                    Scheme::Trellis | Scheme::Bf16 | Scheme::F16 | Scheme::F32 => unreachable!("{format} has no offsets"),
                 };
             }
             return;

@@ -10,16 +10,18 @@ use crate::{
 /// The levels of a macro-step.
 #[inline(always)]
 pub fn levels<I: Isa, const BITS: usize>(isa: I, d: &mut Decoder<I>, bytes: &[u8]) -> [I::B; 4] {
-    if BITS == 4 || BITS == 5 {
-        return pairs::<I, BITS>(isa, d, bytes);
-    }
-    let mut out = indices::<I, BITS>(isa, d, bytes);
-    if BITS < 4 {
-        for v in &mut out {
-            *v = isa.look::<16>(d.table, *v);
+    match BITS {
+        2 | 3 => {
+            let mut out = indices::<I, BITS>(isa, d, bytes);
+            for v in &mut out {
+                *v = isa.look::<16>(d.table, *v);
+            }
+            out
         }
+        4 | 5 => pairs::<I, BITS>(isa, d, bytes),
+        6 => indices::<I, BITS>(isa, d, bytes),
+        _ => unreachable!("a trellis has 2 to 6 bits"),
     }
-    out
 }
 
 /// Where in the table the levels are: with 2, 3 and 6 bits all of that fits a look-up, or is the level itself.
