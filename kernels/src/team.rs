@@ -6,19 +6,85 @@
 use crate::isa::Level;
 use std::{
     any::Any,
-    cell::{Cell, UnsafeCell},
-    hint::spin_loop,
+    cell::Cell,
     marker::PhantomData,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
-    sync::{
-        Arc, Condvar, Mutex, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst},
-    },
-    time::{Duration, Instant},
+    sync::PoisonError,
+};
+use sync::{
+    Arc, Condvar, Mutex, UnsafeCell,
+    atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst},
+    spin_loop, yield_now,
 };
 
-/// How long a helper spins before it parks: longer than what one thread does alone within a layer, shorter than anyone notices.
-const SPIN: Duration = Duration::from_micros(100);
+/// What threads share: the standard library's, or loom's, which tries the orders in which threads may do what they do. Under loom there
+/// is no time: who would spin for a while looks once.
+#[cfg(not(loom))]
+mod sync {
+    use std::time::{Duration, Instant};
+    pub use std::{
+        hint::spin_loop,
+        sync::{Arc, Condvar, Mutex, atomic},
+        thread::yield_now,
+    };
+
+    /// How long a helper spins before it parks: longer than what one thread does alone within a layer, shorter than anyone notices.
+    pub const SPIN: Duration = Duration::from_micros(100);
+
+    /// What `found` gives within [`SPIN`].
+    #[inline(always)]
+    pub fn spin<R>(found: impl Fn() -> Option<R>) -> Option<R> {
+        let start = Instant::now();
+        while start.elapsed() < SPIN {
+            for _ in 0..64 {
+                let result = found();
+                if result.is_some() {
+                    return result;
+                }
+                spin_loop();
+            }
+        }
+        None
+    }
+
+    /// Loom takes sequentially consistent accesses for those that only acquire and release; where more is needed, this is said.
+    #[inline(always)]
+    pub fn sequential() {}
+
+    pub struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
+
+    impl<T> UnsafeCell<T> {
+        pub fn new(value: T) -> Self {
+            UnsafeCell(std::cell::UnsafeCell::new(value))
+        }
+        #[inline(always)]
+        pub fn with<R>(&self, f: impl FnOnce(*const T) -> R) -> R {
+            f(self.0.get())
+        }
+        #[inline(always)]
+        pub fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
+            f(self.0.get())
+        }
+    }
+}
+
+#[cfg(loom)]
+mod sync {
+    pub use loom::{
+        cell::UnsafeCell,
+        hint::spin_loop,
+        sync::{Arc, Condvar, Mutex, atomic},
+        thread::yield_now,
+    };
+
+    pub fn spin<R>(found: impl Fn() -> Option<R>) -> Option<R> {
+        found()
+    }
+
+    pub fn sequential() {
+        atomic::fence(atomic::Ordering::SeqCst);
+    }
+}
 
 /// The caller and its helpers, and the instruction set that they use.
 pub struct Team {
@@ -76,10 +142,11 @@ impl Team {
         (other, other_len): (&mut [U], usize),
         f: impl Fn(usize, &mut [T], &mut [U]) + Sync,
     ) {
-        assert!(data.len().div_ceil(len) * other_len <= other.len(), "a chunk of both for every task");
+        let needed = data.len().div_ceil(len.max(1)).checked_mul(other_len);
+        assert!(needed.is_some_and(|n| n <= other.len()), "a chunk of both for every task");
         let others = Pieces(other.as_mut_ptr());
         self.chunks(data, len, |i, chunk| {
-            // SAFETY: as above, and the assertion.
+            // SAFETY: as above: i is below the number of chunks, so that by the assertion nothing wraps and the piece lies in `other`.
             f(i, chunk, unsafe { others.piece(i * other_len, other_len) });
         });
     }
@@ -101,8 +168,10 @@ impl Team {
             return work(&AtomicUsize::new(0), count, task);
         }
         // SAFETY: only the lifetime changes; no helper uses the task after `Close` has seen them all leave, which it waits for
-        // even where a task panics. No helper reads the cell now: the region before is closed.
-        unsafe { *self.shared.region.get() = Region { count, task: std::mem::transmute::<*const (dyn Fn(usize, &Turns) + Sync + '_), Task>(task) } };
+        // even where a task panics.
+        let task_of_helpers = unsafe { std::mem::transmute::<*const (dyn Fn(usize, &Turns) + Sync + '_), Task>(task) };
+        // SAFETY: no helper reads the cell now: the region before is closed.
+        self.shared.region.with_mut(|region| unsafe { *region = Region { count, task: task_of_helpers } });
         self.shared.next.store(0, SeqCst);
         self.shared.publish(OPEN);
         let close = Close(&self.shared);
@@ -204,7 +273,7 @@ impl Drop for Close<'_> {
         while !self.0.state.load(SeqCst).is_multiple_of(OPEN) {
             spins += 1;
             // A helper whose core was taken away comes back sooner where this one is free.
-            if spins.is_multiple_of(4096) { std::thread::yield_now() } else { spin_loop() }
+            if spins.is_multiple_of(4096) { yield_now() } else { spin_loop() }
         }
     }
 }
@@ -214,6 +283,8 @@ impl Shared {
     fn publish(&self, flag: u64) {
         let number = self.state.load(SeqCst) / NUMBER + 1;
         self.state.store((number * NUMBER) | flag, SeqCst);
+        // Either a helper that parks sees the new state, or this sees that it parks.
+        sync::sequential();
         if self.parked.load(SeqCst) > 0 {
             drop(self.parking.lock().unwrap_or_else(PoisonError::into_inner));
             self.wake.notify_all();
@@ -232,7 +303,7 @@ impl Shared {
                 continue;
             }
             // SAFETY: this helper is counted as within the open region, so the leader waits for it.
-            let (count, task) = unsafe { ((*self.region.get()).count, &*(*self.region.get()).task) };
+            let (count, task) = self.region.with(|region| unsafe { ((*region).count, &*(*region).task) });
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(&self.next, count, task))) {
                 self.next.store(count, SeqCst);
                 *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic);
@@ -248,17 +319,12 @@ impl Shared {
             let state = self.state.load(SeqCst);
             (state & DONE > 0 || (state & OPEN > 0 && state / NUMBER != seen)).then_some(state)
         };
-        let start = Instant::now();
-        while start.elapsed() < SPIN {
-            for _ in 0..64 {
-                if let Some(state) = fresh() {
-                    return state;
-                }
-                spin_loop();
-            }
+        if let Some(state) = sync::spin(fresh) {
+            return state;
         }
         let mut parking = self.parking.lock().unwrap_or_else(PoisonError::into_inner);
         self.parked.fetch_add(1, SeqCst);
+        sync::sequential();
         loop {
             if let Some(state) = fresh() {
                 self.parked.fetch_sub(1, SeqCst);
@@ -269,9 +335,9 @@ impl Shared {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
-    use super::*;
+    use super::{sync::SPIN, *};
 
     fn with_threads<R: Send>(n: usize, f: impl FnOnce(&Team) -> R + Send) -> R {
         rayon::ThreadPoolBuilder::new().num_threads(n).build().expect("a pool").install(|| team(Level::Scalar, f))
@@ -295,6 +361,21 @@ mod tests {
                 assert_eq!(*n as usize, 199 - i / 5, "{threads} threads, item {i}");
             }
         }
+    }
+
+    #[test]
+    fn both_slices_have_a_chunk_for_every_task() {
+        let (mut data, mut other) = (vec![0; 10], vec![0; 7]);
+        with_threads(3, |team| {
+            let mut pairs = |len, other_len| {
+                let run = || team.chunks2((&mut data, len), (&mut other, other_len), |i, a, b| (a.fill(i), b.fill(i)).0);
+                catch_unwind(AssertUnwindSafe(run)).is_ok()
+            };
+            // 2 chunks of usize::MAX / 2 + 1 are 0, and 5 of usize::MAX / 5 + 1 are 4, to who counts without looking.
+            let [half, fifth] = [2, 5].map(|n| usize::MAX / n + 1);
+            assert_eq!([(5, half), (2, fifth), (2, 2), (1, 1), (0, 1)].map(|(len, other_len)| pairs(len, other_len)), [false; 5]);
+            assert_eq!([(5, 3), (2, 1), (1, 0), (usize::MAX, 7)].map(|(len, other_len)| pairs(len, other_len)), [true; 4]);
+        });
     }
 
     #[test]
@@ -354,5 +435,85 @@ mod tests {
             each.collect()
         });
         assert!(sums.iter().all(|s| *s == 4 * 15 * 16 / 2));
+    }
+}
+
+/// The protocol under loom: every order, up to some preemptions, in which a leader and its helpers may do what they do, with what memory
+/// may show them then. Helpers are loom's threads instead of rayon's workers; how long one spins, and a leader's own panic, are left out.
+#[cfg(all(test, loom))]
+mod orders {
+    use super::{sync::atomic, *};
+
+    /// `f` leads a team in every order that is tried; all helpers end.
+    fn tried(helpers: usize, preemptions: usize, f: impl Fn(&Team) + Send + Sync + 'static) {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(preemptions);
+        model.check(move || {
+            let team = Team { level: Level::Scalar, helpers, shared: Arc::default(), leader: PhantomData };
+            let serve = |shared: Arc<Shared>| loom::thread::spawn(move || shared.serve());
+            let helpers: Vec<_> = (0..helpers).map(|_| serve(team.shared.clone())).collect();
+            f(&team);
+            drop(team);
+            helpers.into_iter().for_each(|helper| helper.join().expect("no panic"));
+        });
+    }
+
+    /// A number of which loom sees who uses it.
+    type Seen = UnsafeCell<u32>;
+
+    fn add(to: &mut [Seen]) {
+        // SAFETY: a slice that is this thread's alone; loom looks whether it is.
+        to[0].with_mut(|n| unsafe { *n += 1 });
+    }
+
+    fn all(of: &[Seen]) -> Vec<u32> {
+        // SAFETY: no region is open; loom looks whether all that happened there happened before.
+        of.iter().map(|n| n.with(|n| unsafe { *n })).collect()
+    }
+
+    fn regions(team: &Team, lengths: &[usize]) {
+        let mut data: Vec<Seen> = (0..3).map(|_| Seen::new(0)).collect();
+        for &n in lengths {
+            team.chunks(&mut data[..n], 1, |_, item| add(item));
+        }
+        let expected: Vec<u32> = (0..3).map(|i| lengths.iter().filter(|n| **n > i).count() as u32).collect();
+        assert_eq!(all(&data), expected);
+    }
+
+    #[test]
+    fn every_task_runs_once_in_every_region() {
+        tried(1, 4, |team| regions(team, &[3, 2]));
+        tried(2, 2, |team| regions(team, &[2, 3]));
+    }
+
+    #[test]
+    fn what_comes_next_is_what_a_thread_gets() {
+        tried(1, 3, |team| {
+            let mut data: Vec<Seen> = (0..3).map(|_| Seen::new(0)).collect();
+            team.parts(&mut data, &[1, 2, 3], |_, part, turns| {
+                add(part);
+                assert_eq!(turns.then(), turns.then());
+            });
+            assert_eq!(all(&data), [1; 3]);
+        });
+    }
+
+    #[test]
+    fn a_helpers_panic_reaches_the_leader_and_the_team_goes_on() {
+        tried(1, 3, |team| {
+            let leader = loom::thread::current().id();
+            let helped = atomic::AtomicBool::new(false);
+            let run = || {
+                team.run(2, &|_, _| {
+                    if loom::thread::current().id() != leader {
+                        helped.store(true, SeqCst);
+                        resume_unwind(Box::new("a helper's"));
+                    }
+                });
+            };
+            let panicked = catch_unwind(AssertUnwindSafe(run)).is_err();
+            assert_eq!(panicked, helped.load(SeqCst));
+            regions(team, &[2]);
+        });
     }
 }
