@@ -51,7 +51,7 @@ fn multiply(matrices: &[Matrix], x: &[f32]) -> f64 {
     let tokens: Vec<u32> = (0..(x.len() / COLS) as u32).collect();
     team(Level::active(), |team| {
         let (mut inputs, mut products) = (Inputs::default(), Products::default());
-        inputs.fill(team, [(&matrices[0], tokens.as_slice())].into_iter(), tokens.len(), COLS, |t| Same(&x[t * COLS..][..COLS]));
+        inputs.fill(team, [(&matrices[0], tokens.as_slice())].into_iter(), tokens.len(), COLS, |t| Same(&x[t * COLS..][..COLS])).expect("numbers");
         seconds(|| {
             for m in matrices {
                 products.run(team, &[inputs.product(m, &tokens)]);

@@ -1,6 +1,6 @@
 //! Everything that can go wrong, as one enum that a caller can match; each prints one sentence that says what to do.
 use crate::size;
-use ram_models::ConfigError;
+use ram_models::{ConfigError, ForwardError};
 use std::{fmt, io, path::PathBuf};
 
 /// Why something did not work.
@@ -174,6 +174,19 @@ impl fmt::Display for Setting {
             Setting::HubCache => "hub cache",
             Setting::HubEndpoint => "hub endpoint",
         })
+    }
+}
+
+impl From<ForwardError> for Error {
+    fn from(e: ForwardError) -> Error {
+        match e {
+            ForwardError::NoTokens => Error::Empty,
+            ForwardError::Full { tokens, start, capacity } => Error::Context { tokens: start + tokens, capacity },
+            ForwardError::NotFinite { what, layer: Some(layer) } => Error::NotFinite(format!("{what} in layer {layer}")),
+            ForwardError::NotFinite { what, layer: None } => Error::NotFinite(what.to_string()),
+            ForwardError::Candle(e) => Error::Candle(e),
+            other => Error::Mismatch(other.to_string()),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 use crate::{
     Format, Matrix, Scheme,
     dot::Product,
+    finite::{NotFinite, Watch},
     isa::{Isa, Kernel, dispatch},
     rotate,
     source::{Reordered, Source},
@@ -73,23 +74,35 @@ pub struct Row<'a> {
 impl Rows {
     /// Makes `rows` ready, each of `cols` inputs, in parallel; zeros stand behind them up to a multiple of 16. Others stay, as long as
     /// `want` and `cols` do.
-    pub fn fill<S: Source>(&mut self, team: &Team, want: Want, rows: Range<usize>, cols: usize, source: impl Fn(usize) -> S + Sync) {
+    ///
+    /// # Errors
+    /// Where an input is not finite: those from there on are not ready.
+    pub fn fill<S: Source>(
+        &mut self,
+        team: &Team,
+        want: Want,
+        rows: Range<usize>,
+        cols: usize,
+        source: impl Fn(usize) -> S + Sync,
+    ) -> Result<(), NotFinite> {
         let padded = cols.next_multiple_of(16);
         let block = if want == Want::Rotated { rotate::block(padded) } else { PLAIN_BLOCK };
         let words = if want == Want::Dense { padded } else { padded / 4 + 2 * spans(padded, SPANS) };
         // An odd number of cache lines: rows whose length is a power of two would all fall into one set of the L1 cache.
         let stride = (words.div_ceil(16) | 1) * 16;
         (self.want, self.padded, self.block, self.stride) = (want, padded, block, stride);
-        self.words.resize(self.words.len().max(rows.end * stride), 0);
-        let (level, source) = (team.level(), |i: usize| source(rows.start + i));
-        team.chunks(&mut self.words[rows.start * stride..rows.end * stride], stride, |i, words| match want {
-            Want::Dense => dispatch(level, Copy { source: source(i), words: &mut words[..padded] }),
-            _ => {
+        let end = rows.end.checked_mul(stride).expect("as many rows of inputs as memory holds");
+        self.words.resize(self.words.len().max(end), 0);
+        let (level, source, watch) = (team.level(), |i: usize| source(rows.start + i), Watch::default());
+        team.chunks(&mut self.words[rows.start * stride..end], stride, |i, words| match want {
+            Want::Dense => watch.see(dispatch(level, Copy { source: source(i), words: &mut words[..padded] })),
+            Want::Plain | Want::Rotated => {
                 let (codes, rest) = words.split_at_mut(padded / 4);
                 let (codes, spans, rotated) = (codes.as_chunks_mut().0, rest.as_chunks_mut().0, want == Want::Rotated);
-                dispatch(level, Quantize { source: source(i), padded, rotated, block, codes, spans });
+                watch.see(dispatch(level, Quantize { source: source(i), padded, rotated, block, codes, spans }));
             }
         });
+        watch.result("inputs")
     }
 
     /// The form they are in.
@@ -136,23 +149,28 @@ fn spans(padded: usize, widths: usize) -> usize {
     all
 }
 
+/// Says whether all inputs are finite.
 struct Copy<'a, S> {
     source: S,
     words: &'a mut [u32],
 }
 
 impl<S: Source> Kernel for Copy<'_, S> {
-    type Out = ();
+    type Out = bool;
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        let mut values = [0.0; 16];
+    fn run<I: Isa>(self, isa: I) -> bool {
+        let (mut values, mut most) = ([0.0; 16], isa.splat_i(0));
         for (i, to) in self.words.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-            isa.store(self.source.vector(isa, i), &mut values);
+            let v = self.source.vector(isa, i);
+            most = isa.larger_bits(v, most);
+            isa.store(v, &mut values);
             *to = values.map(f32::to_bits);
         }
+        isa.largest_bits(most).is_finite()
     }
 }
 
+/// Says whether all inputs are finite; stops where one is not.
 struct Quantize<'a, S> {
     source: S,
     padded: usize,
@@ -164,9 +182,9 @@ struct Quantize<'a, S> {
 }
 
 impl<S: Source> Kernel for Quantize<'_, S> {
-    type Out = ();
+    type Out = bool;
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
+    fn run<I: Isa>(self, isa: I) -> bool {
         let mut values = [[0.0f32; 16]; 8];
         let (narrow, wide) = self.spans.split_at_mut(self.padded / 16);
         for (b, codes) in self.codes.chunks_mut(self.block / 16).enumerate() {
@@ -179,13 +197,18 @@ impl<S: Source> Kernel for Quantize<'_, S> {
             if self.rotated {
                 rotate::rotate_block(isa, b * self.block, vectors);
             }
-            let mut most = isa.splat(0.0);
+            let mut most = isa.splat_i(0);
             for v in vectors.iter() {
-                most = isa.max(isa.abs(isa.load(v)), most);
+                most = isa.larger_bits(isa.load(v), most);
             }
-            let most = isa.largest(most);
+            let most = isa.largest_bits(most);
+            if !most.is_finite() {
+                return false;
+            }
             let scale = (most / 127.0).to_bits();
-            let inverse = isa.splat(if most > 0.0 { 127.0 / most } else { 0.0 });
+            // Below 3.8e-37 there is no inverse, as there is none of 0: all codes are 0.
+            let inverse = 127.0 / most;
+            let inverse = isa.splat(if inverse.is_finite() { inverse } else { 0.0 });
             for ((to, v), span) in codes.iter_mut().zip(vectors.iter()).zip(&mut narrow[first..]) {
                 let rounded = isa.round(isa.mul(isa.load(v), inverse));
                 *to = isa.to_bytes(rounded);
@@ -205,6 +228,7 @@ impl<S: Source> Kernel for Quantize<'_, S> {
                 *sum = (*sum as i32 as f32 * (-1.0 / 64.0) * f32::from_bits(*scale)).to_bits();
             }
         }
+        true
     }
 }
 
@@ -229,6 +253,9 @@ struct Ordered {
 impl Inputs {
     /// Makes `tokens` rows of `cols` inputs ready for matrices of as many columns, each given with the tokens that it is
     /// multiplied with.
+    ///
+    /// # Errors
+    /// Where an input is not finite: no product of them means anything.
     pub fn fill<'m, S: Source>(
         &mut self,
         team: &Team,
@@ -236,9 +263,9 @@ impl Inputs {
         tokens: usize,
         cols: usize,
         source: impl Fn(usize) -> S + Sync,
-    ) {
+    ) -> Result<(), NotFinite> {
         self.forget();
-        self.fill_more(team, matrices, 0..tokens, cols, source);
+        self.fill_more(team, matrices, 0..tokens, cols, source)
     }
 
     /// Before the first [`Inputs::fill_more`].
@@ -247,6 +274,9 @@ impl Inputs {
     }
 
     /// [`Inputs::fill`] of some rows; those made ready since [`Inputs::forget`] stay.
+    ///
+    /// # Errors
+    /// As for [`Inputs::fill`].
     pub fn fill_more<'m, S: Source>(
         &mut self,
         team: &Team,
@@ -254,23 +284,24 @@ impl Inputs {
         rows: Range<usize>,
         cols: usize,
         source: impl Fn(usize) -> S + Sync,
-    ) {
+    ) -> Result<(), NotFinite> {
         let mut ready = [false; 3];
         for (m, tokens_of_m) in matrices {
             let want = if m.order().is_some() { Want::Dense } else { Want::of(m.format()) };
             if !std::mem::replace(&mut ready[want as usize], true) {
-                self.forms[want as usize].fill(team, want, rows.clone(), cols, &source);
+                self.forms[want as usize].fill(team, want, rows.clone(), cols, &source)?;
             }
             if let Some(order) = m.order() {
-                self.reorder(team, order, tokens_of_m, cols);
+                self.reorder(team, order, tokens_of_m, cols)?;
             }
         }
+        Ok(())
     }
 
-    fn reorder(&mut self, team: &Team, order: &[u8], tokens: &[u32], cols: usize) {
+    fn reorder(&mut self, team: &Team, order: &[u8], tokens: &[u32], cols: usize) -> Result<(), NotFinite> {
         // q, k and v, or gate and up, mostly have the same.
         if self.ordered[..self.used].iter().any(|o| o.order == order && o.tokens == tokens) {
-            return;
+            return Ok(());
         }
         if self.used == self.ordered.len() {
             self.ordered.push(Ordered::default());
@@ -281,9 +312,9 @@ impl Inputs {
         to.tokens.clear();
         to.order.extend_from_slice(order);
         to.tokens.extend_from_slice(tokens);
-        to.rows.fill(team, Want::Plain, 0..tokens.len(), cols, |i| Reordered { row: dense.floats(tokens[i]).as_flattened(), order });
         let more = self.count.len()..tokens.len();
         self.count.extend(more.map(|i| i as u32));
+        to.rows.fill(team, Want::Plain, 0..tokens.len(), cols, |i| Reordered { row: dense.floats(tokens[i]).as_flattened(), order })
     }
 
     /// `matrix` times `tokens`, for which they were made ready.

@@ -1,5 +1,6 @@
 //! Causal attention over a cache of keys and values that is laid out so that no sum crosses lanes.
 use crate::{
+    finite::{NotFinite, Watch, finite},
     isa::{Isa, Kernel, Level, dispatch},
     team::{Team, team},
 };
@@ -53,8 +54,12 @@ pub struct Attention {
 
 impl Attention {
     /// An empty cache for `capacity` tokens.
+    ///
+    /// # Panics
+    /// If it is more than memory holds.
     pub fn new(kv_heads: usize, head_dim: usize, capacity: usize, element: KvElement) -> Attention {
         let (keys, values) = lengths(kv_heads, head_dim, capacity);
+        assert!(keys.max(values) < usize::MAX, "keys and values of {capacity} tokens are more than memory holds");
         let store = |n| match element {
             KvElement::F16 => Store::F16(vec![0; n]),
             KvElement::F32 => Store::F32(vec![0.0; n]),
@@ -62,10 +67,20 @@ impl Attention {
         Attention { kv_heads, head_dim, len: 0, capacity, keys: store(keys), values: store(values) }
     }
 
-    /// Bytes that [`Attention::new`] takes.
+    /// Bytes that [`Attention::new`] takes; `usize::MAX` where they are more than that counts.
     pub fn bytes(kv_heads: usize, head_dim: usize, capacity: usize, element: KvElement) -> usize {
         let (keys, values) = lengths(kv_heads, head_dim, capacity);
-        (keys + values) * element.size()
+        keys.saturating_add(values).saturating_mul(element.size())
+    }
+
+    /// Heads of a token's keys, and of its values.
+    pub fn kv_heads(&self) -> usize {
+        self.kv_heads
+    }
+
+    /// Numbers of a head.
+    pub fn head_dim(&self) -> usize {
+        self.head_dim
     }
 
     /// Tokens held.
@@ -88,27 +103,39 @@ impl Attention {
         self.len = self.len.min(len);
     }
 
-    /// Adds the keys and values of new tokens, KV heads in parallel.
-    fn append(&mut self, team: &Team, tokens: usize, k: Heads, v: Heads) {
+    /// Adds the keys and values of new tokens, KV heads in parallel. Those that are not finite are not written: nobody comes across
+    /// them later.
+    fn append(&mut self, team: &Team, tokens: usize, k: Heads, v: Heads) -> Result<(), NotFinite> {
         let (d, len, capacity) = (self.head_dim, self.len, self.capacity);
-        assert!(len + tokens <= capacity, "the KV cache is full");
+        let (level, watch) = (team.level(), Watch::default());
+        assert!(tokens <= capacity - len, "the KV cache is full");
         let (keys_each, values_each) = lengths(1, d, capacity);
+        let new = |h: usize| {
+            let each = (0..tokens).map(move |t| (len + t, k.head(t, h, d), v.head(t, h, d)));
+            each.filter(|(_, k, v)| {
+                let both = finite(level, k) && finite(level, v);
+                watch.see(both);
+                both
+            })
+        };
         match (&mut self.keys, &mut self.values) {
             (Store::F16(keys), Store::F16(values)) => team.chunks2((keys, keys_each), (values, values_each), |h, keys, values| {
-                append(keys, values, len, d, (0..tokens).map(|t| (k.head(t, h, d), v.head(t, h, d))), half_bits);
+                append(keys, values, d, new(h), half_bits);
             }),
             (Store::F32(keys), Store::F32(values)) => team.chunks2((keys, keys_each), (values, values_each), |h, keys, values| {
-                append(keys, values, len, d, (0..tokens).map(|t| (k.head(t, h, d), v.head(t, h, d))), |v| v);
+                append(keys, values, d, new(h), |v| v);
             }),
             _ => unreachable!("keys and values are made with one element type"),
         }
+        watch.result("keys or values")?;
         self.len += tokens;
+        Ok(())
     }
 }
 
-/// Writes the keys and values of one KV head from token `at`.
-fn append<'a, E>(keys: &mut [E], values: &mut [E], at: usize, d: usize, new: impl Iterator<Item = (&'a [f32], &'a [f32])>, store: impl Fn(f32) -> E) {
-    for (at, (k, v)) in (at..).zip(new) {
+/// Writes keys and values of one KV head, each with the number of its token.
+fn append<'a, E>(keys: &mut [E], values: &mut [E], d: usize, new: impl Iterator<Item = (usize, &'a [f32], &'a [f32])>, store: impl Fn(f32) -> E) {
+    for (at, k, v) in new {
         keys[at / 16 * d * 16 + at % 16..].iter_mut().step_by(16).zip(k).for_each(|(to, &k)| *to = store(k));
         values[at * d.next_multiple_of(16)..].iter_mut().zip(v).for_each(|(to, &v)| *to = store(v));
     }
@@ -129,11 +156,14 @@ impl<'a> Heads<'a> {
     }
 }
 
+/// Numbers of all keys, and of all values; `usize::MAX` where they are more than that counts.
 fn lengths(kv_heads: usize, head_dim: usize, capacity: usize) -> (usize, usize) {
-    (kv_heads * capacity.next_multiple_of(16) * head_dim, kv_heads * capacity * head_dim.next_multiple_of(16))
+    let times = |tokens: usize, dim: usize| kv_heads.saturating_mul(tokens).saturating_mul(dim);
+    let whole = |n: usize| n.checked_next_multiple_of(16).unwrap_or(usize::MAX);
+    (times(whole(capacity), head_dim), times(capacity, whole(head_dim)))
 }
 
-/// Largest finite half instead of infinity: one outlier must not turn a whole row into NaN.
+/// The largest half for what is larger: one outlier must not turn a whole row into NaN.
 fn half_bits(v: f32) -> u16 {
     f16::from_f32(v.clamp(-65504.0, 65504.0)).to_bits()
 }
@@ -143,27 +173,51 @@ fn half_bits(v: f32) -> u16 {
 /// `q` and `out` are (tokens, heads, head_dim), `k` and `v` (tokens, kv_heads, head_dim); keys and queries already
 /// have their positions; scores are scaled by 1 / sqrt(head_dim).
 ///
+/// Where a query is not finite, or its product with a key, its results are NaN.
+///
+/// # Errors
+/// Where a key or a value is not finite; the cache is as it was.
+///
 /// # Panics
 /// If the shapes do not fit together or the cache is full.
-pub fn attention(cache: &mut Attention, q: &[f32], k: &[f32], v: &[f32], heads: usize, out: &mut [f32]) {
-    attention_at(Level::active(), cache, q, k, v, heads, out);
+pub fn attention(cache: &mut Attention, q: &[f32], k: &[f32], v: &[f32], heads: usize, out: &mut [f32]) -> Result<(), NotFinite> {
+    attention_at(Level::active(), cache, q, k, v, heads, out)
 }
 
 /// [`attention`] with a given instruction set.
-pub fn attention_at(level: Level, cache: &mut Attention, q: &[f32], k: &[f32], v: &[f32], heads: usize, out: &mut [f32]) {
-    let (own, kv) = (heads * cache.head_dim, cache.kv_heads * cache.head_dim);
+///
+/// # Errors
+/// As for [`attention`].
+pub fn attention_at(level: Level, cache: &mut Attention, q: &[f32], k: &[f32], v: &[f32], heads: usize, out: &mut [f32]) -> Result<(), NotFinite> {
+    let own = heads.checked_mul(cache.head_dim).expect("as many heads as memory holds");
+    let kv = cache.kv_heads * cache.head_dim;
     let tokens = q.len() / own;
     assert_eq!((q.len(), k.len(), v.len(), out.len()), (tokens * own, tokens * kv, tokens * kv, tokens * own));
     let [q, k, v] = [(q, own), (k, kv), (v, kv)].map(|(data, stride)| Heads { data, stride });
-    team(level, |team| attend(team, cache, [q, k, v], heads, &mut Vec::new(), out));
+    team(level, |team| attend(team, cache, [q, k, v], heads, &mut Vec::new(), out))
 }
 
 /// [`attention`] by a team; `by_head` is memory to work in.
-pub fn attend(team: &Team, cache: &mut Attention, [q, k, v]: [Heads; 3], heads: usize, by_head: &mut Vec<f32>, out: &mut [f32]) {
+///
+/// # Errors
+/// As for [`attention`].
+///
+/// # Panics
+/// As for [`attention`].
+pub fn attend(
+    team: &Team,
+    cache: &mut Attention,
+    [q, k, v]: [Heads; 3],
+    heads: usize,
+    by_head: &mut Vec<f32>,
+    out: &mut [f32],
+) -> Result<(), NotFinite> {
     let (kv_heads, d) = (cache.kv_heads, cache.head_dim);
-    assert_eq!(heads % kv_heads, 0, "as many query heads for every KV head");
-    let (tokens, past, group) = (out.len() / (heads * d), cache.len, heads / kv_heads);
-    cache.append(team, tokens, k, v);
+    assert!(heads.is_multiple_of(kv_heads) && heads > 0, "as many query heads for every KV head");
+    let own = heads.checked_mul(d).expect("as many heads as memory holds");
+    assert!(out.len().is_multiple_of(own), "whole tokens");
+    let (tokens, past, group) = (out.len() / own, cache.len, heads / kv_heads);
+    cache.append(team, tokens, k, v)?;
     let (cache, level) = (&*cache, team.level());
     // A task is one KV head with the queries of some tokens: their results lie together, and are put in order after.
     let span = TOKENS.min(tokens);
@@ -175,7 +229,8 @@ pub fn attend(team: &Team, cache: &mut Attention, [q, k, v]: [Heads; 3], heads: 
         dispatch(level, Attend { cache, head: h, queries: n * group, row, out });
     };
     if tokens == 1 {
-        return team.chunks(out, each, |h, out| attend(h, 0, out));
+        team.chunks(out, each, |h, out| attend(h, 0, out));
+        return Ok(());
     }
     by_head.resize(spans * kv_heads * each, 0.0);
     // Late tokens see most: first, so that no thread is left with a long task at the end.
@@ -190,6 +245,7 @@ pub fn attend(team: &Team, cache: &mut Attention, [q, k, v]: [Heads; 3], heads: 
             out.copy_from_slice(&by_head[at + h * each..][..group * d]);
         }
     });
+    Ok(())
 }
 
 /// Queries of one KV head; `row` gives each with the number of tokens that it sees; `out` is (queries, head_dim).
@@ -260,7 +316,7 @@ impl Element for f32 {
 
 /// N queries through the online softmax (Milakov and Gimelshein 2018): running maximum, sum and output. Queries beyond
 /// those that `out` takes repeat the last one and are not stored. R vectors of keys or values share each load of a query's number;
-/// beyond the last they repeat it.
+/// beyond the last they repeat it. Where a query's product with a key is not finite, results are NaN.
 #[inline(always)]
 #[allow(clippy::needless_range_loop)]
 fn block<'q, I: Isa, E: Element, const N: usize, const R: usize>(
@@ -276,6 +332,8 @@ fn block<'q, I: Isa, E: Element, const N: usize, const R: usize>(
     let sees: [usize; N] = std::array::from_fn(|i| row(i).1);
     let scale = isa.splat(1.0 / (d as f32).sqrt());
     let (mut most, mut total) = ([f32::NEG_INFINITY; N], [0.0f32; N]);
+    // 0, or NaN from the first product on that is not finite: an infinity's weight may look like any other.
+    let mut fault = isa.splat(0.0);
     let (mut small, mut large) = ([[[0.0f32; 16]; N]; MOST_DIM / 16], Vec::new());
     let sums = if wide <= MOST_DIM {
         &mut small[..wide / 16]
@@ -313,6 +371,7 @@ fn block<'q, I: Isa, E: Element, const N: usize, const R: usize>(
             for r in 0..R {
                 let b = (b + r).min(blocks - 1);
                 for i in 0..N {
+                    fault = isa.fma(dots[r][i], isa.splat(0.0), fault);
                     let seen = sees[i].saturating_sub(start + b * 16).min(16);
                     let mask = ((1u32 << seen) - 1) as u16;
                     isa.store(isa.select(mask, isa.mul(dots[r][i], scale), isa.splat(f32::NEG_INFINITY)), &mut scores[i][b]);
@@ -372,10 +431,11 @@ fn block<'q, I: Isa, E: Element, const N: usize, const R: usize>(
         }
         start = stop;
     }
+    let fault = isa.sum(fault);
     for (i, out) in out.chunks_exact_mut(d).enumerate() {
         for (out, sums) in out.chunks_mut(16).zip(&*sums) {
             for (out, sum) in out.iter_mut().zip(&sums[i]) {
-                *out = sum / total[i];
+                *out = sum / (total[i] + fault);
             }
         }
     }

@@ -4,6 +4,7 @@ use crate::{
     Matrix,
     activations::Inputs,
     dot::Product,
+    finite::NotFinite,
     isa::Level,
     products::Products,
     residual::{Share, add_shares},
@@ -69,15 +70,18 @@ impl Mixture {
     /// Computes gate and up of every token's experts, and what [`Mixture::add_to`] needs of them. `x` gives the inputs of each of
     /// the `tokens`.
     ///
+    /// # Errors
+    /// Where those, or what gate and up make of them, are not finite.
+    ///
     /// # Panics
     /// If the shapes do not fit together or a route names no expert.
-    pub fn gate<S: Source>(&mut self, team: &Team, parts: &[Routed], tokens: usize, x: impl Fn(usize) -> S + Sync) {
+    pub fn gate<S: Source>(&mut self, team: &Team, parts: &[Routed], tokens: usize, x: impl Fn(usize) -> S + Sync) -> Result<(), NotFinite> {
         self.bucket(parts, tokens);
         let Mixture { buckets, tokens: list, count, inputs, products, middle, .. } = self;
         let experts = |b: &Bucket| parts[b.part].experts;
         let pair = |b: &Bucket| [&experts(b).gate[b.expert], &experts(b).up[b.expert]].map(|m| (m, &list[b.tokens.clone()]));
         let hidden = parts[0].experts.gate[0].cols();
-        inputs.fill(team, buckets.iter().flat_map(pair), tokens, hidden, x);
+        inputs.fill(team, buckets.iter().flat_map(pair), tokens, hidden, x).map_err(|_| NotFinite("inputs of the experts"))?;
         let each: Vec<Product> = buckets.iter().flat_map(pair).map(|(m, tokens)| inputs.product(m, tokens)).collect();
         let down = |b: &Bucket| (&experts(b).down[b.expert], &count[b.rows.clone()]);
         let results = |b: &Bucket| 2 * 64 * experts(b).gate[b.expert].rows().div_ceil(16) * b.rows.len();
@@ -94,11 +98,13 @@ impl Mixture {
                     Gated { gate: products.token(i, token, n), up: products.token(i + 1, token, n) }
                 };
                 let (part, rows) = (own[0].part, own[0].rows.start..own[own.len() - 1].rows.end);
-                middle[part].fill_more(team, own.iter().map(down), rows, parts[part].experts.down[0].cols(), gated);
+                let filled = middle[part].fill_more(team, own.iter().map(down), rows, parts[part].experts.down[0].cols(), gated);
+                filled.map_err(|_| NotFinite("inputs of the down projections"))?;
                 before += own.len();
             }
             first = end;
         }
+        Ok(())
     }
 
     /// An upper bound of the bytes of results that are kept at once, for `tokens` tokens of `hidden` inputs and parts of so many experts per
@@ -186,21 +192,28 @@ fn kept_together(results: impl Iterator<Item = usize>) -> usize {
 /// `out[t] += weight * expert(x[t])` over the `per_token` (expert, weight) pairs of each token in `routes`, token-major.
 /// `x` and `out` are (tokens, hidden).
 ///
+/// # Errors
+/// As for [`Mixture::gate`].
+///
 /// # Panics
 /// If the shapes do not fit together or a route names no expert.
-pub fn experts(x: &[f32], experts: &Experts, routes: &[(u32, f32)], per_token: usize, out: &mut [f32]) {
-    experts_at(Level::active(), x, experts, routes, per_token, out);
+pub fn experts(x: &[f32], experts: &Experts, routes: &[(u32, f32)], per_token: usize, out: &mut [f32]) -> Result<(), NotFinite> {
+    experts_at(Level::active(), x, experts, routes, per_token, out)
 }
 
 /// [`experts`] with a given instruction set.
-pub fn experts_at(level: Level, x: &[f32], experts: &Experts, routes: &[(u32, f32)], per_token: usize, out: &mut [f32]) {
+///
+/// # Errors
+/// As for [`experts`].
+pub fn experts_at(level: Level, x: &[f32], experts: &Experts, routes: &[(u32, f32)], per_token: usize, out: &mut [f32]) -> Result<(), NotFinite> {
     let hidden = experts.gate[0].cols();
     let tokens = x.len() / hidden;
     assert_eq!((x.len(), out.len()), (tokens * hidden, tokens * hidden));
     let mut mixture = Mixture::default();
     team(level, |team| {
         let parts = [Routed { experts, routes, per_token }];
-        mixture.gate(team, &parts, tokens, |t| Same(&x[t * hidden..][..hidden]));
+        mixture.gate(team, &parts, tokens, |t| Same(&x[t * hidden..][..hidden]))?;
         mixture.add_to(team, &parts, out);
-    });
+        Ok(())
+    })
 }

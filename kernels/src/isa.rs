@@ -78,6 +78,8 @@ pub trait Isa: Copy + Send + Sync {
     fn add_i(self, a: Self::I, b: Self::I) -> Self::I;
     /// `a - b`, wrapping.
     fn sub_i(self, a: Self::I, b: Self::I) -> Self::I;
+    /// The larger lane by lane.
+    fn max_i(self, a: Self::I, b: Self::I) -> Self::I;
     /// `a & b`.
     fn and_i(self, a: Self::I, b: Self::I) -> Self::I;
     /// `a | b`.
@@ -216,11 +218,31 @@ pub trait Isa: Copy + Send + Sync {
         out[0]
     }
 
-    /// e^x to 2 units in the last place; 0 below -87.3, e^88 above 88 (Cephes' expf: range reduction by ln 2 in two parts).
+    /// Lane by lane the larger of `most` and the bits of a magnitude: their order as integers is that of the numbers, and those of a
+    /// NaN or an infinity, which a maximum of floats may drop, are above them all.
+    #[inline(always)]
+    fn larger_bits(self, a: Self::F, most: Self::I) -> Self::I {
+        self.max_i(self.as_i(self.abs(a)), most)
+    }
+
+    /// The largest magnitude whose bits a lane has.
+    #[inline(always)]
+    fn largest_bits(self, a: Self::I) -> f32 {
+        let a = self.max_i(a, self.as_i(self.swap::<8>(self.as_f(a))));
+        let a = self.max_i(a, self.as_i(self.swap::<4>(self.as_f(a))));
+        let a = self.max_i(a, self.as_i(self.swap::<2>(self.as_f(a))));
+        let a = self.max_i(a, self.as_i(self.swap::<1>(self.as_f(a))));
+        let mut out = [0; 16];
+        self.store_i(a, &mut out);
+        f32::from_bits(out[0] as u32)
+    }
+
+    /// e^x to 2 units in the last place; 0 below -87.3, e^88 above 88, NaN for a NaN (Cephes' expf: range reduction by ln 2 in two parts).
     #[inline(always)]
     fn exp(self, x: Self::F) -> Self::F {
         let low = self.lt(x, self.splat(-87.3));
-        let x = self.max(self.min(x, self.splat(88.0)), self.splat(-87.3));
+        // A NaN is the second operand of both, and stays.
+        let x = self.max(self.splat(-87.3), self.min(self.splat(88.0), x));
         let n = self.round(self.mul(x, self.splat(std::f32::consts::LOG2_E)));
         let nf = self.to_f(n);
         let r = self.fma(nf, self.splat(-0.693_359_4), x);

@@ -1,9 +1,20 @@
-//! What packed bytes mean, one weight at a time in f64: so plain that it is obviously right. Tests hold everything else to it.
-use crate::{Format, Matrix, Scheme, codec, levels, pack::planes, rotate};
+//! What packed bytes and inputs mean, one number at a time in f64: so plain that it is obviously right. Tests hold everything else to it.
+use crate::{Format, Matrix, Rows, Scheme, activations::Want, codec, levels, pack::planes, rotate};
 use half::{bf16, f16};
 
 /// The matrix, row by row.
 pub fn matrix(m: &Matrix) -> Vec<f64> {
+    let back = |w: Vec<f64>| {
+        let w = if Want::of(m.format()) == Want::Rotated { rotated_back(&w) } else { w };
+        let mut out = vec![0.0; m.cols()];
+        order(m).into_iter().zip(w).for_each(|(to, w)| out[to] = w);
+        out
+    };
+    (0..m.rows()).flat_map(|r| back(row(m, r))).collect()
+}
+
+/// The matrix as products see it: rotated and in order, rows filled up to a multiple of 16.
+pub fn stored(m: &Matrix) -> Vec<f64> {
     (0..m.rows()).flat_map(|r| row(m, r)).collect()
 }
 
@@ -11,19 +22,40 @@ fn row(m: &Matrix, row: usize) -> Vec<f64> {
     let (format, cols, bytes) = (m.format(), m.cols(), m.bytes());
     let at = |i: usize, size: usize| &bytes[(row * cols + i) * size..][..size];
     let word = |b: &[u8]| u16::from_le_bytes([b[0], b[1]]);
-    match format.scheme() {
-        Scheme::F32 => return (0..cols).map(|i| f64::from(f32::from_le_bytes(at(i, 4).try_into().expect("4 bytes")))).collect(),
-        Scheme::F16 => return (0..cols).map(|i| f16::from_bits(word(at(i, 2))).to_f64()).collect(),
-        Scheme::Bf16 => return (0..cols).map(|i| bf16::from_bits(word(at(i, 2))).to_f64()).collect(),
-        _ => {}
+    let tile = || &bytes[row / 16 * format.row_bytes(16, cols)..][..format.row_bytes(16, cols)];
+    let mut w: Vec<f64> = match format.scheme() {
+        Scheme::F32 => (0..cols).map(|i| f64::from(f32::from_le_bytes(at(i, 4).try_into().expect("4 bytes")))).collect(),
+        Scheme::F16 => (0..cols).map(|i| f16::from_bits(word(at(i, 2))).to_f64()).collect(),
+        Scheme::Bf16 => (0..cols).map(|i| bf16::from_bits(word(at(i, 2))).to_f64()).collect(),
+        Scheme::Trellis => trellis(format, cols, tile(), row % 16),
+        Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered => plain(format, cols, tile(), row % 16),
+    };
+    w.resize(cols.next_multiple_of(16), 0.0);
+    w
+}
+
+/// Which input each column takes.
+fn order(m: &Matrix) -> Vec<usize> {
+    let own = |order: &[u8]| order.as_chunks().0.iter().map(|i| u32::from_le_bytes(*i) as usize).collect();
+    m.order().map_or_else(|| (0..m.cols()).collect(), own)
+}
+
+/// Inputs as `m` wants them, before they are rounded.
+pub fn wanted(m: &Matrix, x: &[f32]) -> Vec<f64> {
+    let mut out: Vec<f64> = order(m).into_iter().map(|i| f64::from(x[i])).collect();
+    out.resize(m.cols().next_multiple_of(16), 0.0);
+    if Want::of(m.format()) == Want::Rotated { rotated(&out) } else { out }
+}
+
+/// What inputs that were made ready stand for, and half a step between codes at each.
+pub fn inputs(rows: &Rows, token: u32) -> Vec<(f64, f64)> {
+    if rows.want() == Want::Dense {
+        return rows.floats(token).as_flattened().iter().map(|bits| (f64::from(f32::from_bits(*bits)), 0.0)).collect();
     }
-    let tile = &bytes[row / 16 * format.row_bytes(16, cols)..][..format.row_bytes(16, cols)];
-    let w =
-        if format.scheme() == Scheme::Trellis { rotated_back(trellis(format, cols, tile, row % 16)) } else { plain(format, cols, tile, row % 16) };
-    let Some(order) = m.order() else { return w[..cols].to_vec() };
-    let mut out = vec![0.0; cols];
-    order.as_chunks().0.iter().zip(w).for_each(|(to, w)| out[u32::from_le_bytes(*to) as usize] = w);
-    out
+    let row = rows.row(token, rows.spans(16));
+    let scales = row.spans.iter().map(|[scale, _]| f64::from(f32::from_bits(*scale)));
+    let each = |(codes, scale): (&[u32; 4], f64)| codes.map(|word| word.to_le_bytes().map(|code| (f64::from(code as i8) * scale, scale / 2.0)));
+    row.codes.iter().zip(scales).flat_map(|both| each(both).as_flattened().to_vec()).collect()
 }
 
 /// Scales and codes of one row of a tile.
@@ -33,7 +65,7 @@ fn parts(format: Format, cols: usize, tile: &[u8]) -> (&[u8], &[u8]) {
 
 fn plain(format: Format, cols: usize, tile: &[u8], row: usize) -> Vec<f64> {
     let (scales, codes) = parts(format, cols, tile);
-    let each = (0..cols).map(|j| {
+    let each = (0..cols.next_multiple_of(16)).map(|j| {
         let group = &scales[j / format.group() * format.group_bytes()..][..format.group_bytes()];
         let word = |at: usize| u16::from_le_bytes([group[at], group[at + 1]]);
         let code = f64::from(code(format.bits(), codes, j, row));
@@ -41,7 +73,8 @@ fn plain(format: Format, cols: usize, tile: &[u8], row: usize) -> Vec<f64> {
         match format.scheme() {
             Scheme::Affine => half(2 * row) * code + half(32 + 2 * row),
             Scheme::AffineBf16 => bf16::from_bits(word(2 * row)).to_f64() * code + bf16::from_bits(word(32 + 2 * row)).to_f64(),
-            _ => half(2 * row) * (code - f64::from(codec::zeros(format.bits(), &group[32..])[row])),
+            Scheme::Gptq | Scheme::GptqOrdered => half(2 * row) * (code - f64::from(codec::zeros(format.bits(), &group[32..])[row])),
+            Scheme::Trellis | Scheme::Bf16 | Scheme::F16 | Scheme::F32 => unreachable!("{format} has no offsets"),
         }
     });
     each.collect()
@@ -67,13 +100,23 @@ fn trellis(format: Format, cols: usize, tile: &[u8], row: usize) -> Vec<f64> {
     each.collect()
 }
 
-/// w D H / sqrt(block), sum by sum.
-fn rotated_back(w: Vec<f64>) -> Vec<f64> {
-    let block = rotate::block(w.len());
-    let each = (0..w.len()).map(|j| {
+/// H D x / sqrt(block).
+pub fn rotated(x: &[f64]) -> Vec<f64> {
+    hadamard(&x.iter().enumerate().map(|(j, x)| rotate::sign(j) * x).collect::<Vec<_>>())
+}
+
+/// D H w / sqrt(block).
+pub fn rotated_back(w: &[f64]) -> Vec<f64> {
+    hadamard(w).into_iter().enumerate().map(|(j, w)| rotate::sign(j) * w).collect()
+}
+
+/// H v / sqrt(block), sum by sum.
+fn hadamard(v: &[f64]) -> Vec<f64> {
+    let block = rotate::block(v.len());
+    let each = (0..v.len()).map(|j| {
         let (start, j) = (j / block * block, j % block);
-        let sum: f64 = (0..block).map(|k| if (j & k).count_ones() % 2 == 1 { -w[start + k] } else { w[start + k] }).sum();
-        rotate::sign(start + j) * sum / (block as f64).sqrt()
+        let sum: f64 = (0..block).map(|k| if (j & k).count_ones() % 2 == 1 { -v[start + k] } else { v[start + k] }).sum();
+        sum / (block as f64).sqrt()
     });
     each.collect()
 }

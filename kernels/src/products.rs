@@ -3,6 +3,7 @@ use crate::{
     Matrix,
     activations::Inputs,
     dot::Product,
+    finite::{NotFinite, Watch, finite},
     isa::Level,
     source::{Same, Tiled},
     team::{Team, team},
@@ -80,16 +81,22 @@ fn next_task(team: &Team, left: usize, tile_bytes: usize) -> usize {
 /// `out[m][t, r] = sum over c of matrices[m][r, c] * x[t, c]`: all matrices, which share `cols`, in one parallel region.
 /// `x` is (tokens, cols), `out[m]` is (tokens, `matrices[m].rows()`).
 ///
+/// # Errors
+/// Where an input or a result is not finite.
+///
 /// # Panics
 /// If the shapes do not fit together.
-pub fn linear(x: &[f32], matrices: &[&Matrix], out: &mut [&mut [f32]]) {
-    linear_at(Level::active(), x, matrices, out);
+pub fn linear(x: &[f32], matrices: &[&Matrix], out: &mut [&mut [f32]]) -> Result<(), NotFinite> {
+    linear_at(Level::active(), x, matrices, out)
 }
 
 /// [`linear`] with a given instruction set.
-pub fn linear_at(level: Level, x: &[f32], matrices: &[&Matrix], out: &mut [&mut [f32]]) {
+///
+/// # Errors
+/// As for [`linear`].
+pub fn linear_at(level: Level, x: &[f32], matrices: &[&Matrix], out: &mut [&mut [f32]]) -> Result<(), NotFinite> {
     assert_eq!(matrices.len(), out.len());
-    let Some(first) = matrices.first() else { return };
+    let Some(first) = matrices.first() else { return Ok(()) };
     let cols = first.cols();
     let tokens = x.len() / cols;
     assert_eq!(x.len(), tokens * cols);
@@ -99,11 +106,16 @@ pub fn linear_at(level: Level, x: &[f32], matrices: &[&Matrix], out: &mut [&mut 
     let all: Vec<u32> = (0..tokens as u32).collect();
     let (mut inputs, mut products) = (Inputs::default(), Products::default());
     team(level, |team| {
-        inputs.fill(team, matrices.iter().map(|m| (*m, all.as_slice())), tokens, cols, |t| Same(&x[t * cols..][..cols]));
+        inputs.fill(team, matrices.iter().map(|m| (*m, all.as_slice())), tokens, cols, |t| Same(&x[t * cols..][..cols]))?;
         let each: Vec<Product> = matrices.iter().map(|m| inputs.product(m, &all)).collect();
         products.run(team, &each);
+        let watch = Watch::default();
         for (i, (m, out)) in matrices.iter().zip(out).enumerate() {
-            team.chunks(out, m.rows(), |t, out| products.token(i, t, tokens).copy_to(out));
+            team.chunks(out, m.rows(), |t, out| {
+                products.token(i, t, tokens).copy_to(out);
+                watch.see(finite(level, out));
+            });
         }
-    });
+        watch.result("results")
+    })
 }

@@ -1,5 +1,6 @@
 //! What happens to whole rows between products: the residual stream and its norms, heads and their positions.
 use crate::{
+    finite::{NotFinite, Watch, finite},
     isa::{Isa, Kernel, Level, dispatch},
     source::{Normed, Same, Source, Tiled},
     team::Team,
@@ -94,9 +95,16 @@ impl Kernel for Scale<'_> {
 }
 
 /// [`normed`], in place: `rows` (rows, weights' length).
-pub fn norm_rows(team: &Team, rows: &mut [f32], weights: &[f32], eps: f32) {
-    let level = team.level();
-    team.chunks(rows, weights.len(), |_, row| dispatch(level, NormRow { row, weights, eps }));
+///
+/// # Errors
+/// Where a result is not finite.
+pub fn norm_rows(team: &Team, rows: &mut [f32], weights: &[f32], eps: f32) -> Result<(), NotFinite> {
+    let (level, watch) = (team.level(), Watch::default());
+    team.chunks(rows, weights.len(), |_, row| {
+        dispatch(level, NormRow { row, weights, eps });
+        watch.see(finite(level, row));
+    });
+    watch.result("normed rows")
 }
 
 struct NormRow<'a> {
@@ -124,7 +132,9 @@ fn scale<I: Isa>(isa: I, row: &[f32], eps: f32) -> f32 {
         let x = Same(row).vector(isa, i);
         sum = isa.fma(x, x, sum);
     }
-    1.0 / (isa.sum(sum) / row.len() as f32 + eps).sqrt()
+    let scale = 1.0 / (isa.sum(sum) / row.len() as f32 + eps).sqrt();
+    // Squares whose sum is more than any number: nothing would be left of the row, without a word.
+    if scale == 0.0 { f32::NAN } else { scale }
 }
 
 /// What is done to the heads of one token.

@@ -14,14 +14,24 @@ pub struct KvCache {
 
 impl KvCache {
     /// Room for `capacity` tokens.
+    ///
+    /// # Panics
+    /// If they are more than memory holds.
     pub fn new(config: &Config, capacity: usize, element: KvElement) -> KvCache {
         let layer = || Attention::new(config.num_key_value_heads, config.head_dim, capacity, element);
         KvCache { layers: (0..config.num_hidden_layers).map(|_| layer()).collect(), tokens: Vec::new(), capacity, scratch: Scratch::default() }
     }
 
-    /// Bytes that [`KvCache::new`] takes.
+    /// Bytes that [`KvCache::new`] takes; `usize::MAX` where they are more than that counts.
     pub fn bytes(config: &Config, capacity: usize, element: KvElement) -> usize {
-        config.num_hidden_layers * Attention::bytes(config.num_key_value_heads, config.head_dim, capacity, element)
+        let each = Attention::bytes(config.num_key_value_heads, config.head_dim, capacity, element);
+        config.num_hidden_layers.saturating_mul(each)
+    }
+
+    /// (layers, KV heads, head_dim) of the model that it is for.
+    pub(crate) fn shape(&self) -> (usize, usize, usize) {
+        let (heads, dim) = self.layers.first().map_or((0, 0), |l| (l.kv_heads(), l.head_dim()));
+        (self.layers.len(), heads, dim)
     }
 
     /// Tokens in it.

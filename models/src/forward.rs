@@ -2,11 +2,11 @@
 //!
 //! The residual stream is one buffer that layers add to; what a layer needs in between is in [`Scratch`], which the cache of a
 //! sequence keeps, so that decoding allocates next to nothing. Candle's tensors are what goes in and out.
-use crate::{Config, KvCache, KvElement, TensorSpec, ops::Linear, router::route, spec::LayerSpecs};
-use candle_core::{Device, Result, Tensor, bail};
+use crate::{Config, ForwardError, KvCache, KvElement, TensorSpec, ops::Linear, router::route, spec::LayerSpecs};
+use candle_core::{Device, Tensor};
 use ram_kernels::{
-    Attention, Experts, Heads, Inputs, Matrix, Mixture, PANEL_BYTES, Product, Products, Routed, Same, Team, Turn, add_tiles, attend, embed,
-    isa::Level, norm_rows, normed, team,
+    Attention, Experts, Heads, Inputs, Matrix, Mixture, NotFinite, PANEL_BYTES, Product, Products, Routed, Same, Team, Turn, Watch, add_tiles,
+    attend, embed, finite, isa::Level, norm_rows, normed, team,
 };
 
 /// Where a model's tensors come from.
@@ -18,13 +18,13 @@ pub trait Weights {
     ///
     /// # Errors
     /// Where it cannot be had.
-    fn matrix(&self, spec: &TensorSpec) -> std::result::Result<Matrix, Self::Error>;
+    fn matrix(&self, spec: &TensorSpec) -> Result<Matrix, Self::Error>;
 
     /// The values of a norm or bias.
     ///
     /// # Errors
     /// Where they cannot be had.
-    fn vector(&self, spec: &TensorSpec) -> std::result::Result<Vec<f32>, Self::Error>;
+    fn vector(&self, spec: &TensorSpec) -> Result<Vec<f32>, Self::Error>;
 }
 
 /// A model that is ready to run.
@@ -93,14 +93,14 @@ impl Transformer {
     ///
     /// # Errors
     /// Those of `weights`, and candle's where a tensor does not have the shape of its spec.
-    pub fn new<W: Weights>(config: Config, weights: &W) -> std::result::Result<Transformer, W::Error>
+    pub fn new<W: Weights>(config: Config, weights: &W) -> Result<Transformer, W::Error>
     where
         W::Error: From<candle_core::Error>,
     {
         let from = Source(weights);
         let ends = config.ends();
         let embedding = from.matrix(&ends.embedding)?;
-        let layers = (0..config.num_hidden_layers).map(|l| from.layer(config.layer(l))).collect::<std::result::Result<_, _>>()?;
+        let layers = (0..config.num_hidden_layers).map(|l| from.layer(config.layer(l))).collect::<Result<_, _>>()?;
         let norm = from.vector(&ends.norm)?;
         let head = ends.head.map(|spec| from.matrix(&spec)).transpose()?.unwrap_or_else(|| embedding.clone());
         let half = config.head_dim / 2;
@@ -122,16 +122,14 @@ impl Transformer {
     /// Hidden states after the final norm, (tokens, hidden_size) f32, of tokens that follow those in `cache`; appends them to it.
     ///
     /// # Errors
-    /// Where there are no tokens, the cache has no room for them, or one is not in the vocabulary; the cache is as it was then.
-    pub fn forward(&self, tokens: &[u32], cache: &mut KvCache) -> Result<Tensor> {
-        self.check(tokens, cache)?;
-        team(Level::active(), |team| {
-            self.stream(team, tokens, cache);
-            norm_rows(team, &mut cache.scratch.hidden, &self.norm, self.config.rms_norm_eps as f32);
-        });
-        let hidden = Tensor::from_slice(&cache.scratch.hidden, (tokens.len(), self.config.hidden_size), &Device::Cpu)?;
-        cache.advance(tokens);
-        Ok(hidden)
+    /// Where there are no tokens, the cache has no room for them or is another model's, a token is not in the vocabulary, or a NaN or an
+    /// infinity comes up; the cache is as it was then.
+    pub fn forward(&self, tokens: &[u32], cache: &mut KvCache) -> Result<Tensor, ForwardError> {
+        self.run(tokens, cache, |team, s| {
+            let done = norm_rows(team, &mut s.hidden, &self.norm, self.config.rms_norm_eps as f32);
+            done.map_err(|_| NotFinite(HEAD_INPUTS))
+        })?;
+        Ok(Tensor::from_slice(&cache.scratch.hidden, (tokens.len(), self.config.hidden_size), &Device::Cpu)?)
     }
 
     /// Logits (vocab_size) of what follows `tokens`, which follow those in `cache`; appends them to it. The same as
@@ -139,38 +137,54 @@ impl Transformer {
     ///
     /// # Errors
     /// As for [`Transformer::forward`].
-    pub fn next_logits<'c>(&self, tokens: &[u32], cache: &'c mut KvCache) -> Result<&'c [f32]> {
-        self.check(tokens, cache)?;
+    pub fn next_logits<'c>(&self, tokens: &[u32], cache: &'c mut KvCache) -> Result<&'c [f32], ForwardError> {
         let Config { hidden_size, vocab_size, rms_norm_eps, .. } = self.config;
-        team(Level::active(), |team| {
-            self.stream(team, tokens, cache);
-            let Scratch { tokens, hidden, inputs, products, .. } = &mut cache.scratch;
-            let (last, only) = (&hidden[(tokens.len() - 1) * hidden_size..], &tokens[..1]);
-            let level = team.level();
+        self.run(tokens, cache, |team, s| {
+            let Scratch { tokens, hidden, inputs, products, .. } = s;
+            let (last, only, level) = (&hidden[(tokens.len() - 1) * hidden_size..], &tokens[..1], team.level());
             let norm = |_| normed(level, last, &self.norm, rms_norm_eps as f32);
-            inputs.fill(team, [(&self.head.0, only)].into_iter(), 1, hidden_size, norm);
+            inputs.fill(team, [(&self.head.0, only)].into_iter(), 1, hidden_size, norm).map_err(|_| NotFinite(HEAD_INPUTS))?;
             products.run(team, &[inputs.product(&self.head.0, only)]);
-        });
-        cache.advance(tokens);
+            if finite(level, &products.of(0).as_flattened()[..vocab_size]) { Ok(()) } else { Err(NotFinite(LOGITS)) }
+        })?;
         Ok(&cache.scratch.products.of(0).as_flattened()[..vocab_size])
     }
 
-    fn check(&self, tokens: &[u32], cache: &KvCache) -> Result<()> {
-        let (start, vocab_size) = (cache.len(), self.config.vocab_size);
+    /// The residual stream, and what `then` makes of it, in the cache's scratch.
+    fn run(&self, tokens: &[u32], cache: &mut KvCache, then: impl FnOnce(&Team, &mut Scratch) -> Result<(), NotFinite>) -> Result<(), ForwardError> {
+        self.check(tokens, cache)?;
+        let done = team(Level::active(), |team| {
+            self.stream(team, tokens, cache)?;
+            then(team, &mut cache.scratch).map_err(ForwardError::not_finite(None))
+        });
+        match done {
+            Ok(()) => cache.advance(tokens),
+            // Some layers have the tokens already.
+            Err(_) => cache.truncate(cache.len()),
+        }
+        done
+    }
+
+    fn check(&self, tokens: &[u32], cache: &KvCache) -> Result<(), ForwardError> {
+        let Config { num_hidden_layers, num_key_value_heads, head_dim, vocab_size, .. } = self.config;
+        let (start, capacity, model) = (cache.len(), cache.capacity(), (num_hidden_layers, num_key_value_heads, head_dim));
+        if cache.shape() != model {
+            return Err(ForwardError::OtherModel { cache: cache.shape(), model });
+        }
         if tokens.is_empty() {
-            bail!("a forward pass needs at least one token");
+            return Err(ForwardError::NoTokens);
         }
-        if tokens.len() > cache.capacity() - start {
-            bail!("{} tokens after {start} do not fit a cache for {}", tokens.len(), cache.capacity());
+        if tokens.len() > capacity - start {
+            return Err(ForwardError::Full { tokens: tokens.len(), start, capacity });
         }
-        if let Some(token) = tokens.iter().find(|t| **t as usize >= vocab_size) {
-            bail!("token {token} is not in the vocabulary of {vocab_size}");
+        match tokens.iter().find(|t| **t as usize >= vocab_size) {
+            Some(&token) => Err(ForwardError::Vocabulary { token, vocab_size }),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// The residual stream after all layers, in the cache's scratch.
-    fn stream(&self, team: &Team, tokens: &[u32], cache: &mut KvCache) {
+    fn stream(&self, team: &Team, tokens: &[u32], cache: &mut KvCache) -> Result<(), ForwardError> {
         let (start, n) = (cache.len(), tokens.len());
         let s = &mut cache.scratch;
         s.hidden.resize(n * self.config.hidden_size, 0.0);
@@ -179,18 +193,22 @@ impl Transformer {
         s.tokens.extend(0..n as u32);
         s.angles.resize(n * self.config.head_dim, 0.0);
         team.chunks(&mut s.angles, self.config.head_dim, |t, angles| angles_at(start + t, &self.frequencies, angles));
-        for (layer, cache) in self.layers.iter().zip(&mut cache.layers) {
-            layer.attention(team, &self.config, s, cache);
-            layer.mlp(team, &self.config, s);
+        for (l, (layer, cache)) in self.layers.iter().zip(&mut cache.layers).enumerate() {
+            let done = layer.attention(team, &self.config, s, cache).and_then(|()| layer.mlp(team, &self.config, s));
+            done.map_err(ForwardError::not_finite(Some(l)))?;
         }
+        Ok(())
     }
 
     /// Logits (tokens, vocab_size) of hidden states (tokens, hidden_size).
     ///
     /// # Errors
-    /// Where the shape is another.
-    pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        hidden.apply(&self.head)
+    /// Where the shape is another, or a logit is not finite.
+    pub fn logits(&self, hidden: &Tensor) -> Result<Tensor, ForwardError> {
+        hidden.apply(&self.head).map_err(|e| match e {
+            candle_core::Error::WrappedContext { wrapped, .. } if wrapped.is::<NotFinite>() => ForwardError::NotFinite { what: LOGITS, layer: None },
+            e => e.into(),
+        })
     }
 
     /// An upper bound of the bytes that one [`Transformer::forward`] of `tokens` tokens by `threads` threads holds at its peak, besides weights and cache.
@@ -220,15 +238,19 @@ impl Transformer {
     }
 }
 
+const LOGITS: &str = "logits";
+const HEAD_INPUTS: &str = "inputs of the head";
+
 impl Layer {
     /// Adds the attention of its norm to the residual stream.
-    fn attention(&self, team: &Team, config: &Config, s: &mut Scratch, cache: &mut Attention) {
+    fn attention(&self, team: &Team, config: &Config, s: &mut Scratch, cache: &mut Attention) -> Result<(), NotFinite> {
         let Scratch { tokens, hidden, angles, inputs, products, qkv, by_head, attended, .. } = s;
         let (tokens, n) = (tokens.as_slice(), tokens.len());
         let (eps, head_dim, hidden_size) = (config.rms_norm_eps as f32, config.head_dim, config.hidden_size);
         let level = team.level();
         let norm = |t: usize| normed(level, &hidden[t * hidden_size..][..hidden_size], &self.input_norm, eps);
-        inputs.fill(team, self.qkv.iter().map(|m| (m, tokens)), n, hidden_size, norm);
+        let filled = inputs.fill(team, self.qkv.iter().map(|m| (m, tokens)), n, hidden_size, norm);
+        filled.map_err(|_| NotFinite("inputs of the attention"))?;
         products.run(team, &self.qkv.each_ref().map(|m| inputs.product(m, tokens)));
 
         let ends = [self.qkv[0].rows(), self.qkv[0].rows() + self.qkv[1].rows()];
@@ -251,18 +273,20 @@ impl Layer {
         });
         attended.resize(n * ends[0], 0.0);
         let heads = [0, ends[0], ends[1]].map(|start| Heads { data: &qkv[start..], stride });
-        attend(team, cache, heads, config.num_attention_heads, by_head, attended);
+        attend(team, cache, heads, config.num_attention_heads, by_head, attended)?;
 
-        inputs.fill(team, [(&self.output, tokens)].into_iter(), n, ends[0], |t| Same(&attended[t * ends[0]..][..ends[0]]));
+        let filled = inputs.fill(team, [(&self.output, tokens)].into_iter(), n, ends[0], |t| Same(&attended[t * ends[0]..][..ends[0]]));
+        filled.map_err(|_| NotFinite("results of the attention"))?;
         products.run(team, &[inputs.product(&self.output, tokens)]);
         add_tiles(team, products.of(0), n, hidden);
         if let Some(bias) = &self.output_bias {
             team.chunks(hidden, hidden_size, |_, row| row.iter_mut().zip(bias).for_each(|(x, bias)| *x += bias));
         }
+        Ok(())
     }
 
     /// Adds the MLP of its norm to the residual stream.
-    fn mlp(&self, team: &Team, config: &Config, s: &mut Scratch) {
+    fn mlp(&self, team: &Team, config: &Config, s: &mut Scratch) -> Result<(), NotFinite> {
         let Scratch { tokens, hidden, inputs, products, logits, routes, shared_routes, mixture, .. } = s;
         let (tokens, n, level) = (tokens.as_slice(), tokens.len(), team.level());
         let (eps, hidden_size) = (config.rms_norm_eps as f32, config.hidden_size);
@@ -274,27 +298,32 @@ impl Layer {
                 vec![Routed { experts, routes, per_token: 1 }]
             }
             Mlp::Sparse { routers, experts, shared } => {
-                inputs.fill(team, routers.iter().map(|m| (m, tokens)), n, hidden_size, norm);
+                let filled = inputs.fill(team, routers.iter().map(|m| (m, tokens)), n, hidden_size, norm);
+                filled.map_err(|_| NotFinite("inputs of the router"))?;
                 let each: Vec<Product> = routers.iter().map(|m| inputs.product(m, tokens)).collect();
                 products.run(team, &each);
-                let (all, per_token) = (config.num_experts, config.num_experts_per_tok);
+                let (all, per_token, watch) = (config.num_experts, config.num_experts_per_tok, Watch::default());
                 logits.resize(n * all, 0.0);
                 routes.resize(n * per_token, (0, 0.0));
                 team.chunks2((logits, all), (routes, per_token), |t, logits, routes| {
                     products.token(0, t, n).copy_to(logits);
+                    watch.see(finite(level, logits));
                     route(logits, config.norm_topk_prob, routes);
                 });
                 let mut parts = vec![Routed { experts, routes, per_token }];
                 if let Some(experts) = shared {
+                    watch.see(products.of(1).iter().all(|row| row[0].is_finite()));
                     shared_routes.clear();
                     shared_routes.extend(products.of(1).iter().map(|row| (0, 1.0 / (1.0 + (-row[0]).exp()))));
                     parts.push(Routed { experts, routes: shared_routes, per_token: 1 });
                 }
+                watch.result("logits of the router")?;
                 parts
             }
         };
-        mixture.gate(team, &parts, n, norm);
+        mixture.gate(team, &parts, n, norm)?;
         mixture.add_to(team, &parts, hidden);
+        Ok(())
     }
 }
 
@@ -314,7 +343,7 @@ impl<W: Weights> Source<'_, W>
 where
     W::Error: From<candle_core::Error>,
 {
-    fn layer(&self, specs: LayerSpecs) -> std::result::Result<Layer, W::Error> {
+    fn layer(&self, specs: LayerSpecs) -> Result<Layer, W::Error> {
         Ok(Layer {
             input_norm: self.vector(&specs.input_norm)?,
             qkv: self.matrices(&specs.qkv)?,
@@ -338,7 +367,7 @@ where
         })
     }
 
-    fn experts(&self, specs: &[[TensorSpec; 3]]) -> std::result::Result<Experts, W::Error> {
+    fn experts(&self, specs: &[[TensorSpec; 3]]) -> Result<Experts, W::Error> {
         let mut experts = Experts { gate: Vec::new(), up: Vec::new(), down: Vec::new() };
         for expert in specs {
             let [gate, up, down] = self.matrices(expert)?;
@@ -349,11 +378,11 @@ where
         Ok(experts)
     }
 
-    fn matrices(&self, [a, b, c]: &[TensorSpec; 3]) -> std::result::Result<[Matrix; 3], W::Error> {
+    fn matrices(&self, [a, b, c]: &[TensorSpec; 3]) -> Result<[Matrix; 3], W::Error> {
         Ok([self.matrix(a)?, self.matrix(b)?, self.matrix(c)?])
     }
 
-    fn matrix(&self, spec: &TensorSpec) -> std::result::Result<Matrix, W::Error> {
+    fn matrix(&self, spec: &TensorSpec) -> Result<Matrix, W::Error> {
         let m = self.0.matrix(spec)?;
         if spec.shape != [m.rows(), m.cols()] {
             return Err(candle_core::Error::Msg(format!("{} is {} x {}, but must be {:?}", spec.name, m.rows(), m.cols(), spec.shape)).into());
@@ -361,7 +390,7 @@ where
         Ok(m)
     }
 
-    fn vector(&self, spec: &TensorSpec) -> std::result::Result<Vec<f32>, W::Error> {
+    fn vector(&self, spec: &TensorSpec) -> Result<Vec<f32>, W::Error> {
         let values = self.0.vector(spec)?;
         if spec.shape != [values.len()] {
             return Err(candle_core::Error::Msg(format!("{} has {} values, but must be {:?}", spec.name, values.len(), spec.shape)).into());

@@ -3,6 +3,9 @@
 mod cache;
 mod config;
 mod forward;
+mod forward_error;
+#[cfg(test)]
+mod forward_tests;
 mod json;
 mod ops;
 mod quantization;
@@ -12,6 +15,7 @@ mod spec;
 pub use cache::KvCache;
 pub use config::{Config, ConfigError};
 pub use forward::{Transformer, Weights};
+pub use forward_error::ForwardError;
 pub use ops::floats;
 pub use quantization::{Gptq, GptqModule, Mlx, MlxModule, Quantization};
 pub use ram_kernels::KvElement;

@@ -1,5 +1,5 @@
 //! Products of ram-kernels as a candle operation on f32 tensors.
-use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Storage, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, DType, Error, Layout, Result, Shape, Storage, Tensor, bail};
 use candle_nn::Module;
 use ram_kernels::Matrix;
 
@@ -18,7 +18,8 @@ impl CustomOp1 for Linear {
             bail!("inputs of {cols} for a matrix of {} columns", self.0.cols());
         }
         let mut out = vec![0.0; tokens * self.0.rows()];
-        ram_kernels::linear(values(x, layout)?, &[&self.0], &mut [&mut out]);
+        let done = ram_kernels::linear(values(x, layout)?, &[&self.0], &mut [&mut out]);
+        done.map_err(|e| Error::WrappedContext { wrapped: Box::new(e), context: self.name().to_string() })?;
         Ok((CpuStorage::F32(out), (tokens, self.0.rows()).into()))
     }
 }

@@ -13,6 +13,7 @@ mod hub;
 mod hub_server;
 mod memory;
 mod misuse;
+mod not_finite;
 mod page;
 mod parity;
 mod quality;

@@ -147,6 +147,10 @@ impl<const VNNI: bool> Isa for Avx2<VNNI> {
         both!(_mm256_sub_epi32; a, b)
     }
     #[inline(always)]
+    fn max_i(self, a: Self::I, b: Self::I) -> Self::I {
+        both!(_mm256_max_epi32; a, b)
+    }
+    #[inline(always)]
     fn and_i(self, a: Self::I, b: Self::I) -> Self::I {
         both!(_mm256_and_si256; a, b)
     }

@@ -129,6 +129,10 @@ impl<const VNNI: bool, const VBMI: bool> Isa for Avx512<VNNI, VBMI> {
         op!(_mm512_sub_epi32(a, b))
     }
     #[inline(always)]
+    fn max_i(self, a: __m512i, b: __m512i) -> __m512i {
+        op!(_mm512_max_epi32(a, b))
+    }
+    #[inline(always)]
     fn and_i(self, a: __m512i, b: __m512i) -> __m512i {
         op!(_mm512_and_si512(a, b))
     }

@@ -105,6 +105,10 @@ impl Isa for Scalar {
         from_fn(|i| a[i].wrapping_sub(b[i]))
     }
     #[inline(always)]
+    fn max_i(self, a: [i32; 16], b: [i32; 16]) -> [i32; 16] {
+        from_fn(|i| a[i].max(b[i]))
+    }
+    #[inline(always)]
     fn and_i(self, a: [i32; 16], b: [i32; 16]) -> [i32; 16] {
         from_fn(|i| a[i] & b[i])
     }

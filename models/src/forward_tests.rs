@@ -1,0 +1,143 @@
+//! What a forward pass refuses, on models of a few thousand weights made up here.
+use crate::{Config, ForwardError, Kind, KvCache, KvElement, TensorSpec, Transformer, Weights};
+use ram_kernels::{Arena, Effort, Format, Matrix, quantize};
+use std::sync::Arc;
+
+/// Layer 0 dense, layer 1 with experts and a shared one.
+fn config(layers: usize, kv_heads: usize) -> Config {
+    let json = format!(
+        r#"{{"model_type": "qwen2_moe", "hidden_act": "silu", "hidden_size": 64, "intermediate_size": 96, "moe_intermediate_size": 48,
+        "shared_expert_intermediate_size": 32, "num_hidden_layers": {layers}, "num_attention_heads": 4, "num_key_value_heads": {kv_heads},
+        "num_experts": 4, "num_experts_per_tok": 2, "decoder_sparse_step": 2, "norm_topk_prob": true, "vocab_size": 128,
+        "max_position_embeddings": 512, "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "tie_word_embeddings": false}}"#
+    );
+    Config::from_json(&json).expect("a configuration")
+}
+
+/// Parts of tensors' names, and what their weights are multiplied with.
+type Larger<'a> = &'a [(&'a str, f32)];
+
+/// Weights from their names, in `format`; those of the tensors in `larger` times so much, and in f32.
+struct MadeUp<'a> {
+    format: Format,
+    larger: Larger<'a>,
+}
+
+impl MadeUp<'_> {
+    fn values(&self, spec: &TensorSpec) -> (Vec<f32>, bool) {
+        let larger = self.larger.iter().find(|(name, _)| spec.name.contains(name));
+        let mut state = spec.name.bytes().fold(1u64, |s, b| s.wrapping_mul(31).wrapping_add(u64::from(b)));
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+        };
+        let (base, spread) = if spec.kind == Kind::Norm { (1.0, 0.1) } else { (0.0, 0.2) };
+        let values = (0..spec.shape.iter().product::<usize>()).map(|_| (base + spread * next()) * larger.map_or(1.0, |(_, by)| *by));
+        (values.collect(), larger.is_some())
+    }
+}
+
+impl Weights for MadeUp<'_> {
+    type Error = candle_core::Error;
+
+    fn matrix(&self, spec: &TensorSpec) -> Result<Matrix, Self::Error> {
+        let (values, larger) = self.values(spec);
+        let (format, rows, cols) = (if larger { Format::F32 } else { self.format }, spec.shape[0], spec.shape[1]);
+        let bytes = format.bytes(rows, cols);
+        let mut arena = Arena::new(bytes)?;
+        quantize(format, Effort::Fast, &values, cols, &mut arena.bytes_mut()[..bytes]);
+        Ok(Matrix::new(Arc::new(arena), 0, format, rows, cols))
+    }
+
+    fn vector(&self, spec: &TensorSpec) -> Result<Vec<f32>, Self::Error> {
+        Ok(self.values(spec).0)
+    }
+}
+
+fn model(format: &str, larger: Larger) -> Transformer {
+    let format = format.parse().expect("a format");
+    Transformer::new(config(2, 2), &MadeUp { format, larger }).expect("a model")
+}
+
+const TOKENS: [u32; 5] = [1, 77, 3, 127, 50];
+
+#[test]
+fn what_is_not_finite_is_an_error_that_says_where() {
+    let (first, second) = (Some(0), Some(1));
+    let cases: [(Larger, &str, Option<usize>); 15] = [
+        (&[("embed_tokens", 1e38)], "inputs of the attention", first),
+        (&[("layers.0.input_layernorm", 3e38)], "inputs of the attention", first),
+        (&[("layers.1.input_layernorm", 1e3), ("layers.1.self_attn.k_proj.weight", 1e38)], "keys or values", second),
+        (&[("layers.1.input_layernorm", 1e3), ("layers.1.self_attn.v_proj.weight", 1e38)], "keys or values", second),
+        (&[("layers.0.self_attn.v_proj.bias", f32::MAX * 2.0)], "keys or values", first),
+        (&[("layers.0.input_layernorm", 1e3), ("layers.0.self_attn.q_proj.weight", 1e38)], "results of the attention", first),
+        (&[("layers.0.self_attn.q_proj", 1e36), ("layers.0.self_attn.k_proj", 1e4)], "results of the attention", first),
+        (&[("layers.1.self_attn.o_proj", 1e38)], "inputs of the router", second),
+        (&[("layers.1.post_attention_layernorm", 1e3), ("layers.1.mlp.gate.weight", 1e38)], "logits of the router", second),
+        (&[("layers.1.post_attention_layernorm", 1e3), ("layers.1.mlp.shared_expert_gate", 1e38)], "logits of the router", second),
+        (&[("layers.0.post_attention_layernorm", 1e3), ("layers.0.mlp.up_proj", 1e38)], "inputs of the down projections", first),
+        (&[("layers.1.mlp.experts", 1e25)], "inputs of the down projections", second),
+        (&[("layers.0.mlp.down_proj", 1e38)], "inputs of the attention", second),
+        (&[("layers.1.mlp.shared_expert.down_proj", 1e38)], "inputs of the head", None),
+        (&[("model.norm", 3e38)], "inputs of the head", None),
+    ];
+    for format in ["f32", "t4g64", "a4g64", "q4g32"] {
+        for (larger, what, layer) in cases {
+            let model = model(format, larger);
+            let seen = |e: ForwardError| match e {
+                ForwardError::NotFinite { what, layer } => (what, layer),
+                other => panic!("{other}"),
+            };
+            for element in [KvElement::F16, KvElement::F32] {
+                let mut cache = model.cache(8, element);
+                for tokens in [&TOKENS[..], &TOKENS[..1]] {
+                    let forward = model.forward(tokens, &mut cache).map(|_| ()).map_err(seen);
+                    let logits = model.next_logits(tokens, &mut cache).map(|_| ()).map_err(seen);
+                    assert_eq!((forward, logits), (Err((what, layer)), Err((what, layer))), "{format} {element:?} {larger:?}");
+                    assert!(cache.is_empty() && cache.layers.iter().all(|l| l.is_empty()), "{format} {larger:?}");
+                }
+            }
+        }
+        let model = model(format, &[("lm_head", 3e38)]);
+        let mut cache = model.cache(8, KvElement::F16);
+        let hidden = model.forward(&TOKENS, &mut cache).expect("hidden states");
+        for error in [model.logits(&hidden).map(|_| ()), model.next_logits(&TOKENS[..1], &mut cache).map(|_| ())] {
+            let error = error.expect_err("logits that are not finite");
+            assert_eq!(error.to_string(), "logits are no numbers", "{format}");
+        }
+        assert_eq!(cache.len(), TOKENS.len());
+    }
+    let error = model("f32", &[("layers.1.input_layernorm", 3e38)]).forward(&TOKENS, &mut KvCache::new(&config(2, 2), 8, KvElement::F16));
+    assert_eq!(error.expect_err("no numbers").to_string(), "inputs of the attention in layer 1 are no numbers");
+}
+
+#[test]
+fn a_cache_is_as_good_as_new_after_an_error() {
+    // The other model fails in its last layer, when the first has keys already.
+    for (format, element) in [("f32", KvElement::F32), ("t4g64", KvElement::F16)] {
+        let good = model(format, &[]);
+        let bad = model(format, &[("layers.1.mlp.experts", 1e25)]);
+        let mut cache = good.cache(8, element);
+        let want = good.next_logits(&TOKENS, &mut cache).expect("logits").to_vec();
+        cache.truncate(2);
+        assert!(bad.forward(&TOKENS[2..], &mut cache).is_err());
+        assert_eq!(cache.len(), 2);
+        assert_eq!(good.next_logits(&TOKENS[2..], &mut cache).expect("logits"), want);
+    }
+}
+
+#[test]
+fn a_cache_of_another_model_is_refused() {
+    let model = model("f32", &[]);
+    for (layers, kv_heads, head_dim) in [(1, 2, 16), (3, 2, 16), (2, 1, 16), (2, 4, 16), (2, 2, 32)] {
+        let mut other = config(layers, kv_heads);
+        other.head_dim = head_dim;
+        let mut cache = KvCache::new(&other, 8, KvElement::F16);
+        for error in [model.forward(&TOKENS, &mut cache).map(|_| ()), model.next_logits(&TOKENS, &mut cache).map(|_| ())] {
+            let error = error.expect_err("another model's cache");
+            assert!(matches!(error, ForwardError::OtherModel { .. }), "{error}");
+            assert!(error.to_string().contains(&format!("({layers}, {kv_heads}, {head_dim})")), "{error}");
+        }
+        assert!(cache.is_empty());
+    }
+}
