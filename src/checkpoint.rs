@@ -1,6 +1,6 @@
 //! A model folder as its authors published it: configuration, and where every tensor lies; nothing is read ahead.
 use crate::{
-    Error,
+    Error, files,
     header::{self, Stored},
     hub::{self, Snapshot},
     quantized::{self, Quantized},
@@ -14,7 +14,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    fs::{self, File},
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -54,17 +54,15 @@ impl Checkpoint {
     /// Whatever is missing, unknown or damaged, by name.
     pub fn open(folder: &Path) -> Result<Checkpoint, Error> {
         Checkpoint::over(folder, |name| {
-            let path = folder.join(name);
-            match File::open(&path) {
-                Ok(file) => Ok(Source::File(path, file)),
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound && name == SINGLE => {
-                    Err(Error::File { path: folder.into(), reason: format!("has neither {SINGLE} nor {INDEX}") })
-                }
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                    Err(Error::File { path: folder.into(), reason: format!("has no {name}, which its index names: fetch it") })
-                }
-                Err(source) => Err(Error::Io { path, source }),
-            }
+            let missing = |reason: String| Error::File { path: folder.into(), reason };
+            Source::open(&folder.join(name)).map_err(|e| match e {
+                Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => missing(if name == SINGLE {
+                    format!("has neither {SINGLE} nor {INDEX}")
+                } else {
+                    format!("has no {name}, which its index names: fetch it")
+                }),
+                other => other,
+            })
         })
     }
 
@@ -79,13 +77,8 @@ impl Checkpoint {
 
     fn over(folder: &Path, open: impl Fn(&str) -> Result<Source, Error> + Sync) -> Result<Checkpoint, Error> {
         let path = folder.join("config.json");
-        let text = fs::read_to_string(&path).map_err(|source| match source.kind() {
-            std::io::ErrorKind::NotFound => Error::File {
-                path: folder.into(),
-                reason: "is not a checkpoint folder, as it has no config.json: give one that has, or ORG/NAME at the hub".into(),
-            },
-            _ => Error::Io { path: path.clone(), source },
-        })?;
+        let text = if folder.is_file() { None } else { files::text_if_there(&path, files::LONGEST)? };
+        let text = text.ok_or_else(|| Error::File { path: folder.into(), reason: no_checkpoint(folder).into() })?;
         let mut config = Config::from_json(&text).map_err(|source| Error::Config { path, source })?;
         let (mut files, mut stored) = (Vec::new(), Vec::<(usize, Stored)>::new());
         let shards = shards(folder)?;
@@ -304,6 +297,15 @@ impl Checkpoint {
 /// Weight files at most: the largest checkpoints have some hundreds.
 const MOST_FILES: usize = 10_000;
 
+/// What to say of a path that is no folder with a config.json.
+fn no_checkpoint(path: &Path) -> &'static str {
+    let is_gguf = |path: &Path| path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf"));
+    if is_gguf(path) || fs::read_dir(path).is_ok_and(|all| all.flatten().any(|e| is_gguf(&e.path()))) {
+        return "GGUF is not read yet; give the folder with the original safetensors";
+    }
+    "is not a checkpoint folder, as it has no config.json: give one that has, or ORG/NAME at the hub"
+}
+
 /// A weight file's name, and the tensors that an index says it holds.
 type Shard = (String, Option<Vec<String>>);
 
@@ -314,10 +316,7 @@ pub(crate) fn shards(folder: &Path) -> Result<Vec<Shard>, Error> {
         weight_map: BTreeMap<String, String>,
     }
     let path = folder.join(INDEX);
-    if !path.exists() {
-        return Ok(vec![(SINGLE.into(), None)]);
-    }
-    let text = fs::read_to_string(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
+    let Some(text) = files::text_if_there(&path, files::LONGEST)? else { return Ok(vec![(SINGLE.into(), None)]) };
     let index: Index =
         serde_json::from_str(&text).map_err(|e| Error::File { path: path.clone(), reason: format!("is no index of tensors ({e})") })?;
     let mut by_file: BTreeMap<String, Vec<String>> = BTreeMap::new();

@@ -29,9 +29,24 @@ use std::{
     process::ExitCode,
 };
 
+/// First argument of the process in which a chat template is rendered.
+const RENDER: &str = "render-template";
+
+/// That process, not yet started: this program again.
+fn renderer() -> std::process::Command {
+    let this = if cfg!(target_os = "linux") { Ok("/proc/self/exe".into()) } else { std::env::current_exe() };
+    let mut command = std::process::Command::new(this.unwrap_or_else(|_| "ram-run".into()));
+    command.arg(RENDER);
+    command
+}
+
 /// Runs the command; errors are one line on stderr and an exit code: 1 failed, 2 usage, 3 does not fit the budget,
 /// 4 model or file invalid, 5 network.
 pub fn run() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|word| word == RENDER) {
+        let status = ram_run::Template::serve(&mut std::io::stdin(), &mut std::io::stdout());
+        return ExitCode::from(status.unwrap_or(1));
+    }
     if let Some(sentence) = args::split_size(std::env::args_os().map(|word| word.to_string_lossy().into_owned())) {
         return fail(&Error::Usage(sentence));
     }

@@ -26,6 +26,7 @@ mod budget;
 mod checkpoint;
 mod error;
 mod expert_shares;
+pub mod files;
 mod generate;
 mod header;
 pub mod hub;

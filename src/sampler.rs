@@ -1,6 +1,7 @@
 //! The next token from the logits: penalty, top-k, top-p, min-p, temperature, in this order.
 use crate::{Error, error::Setting, tokenizer};
 use rand_pcg::{Pcg64Mcg, rand_core::Rng};
+use serde_json::Value;
 use std::path::Path;
 
 /// How tokens are chosen.
@@ -33,20 +34,49 @@ impl Sampling {
     /// min-p 0.05, which suit most models.
     ///
     /// # Errors
-    /// If the file is there and is no JSON.
+    /// [`Error::File`] where the file is there and is no JSON, or has a number that is none or outside its range.
     pub fn published(folder: &Path) -> Result<Sampling, Error> {
-        let json = tokenizer::json(&folder.join("generation_config.json"))?;
-        let number = |key: &str, silent: f32| json[key].as_f64().map_or(silent, |v| v as f32);
+        let path = folder.join("generation_config.json");
+        let json = tokenizer::json(&path)?;
+        let bad = |key: &str, what: &str| Error::File { path: path.clone(), reason: format!("has {key} {}, which must be {what}", json[key]) };
+        let number = |key: &str, silent: f32| match &json[key] {
+            Value::Null => Ok(silent),
+            value => value.as_f64().map(|v| v as f32).ok_or_else(|| bad(key, "a number")),
+        };
+        if !matches!(json["do_sample"], Value::Null | Value::Bool(_)) {
+            return Err(bad("do_sample", "true or false"));
+        }
         // Its authors say how to sample: what they leave out is then off, not ours.
         let silent = |ours: f32, off: f32| if json["do_sample"] == true { off } else { ours };
-        Ok(Sampling {
-            temperature: if json["do_sample"] == false { 0.0 } else { number("temperature", silent(0.8, 1.0)) },
-            top_k: json["top_k"].as_u64().map_or(silent(40.0, 50.0) as usize, |k| k as usize),
-            top_p: number("top_p", silent(0.95, 1.0)),
-            min_p: number("min_p", silent(0.05, 0.0)),
-            repeat_penalty: number("repetition_penalty", 1.0),
+        let temperature = number("temperature", silent(0.8, 1.0))?;
+        let said = Sampling {
+            temperature,
+            top_k: match &json["top_k"] {
+                Value::Null => silent(40.0, 50.0) as usize,
+                value => value.as_u64().and_then(|k| usize::try_from(k).ok()).ok_or_else(|| bad("top_k", "a whole number"))?,
+            },
+            top_p: number("top_p", silent(0.95, 1.0))?,
+            min_p: number("min_p", silent(0.05, 0.0))?,
+            repeat_penalty: number("repetition_penalty", 1.0)?,
             ..Sampling::default()
-        })
+        };
+        said.check().map_err(|(setting, _, range)| {
+            let key = if setting == Setting::RepeatPenalty { "repetition_penalty".into() } else { setting.to_string() };
+            bad(&key, range)
+        })?;
+        Ok(if json["do_sample"] == false { Sampling { temperature: 0.0, ..said } } else { said })
+    }
+
+    /// What is out of its range, and the range.
+    fn check(&self) -> Result<(), (Setting, f32, &'static str)> {
+        let (t, penalty) = (self.temperature, self.repeat_penalty);
+        let settings = [
+            (Setting::Temperature, t, t >= 0.0 && t.is_finite(), "0 or more"),
+            (Setting::TopP, self.top_p, self.top_p > 0.0 && self.top_p <= 1.0, "above 0 and at most 1"),
+            (Setting::MinP, self.min_p, (0.0..=1.0).contains(&self.min_p), "from 0 to 1"),
+            (Setting::RepeatPenalty, penalty, penalty > 0.0 && penalty.is_finite(), "above 0"),
+        ];
+        settings.into_iter().find(|(_, _, good, _)| !good).map_or(Ok(()), |(setting, value, _, range)| Err((setting, value, range)))
     }
 }
 
@@ -63,13 +93,7 @@ impl Sampler {
     /// # Errors
     /// [`Error::Setting`] for a number outside its range.
     pub fn new(how: Sampling) -> Result<Sampler, Error> {
-        let check = |setting: Setting, value: f32, good: bool, range: &str| {
-            if good { Ok(()) } else { Err(Error::setting(setting, value, format!("must be {range}"))) }
-        };
-        check(Setting::Temperature, how.temperature, how.temperature >= 0.0 && how.temperature.is_finite(), "0 or more")?;
-        check(Setting::TopP, how.top_p, how.top_p > 0.0 && how.top_p <= 1.0, "above 0 and at most 1")?;
-        check(Setting::MinP, how.min_p, (0.0..=1.0).contains(&how.min_p), "from 0 to 1")?;
-        check(Setting::RepeatPenalty, how.repeat_penalty, how.repeat_penalty > 0.0 && how.repeat_penalty.is_finite(), "above 0")?;
+        how.check().map_err(|(setting, value, range)| Error::setting(setting, value, format!("must be {range}")))?;
         let random = Pcg64Mcg::new(u128::from(how.seed) << 64 | 0xa02_bdbf_7bb3_c0a7);
         Ok(Sampler { how, random, candidates: Vec::new() })
     }
@@ -148,7 +172,21 @@ mod tests {
         assert_eq!((said.temperature, said.top_k, said.top_p, said.min_p), (0.6, 20, 0.95, 0.0));
         assert_eq!(published(r#"{"do_sample": false}"#).expect("read").temperature, 0.0);
         assert_eq!(published("{}").expect("read").temperature, 0.8);
-        assert!(published("{").is_err());
+        for (text, words) in [
+            ("{", "no JSON"),
+            (r#"{"temperature": -1}"#, "temperature -1, which must be 0 or more"),
+            (r#"{"temperature": 1e99}"#, "temperature"),
+            (r#"{"top_p": 1.5, "do_sample": false}"#, "top_p 1.5"),
+            (r#"{"min_p": -0.1}"#, "min_p -0.1"),
+            (r#"{"repetition_penalty": 0}"#, "repetition_penalty 0"),
+            (r#"{"top_k": "many"}"#, "top_k \"many\", which must be a whole number"),
+            (r#"{"top_k": -1}"#, "top_k -1"),
+            (r#"{"top_p": [1]}"#, "top_p [1], which must be a number"),
+            (r#"{"do_sample": 1}"#, "do_sample 1"),
+        ] {
+            let said = published(text).expect_err(text);
+            assert!(matches!(said, Error::File { .. }) && said.to_string().contains(words), "{said}");
+        }
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Where the bytes of a weight file are: on disk, or at the hub.
-use crate::{Error, hub::Remote};
+use crate::{Error, files, hub::Remote};
 use sha2::{Digest, Sha256};
 use std::{
     fs::File,
+    io,
     os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
     thread,
@@ -20,7 +21,7 @@ pub enum Source {
 impl Source {
     /// A file on disk.
     pub fn open(path: &Path) -> Result<Source, Error> {
-        File::open(path).map(|file| Source::File(path.into(), file)).map_err(|source| Error::Io { path: path.into(), source })
+        files::open(path).map(|file| Source::File(path.into(), file))
     }
 
     /// What tells this content from others: the sha256 that the hub knows it by, also for a file in the hub's cache; else
@@ -65,7 +66,12 @@ impl Source {
     /// Fills `buffer` from byte `at`.
     pub fn read_exact_at(&self, buffer: &mut [u8], at: u64) -> Result<(), Error> {
         match self {
-            Source::File(path, file) => file.read_exact_at(buffer, at).map_err(|source| Error::Io { path: path.clone(), source }),
+            Source::File(path, file) => file.read_exact_at(buffer, at).map_err(|source| match source.kind() {
+                io::ErrorKind::UnexpectedEof => {
+                    Error::File { path: path.clone(), reason: "was cut short since it was opened: fetch it again".into() }
+                }
+                _ => Error::Io { path: path.clone(), source },
+            }),
             Source::Remote(remote) => remote.read_exact_at(buffer, at),
         }
     }

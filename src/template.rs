@@ -1,4 +1,6 @@
 //! Conversations as text, by the model's own Jinja template.
+mod apart;
+
 use crate::Error;
 use minijinja::{Environment, ErrorKind, Value, context, syntax::SyntaxConfig};
 use serde::{Deserialize, Serialize};
@@ -25,7 +27,9 @@ pub struct Template {
     text: String,
 }
 
-/// Steps that a template may take; real ones take some hundreds per message.
+/// Bytes of a template at most; the longest published ones have some 50 kB.
+const LONGEST: usize = 1 << 20;
+/// Steps that a template may take besides one per byte of the conversation; real ones take some hundreds per message.
 const FUEL: u64 = 10_000_000;
 
 impl Template {
@@ -37,13 +41,19 @@ impl Template {
     /// The conversation as the model wants it, ending where its answer begins. `think` is what Qwen3's template calls
     /// `enable_thinking`.
     ///
+    /// What a template does is bounded, but not how deep its values are, nor what it takes to print or compare them: one that
+    /// means harm can end the process. [`Template::render_apart`] is for those.
+    ///
     /// # Errors
     /// [`Error::Template`] where the template is none, raises, or does not end.
     pub fn render(&self, messages: &[Message], bos: &str, eos: &str, think: bool) -> Result<String, Error> {
+        if self.text.len() > LONGEST {
+            return Err(Error::Template(format!("it has {} bytes: {LONGEST} are read at most", self.text.len())));
+        }
         let mut env = Environment::new();
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         env.set_syntax(syntax.map_err(|e| Error::Template(e.to_string()))?);
-        env.set_fuel(Some(FUEL));
+        env.set_fuel(Some(FUEL + size(messages) as u64));
         env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         let raise = |message: String| -> Result<String, minijinja::Error> { Err(minijinja::Error::new(ErrorKind::InvalidOperation, message)) };
         env.add_function("raise_exception", raise);
@@ -59,6 +69,11 @@ impl Template {
         let context = context! { messages => turns, bos_token => bos, eos_token => eos, add_generation_prompt => true, enable_thinking => think };
         chat.render(context).map_err(sentence)
     }
+}
+
+/// Bytes of a conversation.
+fn size(messages: &[Message]) -> usize {
+    messages.iter().map(|m| m.role.len() + m.content.len()).sum()
 }
 
 /// The local time, as C's strftime writes it.

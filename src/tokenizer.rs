@@ -1,15 +1,17 @@
 //! Text to tokens and back, with what the files beside a tokenizer say about special tokens and the chat template.
-use crate::Error;
+mod least;
+mod pieces;
+
+use crate::{Error, files, panics};
+use pieces::Token;
 use serde_json::Value;
-use std::{
-    collections::BTreeSet,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeSet, path::Path};
 
 /// A checkpoint's tokenizer.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
+    /// Bytes of a text that a token stands for at most, where that is known.
+    longest: Option<usize>,
     /// Put before a text where the tokenizer is made to.
     pub bos: Option<u32>,
     /// The BOS token's text, for templates.
@@ -30,17 +32,25 @@ impl Tokenizer {
     /// [`Error::File`] for a file that cannot be used or a vocabulary larger than `vocab_size`.
     pub fn open(folder: &Path, vocab_size: usize) -> Result<Tokenizer, Error> {
         let path = folder.join("tokenizer.json");
-        if !path.exists() {
-            return Err(Error::File { path, reason: "is not there: fetch the checkpoint's tokenizer.json".into() });
+        let bad = |reason: String| Error::File { path: path.clone(), reason };
+        let text = files::text_if_there(&path, files::LONGEST)?.ok_or_else(|| bad("is not there: fetch the checkpoint's tokenizer.json".into()))?;
+        let parsed = guarded(|| text.parse::<tokenizers::Tokenizer>());
+        let mut inner = parsed.map_err(|e| bad(format!("is no tokenizer ({e})")))?;
+        drop(text);
+        if matches!(inner.get_model(), tokenizers::ModelWrapper::BPE(model) if model.dropout.is_some()) {
+            return Err(bad("has a dropout, which is for training: set it to null".into()));
         }
-        let inner =
-            tokenizers::Tokenizer::from_file(&path).map_err(|e| Error::File { path: path.clone(), reason: format!("is no tokenizer ({e})") })?;
-        let largest = inner.get_vocab(true).into_iter().max_by_key(|(_, id)| *id);
-        if let Some((token, id)) = largest.filter(|(_, id)| *id as usize >= vocab_size) {
-            let reason =
-                format!("has token {token:?} with number {id}, and config.json's vocab_size is {vocab_size}: they belong to different models");
-            return Err(Error::File { path, reason });
+        // Meant for batches: a prompt is neither cut nor filled up.
+        inner.with_padding(None);
+        guarded(|| inner.with_truncation(None).map(drop)).map_err(bad)?;
+        let vocabulary = inner.get_vocab(true);
+        if let Some((token, id)) = vocabulary.iter().max_by_key(|(_, id)| **id).filter(|(_, id)| **id as usize >= vocab_size) {
+            return Err(bad(format!(
+                "has token {token:?} with number {id}, and config.json's vocab_size is {vocab_size}: they belong to different models"
+            )));
         }
+        let longest = least::longest(&inner, &vocabulary);
+        drop(vocabulary);
         let config = json(&folder.join("tokenizer_config.json"))?;
         let text = |key: &str| match &config[key] {
             Value::String(s) => s.clone(),
@@ -50,18 +60,22 @@ impl Tokenizer {
         let (bos_text, eos_text) = (text("bos_token"), text("eos_token"));
         let adds = config["add_bos_token"]
             .as_bool()
-            .unwrap_or_else(|| inner.encode("a", true).is_ok_and(|e| !bos_text.is_empty() && e.get_tokens().first() == Some(&bos_text)));
+            .unwrap_or_else(|| guarded(|| inner.encode("a", true)).is_ok_and(|e| !bos_text.is_empty() && e.get_tokens().first() == Some(&bos_text)));
         let bos = if adds { inner.token_to_id(&bos_text) } else { None };
         let mut eos: BTreeSet<u32> = inner.token_to_id(&eos_text).into_iter().collect();
-        for file in ["generation_config.json", "config.json"] {
-            match &json(&folder.join(file))?["eos_token_id"] {
-                Value::Number(n) => eos.extend(n.as_u64().and_then(|n| u32::try_from(n).ok())),
-                Value::Array(a) => eos.extend(a.iter().filter_map(Value::as_u64).filter_map(|n| u32::try_from(n).ok())),
-                _ => {}
-            }
+        for file in ["generation_config.json", "config.json"].map(|name| folder.join(name)) {
+            let ends = &json(&file)?["eos_token_id"];
+            let token = |n: &Value| n.as_u64().and_then(|n| u32::try_from(n).ok());
+            let tokens = match ends {
+                Value::Null => Some(Vec::new()),
+                Value::Array(list) => list.iter().map(token).collect(),
+                one => token(one).map(|t| vec![t]),
+            };
+            let reason = || format!("has eos_token_id {ends}, which is neither a token's number nor a list of such");
+            eos.extend(tokens.ok_or_else(|| Error::File { path: file.clone(), reason: reason() })?);
         }
         let chat_template = template(folder, &config["chat_template"])?;
-        Ok(Tokenizer { inner, bos, bos_text, eos_text, eos, chat_template })
+        Ok(Tokenizer { inner, longest, bos, bos_text, eos_text, eos, chat_template })
     }
 
     /// Tokens of a text; `special` puts BOS in front where the tokenizer is made to.
@@ -69,44 +83,34 @@ impl Tokenizer {
     /// # Errors
     /// Where the tokenizer refuses the text.
     pub fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>, Error> {
-        let bos = self.bos.filter(|_| special);
-        Ok(bos.into_iter().chain(self.encode_by(PIECE, text)?).collect())
+        self.encode_at_most(text, special, usize::MAX)
     }
 
-    /// The same by pieces of about `piece` bytes: encoding a text at once takes a hundred times its size.
+    /// The same for a text that may have `limit` tokens; one that has more is not encoded to its end. Takes some 4 MB besides
+    /// the tokens, however long the text is.
     ///
-    /// A piece is encoded with the line before it, and with what follows up to its end; tokens are taken up to a line's
-    /// start at which a token starts too, with a line or more behind it. Merges and patterns of the known tokenizers do not
-    /// see farther than that.
-    fn encode_by(&self, piece: usize, text: &str) -> Result<Vec<u32>, Error> {
-        let failed = |e: tokenizers::Error| Error::Tokenizer(e.to_string());
-        let mut tokens = Vec::new();
-        let (mut start, mut size) = (0, piece);
-        while text.len() - start > size {
-            let before = text[..start.saturating_sub(1)].rfind('\n').map_or(0, |at| at + 1);
-            let part = &text[before..text.floor_char_boundary(start + size)];
-            let encoded = self.inner.encode(part, false).map_err(failed)?;
-            let starts = encoded.get_offsets().iter().map(|&(from, _)| from);
-            let lines = part.rmatch_indices('\n').map(|(at, _)| at + 1).skip(1).take_while(|&at| before + at > start);
-            let found = lines.filter_map(|at| starts.clone().position(|from| from == at)).next();
-            let first = if start == 0 { Some(0) } else { starts.clone().position(|from| from == start - before) };
-            match (first, found) {
-                (Some(first), Some(last)) => {
-                    tokens.extend_from_slice(&encoded.get_ids()[first..last]);
-                    (start, size) = (before + encoded.get_offsets()[last].0, piece);
-                }
-                // One long line: farther ahead there is an end to it, or the text ends.
-                _ => size *= 2,
-            }
+    /// # Errors
+    /// [`Error::Context`] with a number of tokens that the text has at least, where they are more than `limit`; else as
+    /// [`Tokenizer::encode`].
+    pub fn encode_at_most(&self, text: &str, special: bool, limit: usize) -> Result<Vec<u32>, Error> {
+        let bos = self.bos.filter(|_| special);
+        let too_many = |tokens| Error::Context { tokens, capacity: limit };
+        let least = self.longest.map_or(0, |longest| text.len() / longest);
+        let room = limit.checked_sub(bos.iter().len()).filter(|room| least <= *room).ok_or_else(|| too_many(least.max(1)))?;
+        match self.encode_by(PIECE, text, room) {
+            Ok(tokens) => Ok(bos.into_iter().chain(tokens).collect()),
+            Err(Error::Context { tokens, .. }) => Err(too_many(tokens + bos.iter().len())),
+            Err(other) => Err(other),
         }
-        let before = text[..start.saturating_sub(1)].rfind('\n').map_or(0, |at| at + 1);
-        if start == 0 {
-            return Ok(self.inner.encode_fast(text, false).map_err(failed)?.get_ids().to_vec());
-        }
-        let encoded = self.inner.encode(&text[before..], false).map_err(failed)?;
-        let rest = encoded.get_offsets().iter().zip(encoded.get_ids()).skip_while(|((from, _), _)| *from < start - before);
-        tokens.extend(rest.map(|(_, &id)| id));
-        Ok(tokens)
+    }
+
+    /// The tokens by pieces of about `piece` bytes.
+    fn encode_by(&self, piece: usize, text: &str, limit: usize) -> Result<Vec<u32>, Error> {
+        pieces::encode(text, piece, limit, &|part| {
+            let encoded = guarded(|| self.inner.encode(part, false)).map_err(Error::Tokenizer)?;
+            let at = encoded.get_offsets().iter().map(|&(from, to)| from..to);
+            Ok(at.zip(encoded.get_ids()).map(|(at, &id)| Token { at, id }).collect())
+        })
     }
 
     /// Number of tokens, added ones too.
@@ -119,7 +123,7 @@ impl Tokenizer {
     /// # Errors
     /// Where the tokenizer refuses them.
     pub fn decode(&self, tokens: &[u32]) -> Result<String, Error> {
-        self.inner.decode(tokens, true).map_err(|e| Error::Tokenizer(e.to_string()))
+        guarded(|| self.inner.decode(tokens, true)).map_err(Error::Tokenizer)
     }
 
     /// A decoder that gives text as tokens come, continuing after `context`.
@@ -193,22 +197,22 @@ impl Decoder<'_> {
     }
 }
 
+/// Runs what is of the tokenizers crate: what a file makes it refuse or panic at is an error.
+fn guarded<T>(run: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
+    panics::caught(run)?.map_err(|e| e.to_string())
+}
+
 /// A file of JSON; null where there is none.
 pub(crate) fn json(path: &Path) -> Result<Value, Error> {
-    match fs::read_to_string(path) {
-        Ok(text) => serde_json::from_str(&text).map_err(|e| Error::File { path: path.into(), reason: format!("is no JSON ({e})") }),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Value::Null),
-        Err(source) => Err(Error::Io { path: path.into(), source }),
-    }
+    let text = files::text_if_there(path, files::LONGEST)?;
+    let parsed = text.map_or(Ok(Value::Null), |text| serde_json::from_str(&text));
+    parsed.map_err(|e| Error::File { path: path.into(), reason: format!("is no JSON ({e})") })
 }
 
 /// chat_template.jinja, else the template of tokenizer_config.json: a text, or a list of named ones.
 fn template(folder: &Path, value: &Value) -> Result<Option<String>, Error> {
-    let path: PathBuf = folder.join("chat_template.jinja");
-    match fs::read_to_string(&path) {
-        Ok(text) => return Ok(Some(text)),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-        Err(source) => return Err(Error::Io { path, source }),
+    if let Some(text) = files::text_if_there(&folder.join("chat_template.jinja"), files::LONGEST)? {
+        return Ok(Some(text));
     }
     let named = |list: &[Value]| {
         let default = list.iter().find(|t| t["name"] == "default").or(list.first());
@@ -224,6 +228,7 @@ fn template(folder: &Path, value: &Value) -> Result<Option<String>, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     /// Byte-level BPE, as Qwen has it.
     fn byte_level() -> Tokenizer {
@@ -280,16 +285,76 @@ mod tests {
         }
     }
 
-    #[test]
-    fn pieces_give_the_tokens_of_the_whole() {
+    /// Texts of which no part is like another: lines, one line, one word, digits, spaces, letters of several bytes.
+    fn texts() -> Vec<String> {
         let lines =
             [" = Heading = ", "", " ", "a town on a an\tat  ", "日本語 😀", "  ", "don't   stop 1850 .", &"no end ".repeat(40), "\r", "\u{2028}x"];
         let text: String = (0..400usize).map(|i| format!("{}\n", lines[i * i % 37 % lines.len()])).collect();
+        let line = text.replace(['\n', '\r', '\u{2028}'], " ");
+        let word = line.replace(' ', "");
+        let digits: String = (0..4000u32).map(|i| (i * i).to_string()).collect();
+        let spaces: String = (0..90usize).map(|i| " ".repeat(i * i % 41) + ["", "a", "\n", "it's"][i % 4]).collect();
+        vec![
+            text,
+            line,
+            word,
+            digits,
+            spaces,
+            " ".repeat(9000),
+            "a".repeat(9000),
+            "日本語👩‍👩‍👧‍👦é".repeat(500),
+            "'s".repeat(4000),
+            "<|im_end|> ".repeat(500),
+        ]
+    }
+
+    #[test]
+    fn pieces_give_the_tokens_of_the_whole() {
         for (kind, t) in [("level", byte_level()), ("fallback", byte_fallback())] {
-            let whole = t.encode_by(usize::MAX, &text).expect("encodes");
-            for piece in [1, 40, 64, 300, 2000, text.len() - 1] {
-                assert!(t.encode_by(piece, &text).expect("encodes") == whole, "{kind}, pieces of {piece}");
+            for text in texts() {
+                let whole = t.encode_by(usize::MAX, &text, usize::MAX).expect("encodes");
+                for piece in [1, 40, 64, 300, 2000, text.len() - 1] {
+                    let start = text.chars().take(12).collect::<String>();
+                    assert!(t.encode_by(piece, &text, usize::MAX).expect("encodes") == whole, "{kind}, pieces of {piece}: {start}");
+                }
+                for limit in [0, 1, whole.len() / 2, whole.len() - 1] {
+                    match t.encode_at_most(&text, false, limit) {
+                        Err(Error::Context { tokens, capacity }) => assert!(tokens > limit && tokens <= whole.len() && capacity == limit),
+                        other => panic!("{kind}: {other:?}"),
+                    }
+                }
+                assert_eq!(t.encode_at_most(&text, false, whole.len()).expect("fits"), whole);
             }
+        }
+    }
+
+    #[test]
+    fn long_texts_are_encoded_in_short_pieces_or_not_at_all() {
+        for (kind, t) in [("level", byte_level()), ("fallback", byte_fallback())] {
+            let longest = std::cell::Cell::new(0);
+            let encode = |part: &str| {
+                longest.set(longest.get().max(part.len()));
+                let encoded = t.inner.encode(part, false).expect("encodes");
+                let at = encoded.get_offsets().iter().map(|&(from, to)| from..to);
+                Ok(at.zip(encoded.get_ids()).map(|(at, &id)| Token { at, id }).collect())
+            };
+            for text in texts() {
+                let long = text.repeat(100_000 / text.len() + 1);
+                pieces::encode(&long, 4096, usize::MAX, &encode).expect("encodes");
+            }
+            assert!(longest.get() <= 4 * 4096, "{kind}: {}", longest.get());
+            // Known from its length: the text is not looked at.
+            let far = t.longest.expect("known") * 1001;
+            assert!(matches!(t.encode_at_most(&"a".repeat(far), true, 1000), Err(Error::Context { tokens: 1001, capacity: 1000 })), "{kind}");
+            // Known once there are too many.
+            longest.set(0);
+            let seen = std::cell::Cell::new(0);
+            let counted = |part: &str| {
+                seen.set(seen.get() + part.len());
+                encode(part)
+            };
+            assert!(pieces::encode(&"an a ".repeat(100_000), 4096, 1000, &counted).is_err());
+            assert!(seen.get() < 6 * 4096, "{kind}: {}", seen.get());
         }
     }
 

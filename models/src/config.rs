@@ -276,15 +276,15 @@ impl Config {
         let experts = self.num_experts as f64 * self.moe_intermediate_size as f64 + self.shared_expert_intermediate_size.unwrap_or(0) as f64;
         let mlp = 3.0 * hidden * experts.max(self.intermediate_size as f64);
         let total = self.num_hidden_layers as f64 * (attention + mlp) + 2.0 * hidden * self.vocab_size as f64;
-        // Also bounds the list of tensors, which is made before any file is looked at.
-        let tensors = self.num_hidden_layers * self.num_experts;
-        if total <= (1u64 << 44) as f64 && tensors <= 1 << 22 {
+        // Also bounds the list of tensors, which is made before any file is looked at: to some 30 MB, at twice the experts of any known model.
+        let experts = self.num_hidden_layers * self.num_experts;
+        if total <= (1u64 << 44) as f64 && experts <= 1 << 16 {
             return Ok(());
         }
         Err(ConfigError::Invalid {
             key: "num_hidden_layers".to_string(),
             found: self.num_hidden_layers.to_string(),
-            expected: "a number that with the other sizes gives a model of at most 2^44 weights".to_string(),
+            expected: "a number that with the other sizes gives a model of at most 2^44 weights and 2^16 experts".to_string(),
         })
     }
 }

@@ -8,12 +8,11 @@ use super::{
     args::{Args, ChatArgs, Overflow, Think},
     escape, generate, open, output, plan, print, print_pale, prompt,
 };
-use crate::cli::{Error, note, note_pale};
+use crate::cli::{Error, note, note_pale, renderer};
 use command::{Command, Settings};
 use input::Input;
-use ram_run::{KvCache, Message, Model, Sampling, Template};
+use ram_run::{KvCache, Message, Model, Sampling, Template, files};
 use std::{
-    fs,
     io::IsTerminal,
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
@@ -31,8 +30,6 @@ struct Session {
     model: Model,
     template: Template,
     cache: KvCache,
-    /// Tokens that the cache holds.
-    held: Vec<u32>,
     messages: Vec<Message>,
     settings: Settings,
     overflow: Overflow,
@@ -46,7 +43,7 @@ pub fn run(args: &Args, a: &ChatArgs) -> Result<(), Error> {
     let checkpoint = open::checkpoint(args)?;
     let tokenizer = open::tokenizer(&checkpoint)?;
     let template = match &a.chat_template {
-        Some(path) => Template::new(read(path, 1 << 20)?),
+        Some(path) => Template::new(files::text(path, 1 << 20)?),
         None => Template::new(tokenizer.chat_template.clone().ok_or_else(|| {
             let folder = checkpoint.folder().display();
             Error::from(ram_run::Error::Template(format!("{folder} has none: use generate, an -Instruct model, or --chat-template FILE")))
@@ -57,7 +54,6 @@ pub fn run(args: &Args, a: &ChatArgs) -> Result<(), Error> {
     let mut session = Session {
         cache: model.cache(),
         template,
-        held: Vec::new(),
         messages: a.system.iter().map(|s| Message::new("system", s)).collect(),
         settings: Settings {
             sampling: a.sampling.over(&Sampling::published(checkpoint.folder())?),
@@ -156,7 +152,7 @@ impl Session {
             }
             Command::Stats => {
                 // Counted anew: what the cache holds may belong to what was taken back or forgotten.
-                let held = if self.messages.iter().any(|m| m.role == "user") { self.tokens()?.1.len() } else { 0 };
+                let held = if self.messages.iter().any(|m| m.role == "user") { self.model.tokenizer.encode(&self.text()?, false)?.len() } else { 0 };
                 let (messages, context) = (self.messages.len(), self.cache.capacity());
                 note(&format!("{messages} messages, {held} of {context} tokens of context; last answer: {}", self.summary));
             }
@@ -195,26 +191,26 @@ impl Session {
         self.answer()
     }
 
-    /// The conversation as text and as tokens.
-    fn tokens(&self) -> Result<(String, Vec<u32>), Error> {
+    /// The conversation as the template writes it.
+    fn text(&self) -> Result<String, Error> {
         let t = &self.model.tokenizer;
-        let text = self.template.render(&self.messages, &t.bos_text, &t.eos_text, self.settings.think != Think::Off)?;
-        // The template writes special tokens itself.
-        let tokens = t.encode(&text, false)?;
-        Ok((text, tokens))
+        Ok(self.template.render_apart(renderer(), &self.messages, &t.bos_text, &t.eos_text, self.settings.think != Think::Off)?)
     }
 
     /// The conversation as tokens, with the text it ends with; what does not fit is dropped or refused.
     fn prompt(&mut self) -> Result<(String, Vec<u32>), Error> {
         loop {
-            let (text, tokens) = self.tokens()?;
+            let text = self.text()?;
             let capacity = self.cache.capacity();
             // Sliding leaves room for an answer too: a quarter of the context, or what an answer may have.
             let slides = self.overflow == Overflow::Slide;
             let room = if slides { self.settings.max_tokens.min(capacity / 4) } else { 1 };
-            if tokens.len() + room <= capacity {
-                return Ok((text, tokens));
-            }
+            // The template writes special tokens itself.
+            let tokens = match self.model.tokenizer.encode_at_most(&text, false, capacity - room) {
+                Ok(tokens) => return Ok((text, tokens)),
+                Err(ram_run::Error::Context { tokens, .. }) => tokens,
+                Err(e) => return Err(e.into()),
+            };
             let first = self.messages.iter().position(|m| m.role != "system").unwrap_or(0);
             let next = self.messages.iter().skip(first + 1).position(|m| m.role == "user").map(|n| first + 1 + n);
             match next {
@@ -222,7 +218,7 @@ impl Session {
                 _ => {
                     let advice =
                         if next.is_none() { "shorten the message or raise --ctx" } else { "/undo, /clear, --overflow slide or a larger --ctx" };
-                    return Err(Error::Usage(format!("the conversation has {} tokens, the context {capacity}: {advice}", tokens.len())));
+                    return Err(Error::Usage(format!("the conversation has at least {tokens} tokens, the context {capacity}: {advice}")));
                 }
             }
         }
@@ -230,9 +226,6 @@ impl Session {
 
     fn answer(&mut self) -> Result<(), Error> {
         let (text, tokens) = self.prompt()?;
-        let common = self.held.iter().zip(&tokens).take_while(|(a, b)| a == b).count();
-        self.cache.truncate(common);
-        self.held.truncate(common);
         let mut sampling = self.settings.sampling.clone();
         sampling.seed = sampling.seed.wrapping_add(self.answers);
         self.answers += 1;
@@ -262,10 +255,7 @@ impl Session {
         thinking.finish().map_or(Ok(()), &mut show)?;
         print("\n")?;
         self.summary = generate::summary(&self.model, &generator);
-        let generated = generator.tokens().to_vec();
-        let full = generated.len() > self.cache.capacity();
-        self.held = generated;
-        self.held.truncate(self.cache.len());
+        let full = generator.tokens().len() > self.cache.capacity();
         self.messages.push(Message::new("assistant", said.trim()));
         if self.settings.stats && std::io::stderr().is_terminal() {
             let full = if full { "; the context is full" } else { "" };
@@ -279,22 +269,9 @@ fn no_message() -> Error {
     Error::Usage("there is no message yet".into())
 }
 
-/// A text that somebody names while this runs: no device, no pipe, not more than `most` bytes.
-fn read(path: &Path, most: usize) -> Result<String, Error> {
-    let refused = |reason: String| Error::file(path, reason);
-    let about = fs::metadata(path).map_err(|e| refused(e.to_string()))?;
-    if !about.is_file() {
-        return Err(refused("is no file".into()));
-    }
-    if about.len() > most as u64 {
-        return Err(refused(format!("is longer than {most} bytes, too long to be used here")));
-    }
-    fs::read_to_string(path).map_err(|e| refused(e.to_string()))
-}
-
 /// A saved conversation.
 fn load(path: &Path, most: usize) -> Result<Vec<Message>, Error> {
-    let text = read(path, most)?;
+    let text = files::text(path, most as u64)?;
     let messages: Vec<Message> = serde_json::from_str(&text).map_err(|e| Error::file(path, format!("is no conversation ({e})")))?;
     match messages.iter().find(|m| !["system", "user", "assistant", "tool"].contains(&&*m.role)) {
         Some(m) => Err(Error::file(path, format!("is no conversation (a message is by '{}')", m.role))),

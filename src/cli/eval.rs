@@ -5,7 +5,7 @@ use super::{
     progress::Progress,
 };
 use crate::cli::Error;
-use ram_run::{Checkpoint, Limit, Method, Model, Protocol, Report, Request, Tokenizer, hub::Hub, peak_rss, size, wikitext};
+use ram_run::{Checkpoint, Limit, Method, Model, Protocol, Report, Request, Tokenizer, files, hub::Hub, peak_rss, size, wikitext};
 use sha2::{Digest, Sha256};
 use std::{fmt, path::Path, time::Instant};
 
@@ -117,8 +117,8 @@ impl Text<'_> {
             let (text, joined) = open::fetching(|progress| wikitext::test_split(&hub, progress))?;
             return Ok(Text::Hub(text, format!("Salesforce/wikitext test: {}", joined.name())));
         };
-        let about = path.metadata().map_err(Error::io(path))?;
-        if about.is_file() { Ok(Text::File(path, about.len())) } else { Err(Error::file(path, "is no file with a text")) }
+        let about = files::open(path)?.metadata().map_err(Error::io(path))?;
+        Ok(Text::File(path, about.len()))
     }
 
     /// Bytes that it takes while it is scored: its own, and its tokens' four, of which there are not more than bytes.
@@ -132,7 +132,7 @@ impl Text<'_> {
     /// The text, and what it is.
     pub fn read(self) -> Result<(String, Source), Error> {
         let (text, is) = match self {
-            Text::File(path, _) => (read(path)?, path.display().to_string()),
+            Text::File(path, bytes) => (read(path, bytes)?, path.display().to_string()),
             Text::Hub(text, is) => (text, is),
         };
         let hash = hex::encode(Sha256::digest(&text));
@@ -140,11 +140,9 @@ impl Text<'_> {
     }
 }
 
-fn read(path: &Path) -> Result<String, Error> {
-    let bytes = std::fs::read(path).map_err(Error::io(path))?;
-    let file = |reason: &str| Error::file(path, reason);
-    let text = String::from_utf8(bytes).map_err(|_| file("is no UTF-8 text"))?;
-    if text.trim().is_empty() { Err(file("is empty: there is nothing to score")) } else { Ok(text) }
+fn read(path: &Path, bytes: u64) -> Result<String, Error> {
+    let text = files::text(path, bytes)?;
+    if text.trim().is_empty() { Err(Error::file(path, "is empty: there is nothing to score")) } else { Ok(text) }
 }
 
 /// The protocol asked for; hf-2048 where none is.

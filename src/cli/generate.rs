@@ -17,11 +17,8 @@ pub fn run(args: &Args, a: &GenerateArgs) -> Result<(), Error> {
         (_, Some(path)) => prompt::file(path, plan.context)?,
         _ => prompt::stdin(plan.context)?,
     };
-    let tokens = open::tokenizer(&checkpoint)?.encode(&prompt, true)?;
     // Before a weight is read: a prompt that does not fit is known now.
-    if tokens.len() > plan.context {
-        return Err(ram_run::Error::Context { tokens: tokens.len(), capacity: plan.context }.into());
-    }
+    let tokens = open::tokenizer(&checkpoint)?.encode_at_most(&prompt, true, plan.context)?;
     let model = open::model(args, &checkpoint, &plan)?;
     let mut cache = model.cache();
     let mut generator = model.generate(&mut cache, tokens.clone(), sampling, a.sampling.max_tokens)?;

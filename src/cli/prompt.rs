@@ -1,7 +1,6 @@
 //! Text from a file or a pipe, read no farther than it can be used: what is longer than a context is known without holding it.
 use crate::cli::{Error, note};
 use std::{
-    fs::File,
     io::{IsTerminal, Read},
     path::Path,
 };
@@ -19,11 +18,7 @@ pub fn most(tokens: usize) -> usize {
 /// # Errors
 /// Where it cannot be read, is no UTF-8, or cannot fit `context` tokens.
 pub fn file(path: &Path, context: usize) -> Result<String, Error> {
-    let file = File::open(path).map_err(Error::io(path))?;
-    if !file.metadata().map_err(Error::io(path))?.is_file() {
-        return Err(Error::file(path, "is no file with a text"));
-    }
-    text(file, path, context)?.map_err(|at| Error::file(path, format!("is no UTF-8 text (byte {at})")))
+    text(ram_run::files::open(path)?, path, context)?.map_err(|at| Error::file(path, format!("is no UTF-8 text (byte {at})")))
 }
 
 /// What comes from stdin until it ends.

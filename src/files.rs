@@ -1,0 +1,88 @@
+//! Files that must be files: what a path leads to is looked at before it is opened, since opening a FIFO waits for ever.
+use crate::Error;
+use std::{
+    fs::{self, File, FileType},
+    io::{self, Read},
+    os::unix::fs::FileTypeExt,
+    path::Path,
+};
+
+/// Bytes of a JSON or template file at most: the largest tokenizer.json known has 35 MB.
+pub const LONGEST: u64 = 64 << 20;
+
+/// Opens a regular file.
+///
+/// # Errors
+/// [`Error::File`] for a directory, a FIFO, a device or a socket, [`Error::Io`] where the system refuses.
+pub fn open(path: &Path) -> Result<File, Error> {
+    let io = |source| Error::Io { path: path.into(), source };
+    match not_a_file(fs::metadata(path).map_err(io)?.file_type()) {
+        Some(what) => Err(Error::File { path: path.into(), reason: format!("is {what}, where a file is needed") }),
+        None => File::open(path).map_err(io),
+    }
+}
+
+fn not_a_file(kind: FileType) -> Option<&'static str> {
+    match kind {
+        k if k.is_file() => None,
+        k if k.is_dir() => Some("a directory"),
+        k if k.is_fifo() => Some("a FIFO"),
+        k if k.is_socket() => Some("a socket"),
+        _ => Some("a device"),
+    }
+}
+
+/// The text of a file of at most `most` bytes.
+///
+/// # Errors
+/// As [`open`], and [`Error::File`] for a larger file or one that is not UTF-8.
+pub fn text(path: &Path, most: u64) -> Result<String, Error> {
+    let file = open(path)?;
+    let bad = |reason: String| Error::File { path: path.into(), reason };
+    let mut bytes = Vec::new();
+    file.take(most.saturating_add(1)).read_to_end(&mut bytes).map_err(|source| Error::Io { path: path.into(), source })?;
+    if bytes.len() as u64 > most {
+        return Err(bad(format!("has more than {most} bytes, too many for what it should be")));
+    }
+    String::from_utf8(bytes).map_err(|e| bad(format!("is no UTF-8 text (byte {})", e.utf8_error().valid_up_to())))
+}
+
+/// The same; none where there is no such file.
+pub(crate) fn text_if_there(path: &Path, most: u64) -> Result<Option<String>, Error> {
+    match text(path, most) {
+        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+        text => text.map(Some),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    #[test]
+    fn only_files_are_opened() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("x");
+        let said = |path: &Path| match open(path) {
+            Err(Error::File { reason, .. }) => reason,
+            other => panic!("{other:?}"),
+        };
+        assert!(said(folder.path()).contains("directory"));
+        assert!(said(Path::new("/dev/zero")).contains("device"));
+        let _socket = UnixListener::bind(&path).expect("a socket");
+        assert!(said(&path).contains("socket"));
+        assert!(matches!(open(&folder.path().join("none")), Err(Error::Io { .. })));
+        assert!(text_if_there(&folder.path().join("none"), 9).expect("none").is_none());
+    }
+
+    #[test]
+    fn texts_are_utf8_and_not_too_long() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        fs::write(file.path(), "häßlich").expect("written");
+        assert_eq!(text(file.path(), 9).expect("read"), "häßlich");
+        assert!(text(file.path(), 8).expect_err("long").to_string().contains("more than 8 bytes"));
+        fs::write(file.path(), b"ab\xff").expect("written");
+        assert!(text(file.path(), 8).expect_err("bytes").to_string().contains("no UTF-8 text (byte 2)"));
+    }
+}
