@@ -48,7 +48,7 @@ fn an_answer_is_interrupted_and_what_is_typed_meanwhile_is_kept() {
     terminal.wait("And then ?");
     terminal.wait(TAKEN);
     terminal.keys("\x03");
-    terminal.keys(&format!("/save {}\r/exit\r", path.display()));
+    terminal.keys(format!("/save {}\r/exit\r", path.display()));
     terminal.end();
     assert_eq!(messages(&path, "user"), ["Tell me", "And then ?"]);
     let answers = messages(&path, "assistant");
@@ -68,6 +68,10 @@ fn messages_that_are_given_up_leave_nothing_behind() {
         terminal.wait("/exit ends");
         terminal.wait(PROMPT);
     }
+    // Keys of another encoding.
+    terminal.keys(b"caf\xe9\r");
+    terminal.wait("no UTF-8");
+    terminal.wait(PROMPT);
     // What is being edited stays in its turn until it is sent, and is no part of the next line.
     terminal.keys("What is Nauru ?\r/edit\r");
     for shown in ["What is Nauru ?", "/edit", "What is Nauru ?"] {
@@ -78,9 +82,9 @@ fn messages_that_are_given_up_leave_nothing_behind() {
     terminal.keys("\x03");
     terminal.wait("stays as it was");
     // Too long for the context.
-    terminal.keys(&format!("/edit {}\r", "word ".repeat(100)));
+    terminal.keys(format!("/edit {}\r", "word ".repeat(100)));
     terminal.wait("the conversation has");
-    terminal.keys(&format!("And London ?\r/edit\r !\r/save {}\r/exit\r", path.display()));
+    terminal.keys(format!("And London ?\r/edit\r !\r/save {}\r/exit\r", path.display()));
     terminal.end();
     assert_eq!(messages(&path, "user"), ["What is Nauru ?", "And London ? !"]);
     assert_eq!(messages(&path, "assistant").len(), 2);
@@ -118,7 +122,7 @@ fn what_fails_leaves_the_conversation_as_it_was() {
     ];
     let mut terminal = Terminal::open(&[&CHAT[..], &["--chat-template", &template]].concat(), "");
     terminal.wait(PROMPT);
-    terminal.keys(&format!("{}\r/save {}\r/exit\r", lines.join("\r"), path.display()));
+    terminal.keys(format!("{}\r/save {}\r/exit\r", lines.join("\r"), path.display()));
     let shown = terminal.end();
     for word in
         ["chat template: no", "/nowhere.json", "/dev/zero: is no file", "is no conversation", "'nobody'", "/save!", "/nowhere", "--temp", "/help"]
@@ -151,7 +155,7 @@ fn a_terminal_is_given_nothing_to_obey() {
     assert!(crate::cli::stdout(&args).starts_with(args[4]), "a file gets the text itself");
     let mut terminal = Terminal::open(&CHAT, "");
     terminal.wait(PROMPT);
-    terminal.keys(&format!("/load {0}\r/undo\r/load {0}\r/edit\r", path.display()));
+    terminal.keys(format!("/load {0}\r/undo\r/load {0}\r/edit\r", path.display()));
     for shown in ["taken back: red \\u{1b}[31m\\u{9b}31m \\u{202e}", "/edit", "red \\u{1b}[31m\\u{9b}31m \\u{202e}"] {
         terminal.wait(shown);
     }

@@ -48,8 +48,8 @@ impl Terminal {
     }
 
     /// Types without waiting for anything.
-    pub fn keys(&mut self, text: &str) {
-        self.keys.write_all(text.as_bytes()).expect("typed");
+    pub fn keys(&mut self, text: impl AsRef<[u8]>) {
+        self.keys.write_all(text.as_ref()).expect("typed");
     }
 
     /// Waits for a text, and for nothing that was waited for before.
