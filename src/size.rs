@@ -53,6 +53,24 @@ pub fn show(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_size_or_a_sentence(text in "\\PC{0,12}|[-+.0-9eE]{1,8} ?[kKmMgGtT]?i?[bB]?") {
+            match parse(&text) {
+                Ok(bytes) => prop_assert!((1..MOST).contains(&bytes)),
+                Err(said) => prop_assert!(said.contains(&text) && said.contains("24GB")),
+            }
+        }
+
+        #[test]
+        fn whole_numbers_of_a_unit_are_exact(n in 1u64..1_000_000, unit in 0usize..UNITS.len(), space in any::<bool>(), b in any::<bool>()) {
+            let (name, factor) = UNITS[unit];
+            let text = format!("{n}{}{name}{}", if space { " " } else { "" }, if b { "B" } else { "" });
+            prop_assert_eq!(parse(&text).ok(), Some(n * factor).filter(|bytes| *bytes < MOST));
+        }
+    }
 
     #[test]
     fn sizes_are_read() {
