@@ -35,24 +35,24 @@ fn not_a_file(kind: FileType) -> Option<&'static str> {
 /// The text of a file of at most `most` bytes.
 ///
 /// # Errors
-/// As [`open`], and [`Error::File`] for a larger file or one that is not UTF-8.
+/// As [`open`], and [`Error::File`] for a file that is not there, that is larger or that is not UTF-8.
 pub fn text(path: &Path, most: u64) -> Result<String, Error> {
-    let file = open(path)?;
+    text_if_there(path, most)?.ok_or_else(|| Error::File { path: path.into(), reason: "is not there".into() })
+}
+
+/// The same; none where there is no such file.
+pub(crate) fn text_if_there(path: &Path, most: u64) -> Result<Option<String>, Error> {
+    let file = match open(path) {
+        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file?,
+    };
     let bad = |reason: String| Error::File { path: path.into(), reason };
     let mut bytes = Vec::new();
     file.take(most.saturating_add(1)).read_to_end(&mut bytes).map_err(|source| Error::Io { path: path.into(), source })?;
     if bytes.len() as u64 > most {
         return Err(bad(format!("has more than {most} bytes, too many for what it should be")));
     }
-    String::from_utf8(bytes).map_err(|e| bad(format!("is no UTF-8 text (byte {})", e.utf8_error().valid_up_to())))
-}
-
-/// The same; none where there is no such file.
-pub(crate) fn text_if_there(path: &Path, most: u64) -> Result<Option<String>, Error> {
-    match text(path, most) {
-        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
-        text => text.map(Some),
-    }
+    String::from_utf8(bytes).map(Some).map_err(|e| bad(format!("is no UTF-8 text (byte {})", e.utf8_error().valid_up_to())))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! WikiText-2's test split from the hub: one column of rows, from which the published raw file is made again.
 use crate::{
-    Error,
+    Error, files,
     hub::{Hub, Progress, Repository, Snapshot},
     panics,
 };
@@ -10,7 +10,7 @@ use parquet::{
     record::RowAccessor,
 };
 use sha2::{Digest, Sha256};
-use std::{fs::File, path::Path};
+use std::path::Path;
 
 /// sha256 of the published wiki.test.raw.
 const RAW: &str = "173c87a53759e0201f33e0ccf978e510c2042d7f2cb78229d9a50d79b9e7dd08";
@@ -59,7 +59,7 @@ pub fn rows(path: &Path) -> Result<Vec<String>, Error> {
 
 fn read(path: &Path) -> Result<Vec<String>, Error> {
     let bad = |e: ParquetError| Error::File { path: path.into(), reason: format!("is no table with a column of texts ({e})") };
-    let file = File::open(path).map_err(|source| Error::Io { path: path.into(), source })?;
+    let file = files::open(path)?;
     let reader = SerializedFileReader::new(file).map_err(bad)?;
     let names: Vec<&str> = reader.metadata().file_metadata().schema_descr().columns().iter().map(|c| c.name()).collect();
     if names != ["text"] {

@@ -42,15 +42,24 @@ pub fn encode(text: &str, size: usize, limit: usize, encode: &dyn Fn(&str) -> Re
         let mut overlap = OVERLAP;
         let joined = loop {
             let Some(from) = begin(&held, first, overlap, text) else { break None };
-            let next = piece(held[from].at.start, next_end)?;
-            if let Some((i, j)) = agree(&held[from..], &next) {
-                break Some((from, from + i, next, j));
+            // Some tokenizers put a space in front: in a long run of spaces it must take the place of one.
+            let after = text.ceil_char_boundary(held[from].at.start + 1);
+            let mut found = None;
+            for start in [held[from].at.start, after] {
+                let next = piece(start, next_end)?;
+                if let Some((i, j)) = agree(&held[from..], &next) {
+                    found = Some((start, from + i, next, j));
+                    break;
+                }
+            }
+            if found.is_some() {
+                break found;
             }
             overlap *= 4;
         };
         if let Some((from, last, next, j)) = joined {
             done.extend(held[first..last].iter().map(|t| t.id));
-            (start, end, ahead) = (held[from].at.start, next_end, size);
+            (start, end, ahead) = (from, next_end, size);
             (held, first) = (next, j);
         } else if next_end - start <= LONGEST {
             // Tokens longer than a piece, or no end to a word: farther ahead there is one.

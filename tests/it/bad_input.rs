@@ -3,6 +3,7 @@ use crate::cli::refused;
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 /// A copy of a small checkpoint that a test may damage.
@@ -131,13 +132,73 @@ fn weight_files() {
 }
 
 #[test]
-fn files_that_cannot_be_read() {
-    // A folder in its place stands for what the system refuses to read, also to root.
-    for (file, code) in [("model.safetensors", 1), ("config.json", 1), ("tokenizer.json", 4)] {
+fn what_is_no_file_is_refused_before_it_is_read() {
+    // A FIFO would be waited for, a device never ends.
+    type Make = fn(&Path);
+    let kinds: [(&str, Make); 3] = [
+        ("directory", |path| fs::create_dir(path).expect("a folder")),
+        ("FIFO", |path| assert!(Command::new("mkfifo").arg(path).status().expect("runs").success())),
+        ("device", |path| std::os::unix::fs::symlink("/dev/zero", path).expect("a link")),
+    ];
+    let files = [
+        "model.safetensors",
+        "model.safetensors.index.json",
+        "config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "generation_config.json",
+        "chat_template.jinja",
+    ];
+    for (kind, make) in kinds {
+        for file in files {
+            let c = copy(SINGLE);
+            let path = c.path.join(file);
+            let _ = fs::remove_file(&path);
+            make(&path);
+            c.refused(&[file, kind]);
+        }
+        let path = tempfile::tempdir().expect("a folder").path().with_extension("other");
+        make(&path);
+        let named = path.to_str().expect("UTF-8");
+        let sound = copy(SINGLE);
+        refused(&["eval-ppl", "wikitext2", "--text", named], 4, &[named, kind]);
+        refused(&["--model", sound.path.to_str().expect("UTF-8"), "chat", "--chat-template", named], 4, &[named, kind]);
+        let _ = fs::remove_dir(&path).or_else(|_| fs::remove_file(&path));
+    }
+}
+
+#[test]
+fn files_that_are_no_text() {
+    for file in
+        ["model.safetensors.index.json", "config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja"]
+    {
         let c = copy(SINGLE);
-        fs::remove_file(c.path.join(file)).expect("removed");
-        fs::create_dir(c.path.join(file)).expect("a folder");
-        refused(&["--model", c.path.to_str().expect("UTF-8"), "--dense", "generate", "a"], code, &[file, "directory"]);
+        fs::write(c.path.join(file), b"{\"a\": \"\xff\"}").expect("written");
+        c.refused(&[file, "UTF-8", "byte 7"]);
+    }
+}
+
+#[test]
+fn what_is_no_checkpoint() {
+    let refused = |path: &Path, words: &[&str]| refused(&["--model", path.to_str().expect("UTF-8"), "plan"], 4, words);
+    refused(Path::new("/etc/passwd"), &["/etc/passwd", "is not a checkpoint folder"]);
+    let folder = tempfile::tempdir().expect("a folder");
+    refused(folder.path(), &["is not a checkpoint folder"]);
+    let gguf = folder.path().join("x.gguf");
+    let words = ["GGUF is not read yet; give the folder with the original safetensors"];
+    refused(&gguf, &words);
+    fs::write(&gguf, "GGUF").expect("written");
+    refused(&gguf, &words);
+    refused(folder.path(), &words);
+}
+
+#[test]
+fn published_sampling_blames_its_file() {
+    for (json, word) in [(r#"{"top_p": 2}"#, "top_p 2"), (r#"{"temperature": "hot"}"#, "temperature"), (r#"{"eos_token_id": -1}"#, "eos_token_id -1")]
+    {
+        let c = copy(SINGLE);
+        fs::write(c.path.join("generation_config.json"), json).expect("written");
+        c.refused(&["generation_config.json", word]);
     }
 }
 
@@ -160,10 +221,17 @@ fn tokenizers_and_templates() {
     c.refused(&["tokenizer.json", "vocab_size"]);
     fs::remove_file(c.path.join("tokenizer.json")).expect("removed");
     c.refused(&["tokenizer.json"]);
+    // A decoder that panics at a token shorter than what it strips.
+    let c = copy(SINGLE);
+    let path = c.path.join("tokenizer.json");
+    let mut json: serde_json::Value = serde_json::from_slice(&fs::read(&path).expect("a tokenizer")).expect("JSON");
+    json["decoder"] = serde_json::json!({"type": "Strip", "content": "a", "start": 0, "stop": 9});
+    fs::write(&path, json.to_string()).expect("written");
+    refused(&["--model", c.path.to_str().expect("UTF-8"), "--dense", "generate", "aaaa", "--json"], 4, &["tokenizer"]);
     let c = copy(SINGLE);
     fs::write(c.path.join("chat_template.jinja"), "{{ raise_exception('say nothing') }}").expect("written");
     let path = c.path.to_str().expect("UTF-8");
-    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_ram-run"))
+    let mut child = Command::new(env!("CARGO_BIN_EXE_ram-run"))
         .args(["--model", path, "--dense", "chat"])
         .stdin(std::process::Stdio::piped())
         .stdout(std::process::Stdio::piped())

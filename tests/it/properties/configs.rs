@@ -60,7 +60,7 @@ proptest! {
         fs::write(folder.path().join("generation_config.json"), json.to_string()).expect("written");
         match Sampling::published(folder.path()) {
             Ok(how) => prop_assert!(Sampler::new(how).is_ok(), "{json}"),
-            Err(e) => prop_assert!(e.to_string().contains("generation_config.json has"), "{e}"),
+            Err(e) => prop_assert!(e.to_string().contains("generation_config.json: has"), "{e}"),
         }
     }
 }
