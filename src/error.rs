@@ -69,7 +69,7 @@ pub enum Error {
     #[error("chat template: {0}")]
     Template(String),
     /// More tokens than the context holds.
-    #[error("{tokens} tokens do not fit a context of {capacity}: shorten the text or take a longer context")]
+    #[error("{tokens} tokens or more do not fit a context of {capacity}: shorten the text or take a longer context")]
     Context {
         /// How many, at the least: a text that is far too long is not counted to its end.
         tokens: usize,

@@ -71,7 +71,7 @@ impl fmt::Display for Error {
             }
             Error::Library(E::Setting { setting, value, reason }) => write!(f, "{} {value}: {reason}", flag(*setting)),
             Error::Library(E::Context { tokens, capacity }) => {
-                write!(f, "{tokens} tokens do not fit a context of {capacity}: shorten the text or raise --ctx")
+                write!(f, "{tokens} tokens or more do not fit a context of {capacity}: shorten the text or raise --ctx")
             }
             Error::Library(E::Offline { repository, what, cache }) => write!(
                 f,
