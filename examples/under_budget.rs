@@ -11,7 +11,7 @@ use ram_run::{
 fn main() -> Result<(), Error> {
     let checkpoint = Checkpoint::open(concat!(env!("CARGO_MANIFEST_DIR"), "/models/tiny-qwen3-moe").as_ref())?;
     // A budget bounds a whole process; this program keeps 16 MB of it for itself.
-    let request = Request { limit: Limit::Process(64_000_000 - 16_000_000), context: Some(512), ..Request::default() };
+    let request = Request { limit: Limit::Process(64_000_000), reserved: 16_000_000, context: Some(512), ..Request::default() };
     let plan = match plan(&checkpoint, &request, &|_| ()) {
         Err(Error::Budget { need, .. }) => {
             println!("this machine is too small: {} are needed", size::show(need));
