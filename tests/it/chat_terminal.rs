@@ -125,7 +125,7 @@ fn what_fails_leaves_the_conversation_as_it_was() {
     terminal.keys(format!("{}\r/save {}\r/exit\r", lines.join("\r"), path.display()));
     let shown = terminal.end();
     for word in
-        ["chat template: no", "/nowhere.json", "/dev/zero: is no file", "is no conversation", "'nobody'", "/save!", "/nowhere", "--temp", "/help"]
+        ["chat template: no", "/nowhere.json", "/dev/zero: is a device", "is no conversation", "'nobody'", "/save!", "/nowhere", "--temp", "/help"]
     {
         assert!(shown.contains(word), "{word}: {shown}");
     }
