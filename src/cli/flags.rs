@@ -14,8 +14,6 @@ fn acts_on(flag: &str) -> Option<Vec<&'static str>> {
         "budget" => run_and(&["plan", "doctor", "compare"]),
         "weights" | "pin" | "effort" => run_and(&["plan", "compare"]),
         "uniform" | "dense" | "objective" | "ctx" | "kv" => run_and(&["plan"]),
-        "no_keep" => run_and(&["compare"]),
-        "cache" => run_and(&[]),
         _ => None,
     }
 }
@@ -26,6 +24,8 @@ fn shown_on(flag: &str, command: &str) -> bool {
     match flag {
         "offline" => !nothing && command != "doctor",
         "threads" => !nothing && command != "inspect",
+        // Whoever plans what is run next types the same flags.
+        "cache" | "no_keep" => RUN.contains(&command),
         "quiet" => ["generate", "chat"].contains(&command),
         _ => acts_on(flag).map_or(!nothing, |on| on.contains(&command)),
     }
@@ -109,7 +109,6 @@ mod tests {
             ("inspect --dense", ["--dense", "inspect"]),
             ("compare --uniform t4g64", ["--uniform", "compare"]),
             ("man --kv f32", ["--kv", "man"]),
-            ("--cache off plan", ["--cache", "plan"]),
             ("--budget 24GB plan --weights 6MB", ["--budget", "--weights"]),
             ("--dense generate x --uniform t4g64", ["--uniform", "--dense"]),
         ] {

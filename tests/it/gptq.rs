@@ -77,7 +77,7 @@ fn comparisons_that_make_no_sense_are_refused() {
     let text = text.1.to_str().expect("UTF-8");
     let (dense, gptq, other) = (fixture("mixtral-bf16"), fixture("quantized/gptq-qwen3"), fixture("qwen2-shared-bf16"));
     let windows = ["--text", text, "--window", "16", "--max-windows", "1"];
-    refused(&[&["--model", &dense, "compare", "--against", &other], &windows[..]].concat(), "different tokenizers");
+    refused(&[&["--model", &dense, "compare", "--against", &other], &windows[..]].concat(), "must be a quantized checkpoint of the model");
     refused(&[&["--model", &dense, "compare", "--against", &gptq], &windows[..]].concat(), "must be a quantized checkpoint of the model");
     refused(&[&["--model", &gptq, "eval-ppl", "--kl"], &windows[..]].concat(), "--kl-against FOLDER");
     refused(&[&["--model", &dense, "eval-ppl", "--kl-against", &other], &windows[..]].concat(), "different tokenizers");
