@@ -48,7 +48,7 @@ fn at(tag: &str, name: &str) -> f64 {
 #[test]
 fn every_plan_lies_within_its_curve() {
     let folder = tempfile::tempdir().expect("a folder");
-    for budget in ["47MB", "48MB", "64MB", "24GB"] {
+    for budget in ["47.8MB", "48MB", "64MB", "24GB"] {
         let path = folder.path().join("plan.html");
         let table = stdout(&["--budget", budget, "plan", "--html", path.to_str().expect("UTF-8")]);
         let page = std::fs::read_to_string(&path).expect("a page");
