@@ -1,23 +1,28 @@
 //! Reading the keys of a JSON object so that every one is accounted for, and what can be wrong with one.
 use serde_json::{Map, Value};
-use std::{collections::BTreeSet, fmt};
+use std::collections::BTreeSet;
 
 /// Why a config.json is not one that can be run.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ConfigError {
     /// The text is not a JSON object.
+    #[error("not a JSON object: {0}")]
     Json(String),
     /// `model_type` is none of those that are known.
+    #[error("model_type '{found}' is not supported: mixtral, qwen2_moe and qwen3_moe are")]
     UnknownModelType {
         /// What it is.
         found: String,
     },
     /// A key that is needed is not there.
+    #[error("the key {key} is missing")]
     Missing {
         /// The key.
         key: String,
     },
     /// The value makes no sense.
+    #[error("{key} is {found}, but must be {expected}")]
     Invalid {
         /// The key.
         key: String,
@@ -27,6 +32,7 @@ pub enum ConfigError {
         expected: String,
     },
     /// The value makes sense, would change the result, and is not supported.
+    #[error("{key} is {found}, which is not supported: only {supported}")]
     Unsupported {
         /// The key.
         key: String,
@@ -36,6 +42,7 @@ pub enum ConfigError {
         supported: String,
     },
     /// A key of which nothing says that it leaves the result alone.
+    #[error("the key {key} (here {found}) is not known and could change what the model computes; it would have to be supported first")]
     UnknownKey {
         /// The key.
         key: String,
@@ -43,23 +50,6 @@ pub enum ConfigError {
         found: String,
     },
 }
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match self {
-            Self::Json(reason) => write!(f, "not a JSON object: {reason}"),
-            Self::UnknownModelType { found } => write!(f, "model_type '{found}' is not supported: mixtral, qwen2_moe and qwen3_moe are"),
-            Self::Missing { key } => write!(f, "the key {key} is missing"),
-            Self::Invalid { key, found, expected } => write!(f, "{key} is {found}, but must be {expected}"),
-            Self::Unsupported { key, found, supported } => write!(f, "{key} is {found}, which is not supported: only {supported}"),
-            Self::UnknownKey { key, found } => {
-                write!(f, "the key {key} (here {found}) is not known and could change what the model computes; it would have to be supported first")
-            }
-        }
-    }
-}
-
-impl std::error::Error for ConfigError {}
 
 /// The keys of an object, with a note of those that have been read. Null is as good as absent.
 pub(crate) struct Keys<'a> {
