@@ -112,9 +112,9 @@ fn gptq(keys: &mut Keys, text: &str) -> Result<Gptq, ConfigError> {
     keys.need("bits", |k, key| k.size(key, 2, 8))?;
     let base = gptq_module(keys, GptqModule { bits: 0, group_size: Some(128), sym: true, desc_act: false })?;
     let mut dynamic = Vec::new();
-    // Read again for the order, which objects of serde_json do not keep.
-    let ordered: Outer = serde_json::from_str(text).map_err(|e| ConfigError::Json(e.to_string()))?;
     if let Some(mut rules) = keys.inner("dynamic")? {
+        // Read again for the order, which objects of serde_json do not keep.
+        let ordered: Outer = serde_json::from_str(text).map_err(|e| ConfigError::Json(e.to_string()))?;
         for rule in ordered.quantization_config.dynamic.unwrap_or_default().0 {
             let module = match rule.strip_prefix("-:") {
                 Some(_) => None,
