@@ -182,10 +182,8 @@ impl Config {
         let num_experts = match (keys.size("num_experts", 1, 65_536)?, keys.size("num_local_experts", 1, 65_536)?) {
             (Some(a), Some(b)) if a != b => return Err(keys.invalid("num_local_experts", &format!("the same as num_experts, {a}"))),
             (Some(n), _) | (None, Some(n)) => n,
-            (None, None) => {
-                let key = if architecture == Mixtral { "num_local_experts" } else { "num_experts" };
-                return Err(ConfigError::Missing { key: key.to_string() });
-            }
+            // All families have both names, by the version of the tool that wrote the file.
+            (None, None) => return Err(ConfigError::Missing { key: "num_experts or num_local_experts".to_string() }),
         };
         let num_experts_per_tok = keys.need("num_experts_per_tok", size)?;
         if num_experts_per_tok > num_experts {
