@@ -117,7 +117,7 @@ fn what_cannot_be_run_is_refused_by_name() {
         (with(mixtral(), "model_type", json!("llama")), "model_type 'llama' is not supported: mixtral, qwen2_moe and qwen3_moe are"),
         (without(mixtral(), "hidden_size"), "the key hidden_size is missing"),
         (without(mixtral(), "intermediate_size"), "the key intermediate_size is missing"),
-        (without(mixtral(), "num_local_experts"), "the key num_experts is missing"),
+        (without(mixtral(), "num_local_experts"), "the key num_experts or num_local_experts is missing"),
         (without(qwen3(), "rope_theta"), "the key rope_theta is missing"),
         (without(qwen2(), "norm_topk_prob"), "the key norm_topk_prob is missing"),
         (with(mixtral(), "sliding_window", json!(4096)), "sliding_window is 4096, which is not supported"),
