@@ -116,7 +116,7 @@ impl Sampler {
         }
         let order = |a: &(f32, u32), b: &(f32, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
         // -inf is how a caller forbids a token; all else that is not finite comes from weights or inputs that are not.
-        let most = c.iter().fold(f32::NEG_INFINITY, |most, (l, _)| if l.is_nan() { f32::NAN } else { most.max(*l) });
+        let most = c.iter().map(|(l, _)| *l).fold(f32::NEG_INFINITY, f32::max);
         if !most.is_finite() || c.iter().any(|(l, _)| l.is_nan()) {
             return Err(Error::NotFinite("the logits of the next token".into()));
         }

@@ -78,16 +78,10 @@ fn unpack(place: &Path, folder: &Path) -> io::Result<()> {
 
 /// Copies what is in this program from the program's file: reading it in place would make 25 MB of it resident, which no budget counts.
 fn copy(bytes: &[u8], to: &mut File) -> io::Result<()> {
-    let Some(mut program) = place_in_program(bytes.as_ptr() as u64) else { return to.write_all(bytes) };
-    let mut block = vec![0; 1 << 16];
-    let mut rest = bytes.len();
-    while rest > 0 {
-        let n = rest.min(block.len());
-        program.read_exact(&mut block[..n])?;
-        to.write_all(&block[..n])?;
-        rest -= n;
-    }
-    Ok(())
+    let Some(program) = place_in_program(bytes.as_ptr() as u64) else { return to.write_all(bytes) };
+    let len = bytes.len() as u64;
+    let copied = io::copy(&mut program.take(len), to)?;
+    if copied == len { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
 
 /// This program's file, at what lies at an address of its memory.
