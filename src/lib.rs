@@ -63,7 +63,7 @@ pub use ram_kernels::{Effort, Format, KvElement, integer_peak, isa::Level};
 pub use ram_models::{Config, Kind, KvCache, TensorSpec, Transformer};
 pub use rd_curve::{Curve, Point, curves, trellis_menu};
 pub use sampler::{Sampler, Sampling};
-pub use template::{Message, Template};
+pub use template::{Message, Template, conversation_bytes};
 pub use tokenizer::{Decoder, Tokenizer};
 
 /// The instruction set that kernels run on, or a sentence where `RAM_RUN_ISA` names none that this machine has.

@@ -94,6 +94,13 @@ impl Default for Request {
     }
 }
 
+impl Request {
+    /// Tokens that the KV cache of a model holds.
+    pub fn context_for(&self, config: &Config) -> usize {
+        self.context.unwrap_or(config.max_position_embeddings.min(4096))
+    }
+}
+
 /// One tensor of a plan.
 #[derive(Clone, Debug, Serialize)]
 pub struct Entry {
@@ -294,7 +301,7 @@ fn prepare(
     tokenizer: u64,
     request: &Request,
 ) -> Result<(Measured, Vec<Vec<Format>>), Error> {
-    let context = request.context.unwrap_or(config.max_position_embeddings.min(4096));
+    let context = request.context_for(config);
     if context == 0 || context > config.max_position_embeddings {
         return Err(Error::setting(Setting::Context, context, format!("the model was made for 1 to {} tokens", config.max_position_embeddings)));
     }

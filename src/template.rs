@@ -53,7 +53,7 @@ impl Template {
         let mut env = Environment::new();
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         env.set_syntax(syntax.map_err(|e| Error::Template(e.to_string()))?);
-        env.set_fuel(Some(FUEL + size(messages) as u64));
+        env.set_fuel(Some(FUEL + conversation_bytes(messages) as u64));
         env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         let raise = |message: String| -> Result<String, minijinja::Error> { Err(minijinja::Error::new(ErrorKind::InvalidOperation, message)) };
         env.add_function("raise_exception", raise);
@@ -71,9 +71,12 @@ impl Template {
     }
 }
 
-/// Bytes of a conversation.
-fn size(messages: &[Message]) -> usize {
-    messages.iter().map(|m| m.role.len() + m.content.len()).sum()
+/// Bytes of a message besides its words.
+const MESSAGE: usize = 64;
+
+/// Bytes of a conversation, which what a template may take depends on.
+pub fn conversation_bytes(messages: &[Message]) -> usize {
+    messages.iter().map(|m| m.role.len() + m.content.len() + MESSAGE).sum()
 }
 
 /// The local time, as C's strftime writes it.

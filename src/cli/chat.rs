@@ -11,7 +11,7 @@ use super::{
 use crate::cli::{Error, note, note_pale, renderer};
 use command::{Command, Settings};
 use input::Input;
-use ram_run::{KvCache, Message, Model, Sampling, Template, files};
+use ram_run::{KvCache, Message, Model, Sampling, Template, conversation_bytes, files};
 use std::{
     io::IsTerminal,
     path::Path,
@@ -21,6 +21,14 @@ use thinking::{Part, Thinking};
 
 /// Set by Ctrl-C: the answer that streams ends.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Bytes per token of context that a conversation may have: texts have 2 to 6.
+const PER_TOKEN: usize = 16;
+
+/// Bytes of a conversation that may fit `context` tokens; memory is kept for rendering so many.
+fn most_bytes(context: usize) -> usize {
+    context.saturating_mul(PER_TOKEN)
+}
 
 /// For /stats, before there is one to tell of.
 const NO_ANSWER: &str = "none";
@@ -49,7 +57,9 @@ pub fn run(args: &Args, a: &ChatArgs) -> Result<(), Error> {
             Error::from(ram_run::Error::Template(format!("{folder} has none: use generate, an -Instruct model, or --chat-template FILE")))
         })?),
     };
-    let plan = open::plan(&checkpoint, &open::request(args)?)?;
+    let mut request = open::request(args)?;
+    request.reserved = Template::rendering_bytes(most_bytes(request.context_for(checkpoint.config())));
+    let plan = open::plan(&checkpoint, &request)?;
     let model = open::model(args, &checkpoint, &plan)?;
     let mut session = Session {
         cache: model.cache(),
@@ -152,7 +162,8 @@ impl Session {
             }
             Command::Stats => {
                 // Counted anew: what the cache holds may belong to what was taken back or forgotten.
-                let held = if self.messages.iter().any(|m| m.role == "user") { self.model.tokenizer.encode(&self.text()?, false)?.len() } else { 0 };
+                let text = if self.messages.iter().any(|m| m.role == "user") { self.text()? } else { Ok(String::new()) };
+                let held = text.map_or_else(Ok, |text| self.model.tokenizer.encode(&text, false).map(|tokens| tokens.len().to_string()))?;
                 let (messages, context) = (self.messages.len(), self.cache.capacity());
                 note(&format!("{messages} messages, {held} of {context} tokens of context; last answer: {}", self.summary));
             }
@@ -191,25 +202,31 @@ impl Session {
         self.answer()
     }
 
-    /// The conversation as the template writes it.
-    fn text(&self) -> Result<String, Error> {
+    /// The conversation as the template writes it, or why it is too long for that.
+    fn text(&self) -> Result<Result<String, String>, Error> {
+        let bytes = conversation_bytes(&self.messages);
+        if bytes > most_bytes(self.cache.capacity()) {
+            return Ok(Err(format!("{bytes} bytes")));
+        }
         let t = &self.model.tokenizer;
-        Ok(self.template.render_apart(renderer(), &self.messages, &t.bos_text, &t.eos_text, self.settings.think != Think::Off)?)
+        Ok(Ok(self.template.render_apart(renderer(), &self.messages, &t.bos_text, &t.eos_text, self.settings.think != Think::Off)?))
     }
 
     /// The conversation as tokens, with the text it ends with; what does not fit is dropped or refused.
     fn prompt(&mut self) -> Result<(String, Vec<u32>), Error> {
         loop {
-            let text = self.text()?;
             let capacity = self.cache.capacity();
             // Sliding leaves room for an answer too: a quarter of the context, or what an answer may have.
             let slides = self.overflow == Overflow::Slide;
             let room = if slides { self.settings.max_tokens.min(capacity / 4) } else { 1 };
-            // The template writes special tokens itself.
-            let tokens = match self.model.tokenizer.encode_at_most(&text, false, capacity - room) {
-                Ok(tokens) => return Ok((text, tokens)),
-                Err(ram_run::Error::Context { tokens, .. }) => tokens,
-                Err(e) => return Err(e.into()),
+            let length = match self.text()? {
+                Err(length) => length,
+                // The template writes special tokens itself.
+                Ok(text) => match self.model.tokenizer.encode_at_most(&text, false, capacity - room) {
+                    Ok(tokens) => return Ok((text, tokens)),
+                    Err(ram_run::Error::Context { tokens, .. }) => format!("at least {tokens} tokens"),
+                    Err(e) => return Err(e.into()),
+                },
             };
             let first = self.messages.iter().position(|m| m.role != "system").unwrap_or(0);
             let next = self.messages.iter().skip(first + 1).position(|m| m.role == "user").map(|n| first + 1 + n);
@@ -218,7 +235,7 @@ impl Session {
                 _ => {
                     let advice =
                         if next.is_none() { "shorten the message or raise --ctx" } else { "/undo, /clear, --overflow slide or a larger --ctx" };
-                    return Err(Error::Usage(format!("the conversation has at least {tokens} tokens, the context {capacity}: {advice}")));
+                    return Err(Error::Usage(format!("the conversation has {length}, the context {capacity} tokens: {advice}")));
                 }
             }
         }

@@ -2,25 +2,26 @@
 //!
 //! Fuel does not bound all that a template does: a list that holds itself is printed until the stack is full, and a list of two
 //! lists of two lists, 60 deep, is compared for years.
-use super::{LONGEST, Message, Template, size};
+use super::{LONGEST, Message, Template, conversation_bytes};
 use crate::Error;
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 use serde::{Deserialize, Serialize};
 use std::{
     borrow::Cow,
     io::{self, BufWriter, Read, Write},
-    os::unix::process::CommandExt,
+    os::unix::process::{CommandExt, ExitStatusExt},
     path::PathBuf,
     process::{Command, Stdio},
     thread,
 };
 
-/// Memory that rendering may take, besides some times the conversation's size.
-const DATA: u64 = 16 << 20;
+/// Memory that rendering may take, besides some times the conversation's size. Published templates take 0.4 MiB without the stack, one of
+/// 26 kB 0.8.
+const DATA: usize = 4 << 20;
 /// Of it, the stack.
-const STACK: usize = 4 << 20;
+const STACK: usize = 1 << 20;
 /// The conversation's size counts so often: as JSON, as messages, as values, as text that grows, as the whole text.
-const COPIES: u64 = 8;
+const COPIES: usize = 8;
 /// Seconds of a processor, and bytes of a conversation for which there is one more.
 const SECONDS: u64 = 1;
 const PER_SECOND: u64 = 8 << 20;
@@ -38,9 +39,23 @@ struct Asked<'a> {
     think: bool,
 }
 
+impl Asked<'_> {
+    fn write(&self, to: &mut impl Write) -> io::Result<()> {
+        to.write_all(&(conversation_bytes(&self.messages) as u64).to_le_bytes())?;
+        serde_json::to_writer(&mut *to, self)?;
+        to.flush()
+    }
+}
+
 impl Template {
-    /// As [`Template::render`], in a process of its own that takes at most 1 s and 16 MiB besides 8 times the conversation's
-    /// bytes. `program` is one that calls [`Template::serve`].
+    /// Memory that [`Template::render_apart`] takes at the most for conversations of [`conversation_bytes`], besides what the two processes
+    /// share.
+    pub fn rendering_bytes(conversation: usize) -> u64 {
+        (DATA as u64).saturating_add((COPIES as u64).saturating_mul(conversation as u64))
+    }
+
+    /// As [`Template::render`], in a process of its own that takes at most 1 s and [`Template::rendering_bytes`]. `program` is one
+    /// that calls [`Template::serve`].
     ///
     /// # Errors
     /// [`Error::Template`] where the template is none, raises, or takes more than that; [`Error::Io`] where `program` does not start.
@@ -52,14 +67,19 @@ impl Template {
         program.env("RUST_BACKTRACE", "0").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0);
         let path = PathBuf::from(program.get_program());
         let failed = |source| Error::Io { path: path.clone(), source };
-        let mut child = program.spawn().map_err(failed)?;
         let asked = Asked { template: self.text.as_str().into(), messages: messages.into(), bos: bos.into(), eos: eos.into(), think };
-        if let Some(stdin) = child.stdin.take() {
-            // One that ended early has a status that says so.
-            let mut stdin = BufWriter::new(stdin);
-            let _ = serde_json::to_writer(&mut stdin, &asked).map_err(io::Error::from).and_then(|()| stdin.flush());
-        }
-        let out = child.wait_with_output().map_err(failed)?;
+        let out = loop {
+            let mut child = program.spawn().map_err(failed)?;
+            if let Some(stdin) = child.stdin.take() {
+                // One that ended early has a status that says so.
+                let _ = asked.write(&mut BufWriter::new(stdin));
+            }
+            let out = child.wait_with_output().map_err(failed)?;
+            // Ctrl-C may come just before it has its own group.
+            if out.status.signal() != Some(Signal::INT.as_raw()) {
+                break out;
+            }
+        };
         let said = String::from_utf8(out.stdout).map_err(|_| Error::Template("it writes what is no text".into()))?;
         match out.status.code() {
             Some(0) => Ok(said),
@@ -74,16 +94,19 @@ impl Template {
     /// # Errors
     /// If `input` cannot be read or `output` not be written.
     pub fn serve(input: &mut dyn Read, output: &mut dyn Write) -> io::Result<u8> {
-        let mut json = Vec::new();
-        input.read_to_end(&mut json)?;
+        let mut said = [0; 8];
+        input.read_exact(&mut said)?;
+        let said = u64::from_le_bytes(said);
         let at_most = |resource, most| setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) });
         at_most(Resource::Core, 0)?;
-        at_most(Resource::Cpu, SECONDS + json.len() as u64 / PER_SECOND)?;
-        at_most(Resource::Data, DATA + COPIES * json.len() as u64)?;
+        at_most(Resource::Cpu, SECONDS + said / PER_SECOND)?;
+        at_most(Resource::Data, Template::rendering_bytes(usize::try_from(said).unwrap_or(usize::MAX)))?;
+        let mut json = Vec::new();
+        input.read_to_end(&mut json)?;
         let rendered = thread::Builder::new().stack_size(STACK).spawn(move || -> Result<String, Error> {
             let asked: Asked = serde_json::from_slice(&json).map_err(|e| Error::Template(e.to_string()))?;
             drop(json);
-            let said = size(&asked.messages);
+            let said = conversation_bytes(&asked.messages);
             let text = Template::new(asked.template.into_owned()).render(&asked.messages, &asked.bos, &asked.eos, asked.think)?;
             let most = WRITTEN + 4 * said;
             if text.len() > most {

@@ -49,8 +49,8 @@ fn an_answer_is_interrupted_and_what_is_typed_meanwhile_is_kept() {
     terminal.wait(TAKEN);
     terminal.keys("\x03");
     terminal.keys(format!("/save {}\r/exit\r", path.display()));
-    terminal.end();
-    assert_eq!(messages(&path, "user"), ["Tell me", "And then ?"]);
+    let shown = terminal.end();
+    assert_eq!(messages(&path, "user"), ["Tell me", "And then ?"], "{shown}");
     let answers = messages(&path, "assistant");
     assert!(answers.len() == 2 && answers.iter().all(|a| a.len() < 8000), "{answers:?}");
 }

@@ -61,6 +61,20 @@ fn peak(args: &[&str]) -> (serde_json::Value, u64) {
     (serde_json::from_slice(&out.stdout).expect("JSON"), seen)
 }
 
+/// Commands that load no model: a machine of the size that is asked about is enough for them.
+#[test]
+fn commands_without_a_model_take_little() {
+    for threads in [1, 2, 64] {
+        for args in [&["inspect"][..], &["inspect", "--json"], &["doctor", "-b", "64MB"], &["cache", "ls"]] {
+            let mut command = cli::command(args);
+            command.env("RAYON_NUM_THREADS", threads.to_string());
+            let (out, seen) = watch(command);
+            assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
+            assert!(seen < 64_000_000, "{args:?}, {threads} threads: {seen}");
+        }
+    }
+}
+
 /// Every command that has a budget, with what it reads from stdin: asked with far too little it says what is the least, works with that
 /// and stays below it, and is refused one byte less. Threads come by rayon's variable, since the flag stops at what the machine has.
 #[test]
