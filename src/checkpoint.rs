@@ -77,7 +77,7 @@ impl Checkpoint {
 
     fn over(folder: &Path, open: impl Fn(&str) -> Result<Source, Error> + Sync) -> Result<Checkpoint, Error> {
         let path = folder.join("config.json");
-        let text = if folder.is_file() { None } else { files::text_if_there(&path, files::LONGEST)? };
+        let text = if folder.is_dir() { files::text_if_there(&path, files::LONGEST)? } else { None };
         let text = text.ok_or_else(|| Error::File { path: folder.into(), reason: no_checkpoint(folder).into() })?;
         let mut config = Config::from_json(&text).map_err(|source| Error::Config { path, source })?;
         let (mut files, mut stored) = (Vec::new(), Vec::<(usize, Stored)>::new());

@@ -36,7 +36,16 @@ pub fn run(args: &Args, a: &BenchArgs) -> Result<(), Error> {
     let (prompts, generate): (&[usize], &[usize]) = if all { (&[16, 512], &[128]) } else { (&a.prompt, &a.generate) };
     let checkpoint = open::checkpoint(args)?;
     let mut request = open::request(args)?;
-    let longest = a.depth.iter().max().unwrap_or(&0) + prompts.iter().chain(generate).max().unwrap_or(&0);
+    let most = |n: &[usize]| n.iter().copied().max().unwrap_or(0);
+    let (depth, prompt, new) = (most(&a.depth), most(prompts), most(generate));
+    let longest = depth + prompt.max(new);
+    let room = args.ctx.unwrap_or(checkpoint.config().max_position_embeddings);
+    if longest > room {
+        let each = [("--depth", depth), if prompt >= new { ("--prompt", prompt) } else { ("--generate", new) }];
+        let flags: Vec<String> = each.iter().filter(|(_, n)| *n > 0).map(|(flag, n)| format!("{flag} {n}")).collect();
+        let whose = if args.ctx.is_some() { "--ctx has" } else { "the model was made for" };
+        return Err(Error::Usage(format!("{}: {longest} tokens are too many, as {whose} {room}", flags.join(" and "))));
+    }
     request.context = Some(args.ctx.unwrap_or(longest));
     let start = Instant::now();
     let plan = open::plan(&checkpoint, &request)?;

@@ -181,7 +181,9 @@ fn files_that_are_no_text() {
 #[test]
 fn what_is_no_checkpoint() {
     let refused = |path: &Path, words: &[&str]| refused(&["--model", path.to_str().expect("UTF-8"), "plan"], 4, words);
-    refused(Path::new("/etc/passwd"), &["/etc/passwd", "is not a checkpoint folder"]);
+    for path in ["/etc/passwd", "/dev/null"] {
+        refused(Path::new(path), &[path, "is not a checkpoint folder"]);
+    }
     let folder = tempfile::tempdir().expect("a folder");
     refused(folder.path(), &["is not a checkpoint folder"]);
     let gguf = folder.path().join("x.gguf");

@@ -51,6 +51,17 @@ fn a_bad_number_names_its_flag_before_anything_is_read() {
 }
 
 #[test]
+fn lengths_that_do_not_fit_the_context_name_the_flags_that_gave_them() {
+    for (line, words) in [
+        ("bench -d 4000", ["--depth 4000 and --prompt 512", "made for 4096"]),
+        ("bench -n 5000", ["--generate 5000:", "made for 4096"]),
+        ("--ctx 100 bench", ["--prompt 512:", "--ctx has 100"]),
+    ] {
+        refused(&line.split(' ').collect::<Vec<_>>(), 2, &words);
+    }
+}
+
+#[test]
 fn sizes_are_understood_as_a_person_means_them() {
     let budget = |size: &str| json(&["--budget", size, "plan", "--json"])["memory"]["budget"].as_u64();
     for size in ["64M", "64 MB", "64m", "6.4e7", "0.064G", "64e6"] {
