@@ -52,7 +52,7 @@ pub use import::{Groups, place};
 pub use panel::PANEL_BYTES;
 pub use peak::integer_peak;
 pub use products::{Products, linear, linear_at};
-pub use quantize::{dequantize_row, quantize, quantize_at, relative_error};
+pub use quantize::{dequantize_row, dequantize_rows, quantize, quantize_at, relative_error};
 pub use residual::{Turn, add_tiles, norm_rows, normed};
 pub use scores::{divergence, log_sum_exp};
 pub use source::{Same, Source, Tiled};

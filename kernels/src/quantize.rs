@@ -159,11 +159,11 @@ pub fn relative_error(format: Format, effort: Effort, rows: &[f32], cols: usize)
     let n = rows.len() / cols;
     let mut packed = vec![0; format.bytes(n, cols)];
     quantize(format, effort, rows, cols, &mut packed);
-    let mut back = vec![0.0; cols];
+    let mut back = vec![0.0; 16 * cols];
     let (mut error, mut norm) = (0.0, 0.0);
-    for (r, row) in rows.chunks_exact(cols).enumerate() {
-        dequantize_row(format, n, cols, &packed, r, &mut back);
-        for (&w, &q) in row.iter().zip(&back) {
+    for (tile, rows) in rows.chunks(16 * cols).enumerate() {
+        dequantize_rows(format, n, cols, &packed, 16 * tile, &mut back[..rows.len()]);
+        for (&w, &q) in rows.iter().zip(&back) {
             error += f64::from(w - q).powi(2);
             norm += f64::from(w).powi(2);
         }
@@ -176,55 +176,75 @@ pub fn relative_error(format: Format, effort: Effort, rows: &[f32], cols: usize)
 /// # Panics
 /// If there is no such row or `out` does not hold `cols`.
 pub fn dequantize_row(format: Format, rows: usize, cols: usize, bytes: &[u8], row: usize, out: &mut [f32]) {
-    assert!(row < rows && out.len() == cols, "row {row} of {rows}");
+    assert!(out.len() == cols, "a row has {cols} numbers");
+    dequantize_rows(format, rows, cols, bytes, row, out);
+}
+
+/// Rows from `first` on, as many as `out` (rows, cols) takes, rotated back. Those of one tile are decoded together.
+///
+/// # Panics
+/// If there are not so many rows, or `out` does not hold whole ones.
+pub fn dequantize_rows(format: Format, rows: usize, cols: usize, bytes: &[u8], first: usize, out: &mut [f32]) {
+    let n = out.len() / cols;
+    assert!(n <= rows && first <= rows - n && out.len() == n * cols, "{n} rows from {first} of {rows}");
+    let start = first * cols;
     match format.scheme() {
-        Scheme::F32 => out.iter_mut().zip(bytes.as_chunks().0.iter().skip(row * cols)).for_each(|(to, b)| *to = f32::from_le_bytes(*b)),
-        Scheme::F16 => out.iter_mut().zip(bytes.as_chunks().0.iter().skip(row * cols)).for_each(|(to, b)| *to = f16::from_le_bytes(*b).to_f32()),
-        Scheme::Bf16 => out.iter_mut().zip(bytes.as_chunks().0.iter().skip(row * cols)).for_each(|(to, b)| *to = bf16::from_le_bytes(*b).to_f32()),
+        Scheme::F32 => out.iter_mut().zip(&bytes.as_chunks().0[start..]).for_each(|(to, b)| *to = f32::from_le_bytes(*b)),
+        Scheme::F16 => out.iter_mut().zip(&bytes.as_chunks().0[start..]).for_each(|(to, b)| *to = f16::from_le_bytes(*b).to_f32()),
+        Scheme::Bf16 => out.iter_mut().zip(&bytes.as_chunks().0[start..]).for_each(|(to, b)| *to = bf16::from_le_bytes(*b).to_f32()),
         Scheme::Trellis | Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered => {
-            let tile = &bytes[row / 16 * format.row_bytes(16, cols)..][..format.row_bytes(16, cols)];
-            if format.order_bytes(cols) == 0 {
-                return packed_row(format, cols, tile, row % 16, out);
+            let order = bytes[format.row_bytes(rows, cols)..][..format.order_bytes(cols)].as_chunks().0;
+            let mut ordered = vec![0.0; order.len()];
+            let (mut row, mut rest) = (first, out);
+            while !rest.is_empty() {
+                let tile = &bytes[row / 16 * format.row_bytes(16, cols)..][..format.row_bytes(16, cols)];
+                let (own, after) = rest.split_at_mut((16 - row % 16).min(rest.len() / cols) * cols);
+                packed_rows(format, cols, tile, row % 16, own);
+                for out in own.chunks_exact_mut(cols).filter(|_| !order.is_empty()) {
+                    ordered.copy_from_slice(out);
+                    order.iter().zip(&ordered).for_each(|(to, w)| out[u32::from_le_bytes(*to) as usize] = *w);
+                }
+                row += own.len() / cols;
+                rest = after;
             }
-            let mut ordered = vec![0.0; cols];
-            packed_row(format, cols, tile, row % 16, &mut ordered);
-            let order = bytes[format.row_bytes(rows, cols)..].as_chunks().0;
-            order.iter().zip(ordered).for_each(|(to, w)| out[u32::from_le_bytes(*to) as usize] = w);
         }
     }
 }
 
-fn packed_row(format: Format, cols: usize, tile: &[u8], row: usize, out: &mut [f32]) {
+/// Rows of one tile from `first` on.
+fn packed_rows(format: Format, cols: usize, tile: &[u8], first: usize, out: &mut [f32]) {
     let (padded, bits, group) = (cols.next_multiple_of(16), format.bits(), format.group());
     let (head, rest) = tile.split_at(format.head_bytes());
     let (scales, codes) = rest.split_at(padded.div_ceil(group) * format.group_bytes());
     let word = |at: usize| u16::from_le_bytes([scales[at], scales[at + 1]]);
     with_levels(Level::active(), format, codes, |levels| {
-        // Four steps of 16 rows of four inputs.
-        let row_levels = levels.as_flattened().iter().flat_map(|step| &step[4 * row..4 * row + 4]).map(|&l| f32::from(l));
-        if format.scheme() != Scheme::Trellis {
-            for (j, (to, code)) in out.iter_mut().zip(row_levels).enumerate() {
-                let at = j / group * format.group_bytes();
-                let scale = word(at + 2 * row);
-                *to = match format.scheme() {
-                    Scheme::Affine => f16::from_bits(scale).to_f32() * code + f16::from_bits(word(at + 32 + 2 * row)).to_f32(),
-                    Scheme::AffineBf16 => bf16::from_bits(scale).to_f32() * code + bf16::from_bits(word(at + 32 + 2 * row)).to_f32(),
-                    Scheme::Gptq | Scheme::GptqOrdered => {
-                        f16::from_bits(scale).to_f32() * (code - codec::zeros(bits, &scales[at + 32..])[row] as f32)
-                    }
-                    Scheme::Trellis | Scheme::Bf16 | Scheme::F16 | Scheme::F32 => unreachable!("{format} has no offsets"),
-                };
+        for (row, out) in (first..).zip(out.chunks_exact_mut(cols)) {
+            // Four steps of 16 rows of four inputs.
+            let row_levels = levels.as_flattened().iter().flat_map(|step| &step[4 * row..4 * row + 4]).map(|&l| f32::from(l));
+            if format.scheme() != Scheme::Trellis {
+                for (j, (to, code)) in out.iter_mut().zip(row_levels).enumerate() {
+                    let at = j / group * format.group_bytes();
+                    let scale = word(at + 2 * row);
+                    *to = match format.scheme() {
+                        Scheme::Affine => f16::from_bits(scale).to_f32() * code + f16::from_bits(word(at + 32 + 2 * row)).to_f32(),
+                        Scheme::AffineBf16 => bf16::from_bits(scale).to_f32() * code + bf16::from_bits(word(at + 32 + 2 * row)).to_f32(),
+                        Scheme::Gptq | Scheme::GptqOrdered => {
+                            f16::from_bits(scale).to_f32() * (code - codec::zeros(bits, &scales[at + 32..])[row] as f32)
+                        }
+                        Scheme::Trellis | Scheme::Bf16 | Scheme::F16 | Scheme::F32 => unreachable!("{format} has no offsets"),
+                    };
+                }
+                continue;
             }
-            return;
+            let row_scale = f32::from_le_bytes([head[4 * row], head[4 * row + 1], head[4 * row + 2], head[4 * row + 3]]);
+            let zero = if bits == 8 { 128.0 } else { 64.0 };
+            let mut w = vec![[0.0f32; 16]; padded / 16];
+            for (j, (w, level)) in w.as_flattened_mut().iter_mut().zip(row_levels).enumerate() {
+                *w = row_scale * f32::from(scales[16 * (j / group) + row] as i8) * (level - zero);
+            }
+            dispatch(Level::active(), Back { w: &mut w });
+            out.copy_from_slice(&w.as_flattened()[..cols]);
         }
-        let row_scale = f32::from_le_bytes([head[4 * row], head[4 * row + 1], head[4 * row + 2], head[4 * row + 3]]);
-        let zero = if bits == 8 { 128.0 } else { 64.0 };
-        let mut w = vec![[0.0f32; 16]; padded / 16];
-        for (j, (w, level)) in w.as_flattened_mut().iter_mut().zip(row_levels).enumerate() {
-            *w = row_scale * f32::from(scales[16 * (j / group) + row] as i8) * (level - zero);
-        }
-        dispatch(Level::active(), Back { w: &mut w });
-        out.copy_from_slice(&w.as_flattened()[..cols]);
     });
 }
 
