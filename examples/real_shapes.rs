@@ -1,7 +1,7 @@
 //! What real models would get at real budgets, from their config.json alone: bits per weight by kind of tensor.
 //!
 //!     cargo run --release --example real_shapes
-use ram_run::{Config, Error, Kind, Limit, Plan, Request, outline, size};
+use ram_run::{Description, Error, Kind, Limit, Plan, Request, outline, size};
 use std::{collections::BTreeMap, fmt::Write};
 
 /// Name and config.json of each model, as its authors published it (keys that do not shape a plan left out).
@@ -65,15 +65,16 @@ fn bits(plan: &Plan, kind: Kind) -> String {
 
 fn main() -> Result<(), Error> {
     for (name, json) in MODELS {
-        let config = Config::from_json(json).map_err(|source| Error::Config { path: name.into(), source })?;
-        let kinds = KINDS.into_iter().filter(|k| !k.to_string().starts_with("shared") || config.shared_expert_intermediate_size.is_some());
+        let description = Description::from_json(json).map_err(|source| Error::Config { path: name.into(), source })?;
+        let shared = (0..description.layers.len()).any(|l| description.mixture(l).is_some_and(|m| m.shared.is_some()));
+        let kinds = KINDS.into_iter().filter(|k| !k.to_string().starts_with("shared") || shared);
         let kinds: Vec<Kind> = kinds.collect();
         let mut table = format!("\n**{name}**\n\n| budget | whole |");
         kinds.iter().for_each(|k| table += &format!(" {k} |"));
         let _ = write!(table, "\n|{}", "---|".repeat(kinds.len() + 2));
         for budget in BUDGETS {
             let limit = Limit::Process(size::parse(budget).unwrap_or_else(|e| panic!("{e}")));
-            let plan = match outline(&config, &Request { limit, ..Request::default() }) {
+            let plan = match outline(&description, &Request { limit, ..Request::default() }) {
                 Ok(plan) if plan.bits_per_weight < 9.0 => plan,
                 Ok(_) => continue,
                 Err(Error::Budget { need, .. }) => {

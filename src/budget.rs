@@ -1,6 +1,6 @@
 //! A budget is a promise about the process: weights, KV cache, scratch and everything else, while loading and after.
 use ram_kernels::KvElement;
-use ram_models::{Config, KvCache, Transformer};
+use ram_models::{Backend, Description};
 use serde::Serialize;
 
 /// What the process may take.
@@ -54,7 +54,9 @@ pub fn logits_bytes(budget: Option<u64>) -> usize {
 #[derive(Clone, Debug)]
 pub struct Besides {
     /// Of the model.
-    pub config: Config,
+    pub description: Description,
+    /// What computes.
+    pub backend: Backend,
     /// How many tensors it has.
     pub tensors: usize,
     /// Bytes of tokenizer.json.
@@ -105,7 +107,7 @@ impl Besides {
     }
 
     fn scratch(&self, chunk: usize) -> u64 {
-        Transformer::scratch_bytes(&self.config, chunk.min(self.context), self.threads()) as u64
+        self.backend.scratch_bytes(&self.description, chunk.min(self.context), self.context, self.threads()) as u64
     }
 
     fn threads(&self) -> usize {
@@ -114,12 +116,12 @@ impl Besides {
 
     fn with_chunk(&self, budget: Option<u64>, chunk: usize) -> Memory {
         // While they are computed, logits are there twice: in tiles, and in order.
-        let logits = 2 * (self.config.vocab_size * 4).max(logits_bytes(budget)) as u64;
+        let logits = 2 * (self.description.vocab_size * 4).max(logits_bytes(budget)) as u64;
         let forward = self.scratch(chunk) + logits;
         let threads = self.threads() as u64;
         // Both at once: the system's allocator keeps what loading freed, and a quarter more than a forward needs.
         let scratch = forward + forward / 4 + self.buffers * threads;
-        let kv_cache = KvCache::bytes(&self.config, self.context, self.kv) as u64;
+        let kv_cache = self.description.state_bytes(self.context, self.kv) as u64;
         let other = PROGRAM + TOKENIZER * self.tokenizer + TENSOR * self.tensors as u64 + THREAD * threads + self.reserved;
         Memory { weights: 0, kv_cache, scratch, other, total: kv_cache + scratch + other, budget }
     }
@@ -145,7 +147,7 @@ mod tests {
             (hidden, heads, kv_heads, head_dim) in (1usize..64, 1usize..5, 1usize..3, 1usize..65),
             (layers, experts, width, vocab) in (1usize..50, 1usize..130, 1usize..64, 1usize..200_000),
             (tokenizer, buffers, reserved) in (0u64..20_000_000, 0u64..10_000_000, 0u64..1_000_000_000),
-            (context, f16, threads) in (1usize..40_000, any::<bool>(), 1usize..200),
+            (context, f16, candle, threads) in (1usize..40_000, any::<bool>(), any::<bool>(), 1usize..200),
         ) -> Besides {
             let json = format!(
                 r#"{{"model_type": "mixtral", "vocab_size": {vocab}, "hidden_size": {}, "intermediate_size": {}, "num_hidden_layers": {layers},
@@ -157,9 +159,10 @@ mod tests {
                 2 * head_dim,
                 experts.min(8)
             );
-            let config = Config::from_json(&json).expect("a configuration");
+            let description = Description::from_json(&json).expect("a configuration");
             let kv = if f16 { KvElement::F16 } else { KvElement::F32 };
-            Besides { tensors: config.tensors().len(), config, tokenizer, buffers, context, kv, reserved, threads }
+            let backend = if candle { Backend::Candle(ram_models::candle_core::Device::Cpu) } else { Backend::Fused };
+            Besides { tensors: description.tensors().len(), description, backend, tokenizer, buffers, context, kv, reserved, threads }
         }
     }
 

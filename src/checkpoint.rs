@@ -7,7 +7,7 @@ use crate::{
     source::{self, Source},
 };
 use ram_kernels::Format;
-use ram_models::{Config, TensorSpec};
+use ram_models::{Description, TensorSpec};
 use rayon::prelude::*;
 use safetensors::Dtype;
 use serde::Deserialize;
@@ -38,7 +38,9 @@ pub struct TensorInfo {
 #[derive(Debug)]
 pub struct Checkpoint {
     folder: PathBuf,
-    config: Config,
+    /// As it is written.
+    config: String,
+    description: Description,
     specs: Vec<TensorSpec>,
     files: Vec<Source>,
     tensors: HashMap<String, TensorInfo>,
@@ -79,7 +81,7 @@ impl Checkpoint {
         let path = folder.join("config.json");
         let text = if folder.is_dir() { files::text_if_there(&path, files::LONGEST)? } else { None };
         let text = text.ok_or_else(|| Error::File { path: folder.into(), reason: no_checkpoint(folder).into() })?;
-        let mut config = Config::from_json(&text).map_err(|source| Error::Config { path, source })?;
+        let mut description = Description::from_json(&text).map_err(|source| Error::Config { path, source })?;
         let (mut files, mut stored) = (Vec::new(), Vec::<(usize, Stored)>::new());
         let shards = shards(folder)?;
         let each = shards.into_par_iter().map(|(name, listed)| {
@@ -98,8 +100,8 @@ impl Checkpoint {
             stored.extend(held.into_iter().map(|s| (files.len(), s)));
             files.push(source);
         }
-        config.adopt_names(stored.iter().map(|(_, s)| s.name.as_str()));
-        let specs = config.tensors();
+        description.adopt_names(stored.iter().map(|(_, s)| s.name.as_str()));
+        let specs = description.tensors();
         let mut hash = Sha256::new();
         hash.update(&text);
         let mut tensors = HashMap::new();
@@ -112,7 +114,8 @@ impl Checkpoint {
             tensors.insert(s.name, TensorInfo { dtype: s.dtype, shape: s.shape, file, offset: s.offset, len: s.len });
         }
         let fingerprint = hex::encode(hash.finalize());
-        let mut checkpoint = Checkpoint { folder: folder.into(), config, specs, files, tensors, quantized: HashMap::new(), fingerprint };
+        let mut checkpoint =
+            Checkpoint { folder: folder.into(), config: text, description, specs, files, tensors, quantized: HashMap::new(), fingerprint };
         checkpoint.unstack();
         checkpoint.quantized = quantized::find(&checkpoint)?;
         checkpoint.validate()?;
@@ -122,15 +125,16 @@ impl Checkpoint {
     /// Tensors in which MLX keeps those of all experts of a layer, cut into one per expert.
     fn unstack(&mut self) {
         for spec in &self.specs {
-            let (Some(stacked), Some(expert)) = (self.config.stacked(spec), spec.expert) else { continue };
+            let (Some(stacked), Some(expert)) = (self.description.stacked(spec), spec.expert) else { continue };
+            let Some(experts) = spec.layer.and_then(|l| self.description.mixture(l)).map(|m| m.num_experts) else { continue };
             for part in ["weight", "scales", "biases"] {
-                let Some(all) = self.tensors.get(&format!("{stacked}.{part}")).filter(|t| t.shape.first() == Some(&self.config.num_experts)) else {
+                let Some(all) = self.tensors.get(&format!("{stacked}.{part}")).filter(|t| t.shape.first() == Some(&experts)) else {
                     continue;
                 };
-                let len = all.len / self.config.num_experts as u64;
+                let len = all.len / experts as u64;
                 let own = TensorInfo { shape: all.shape[1..].to_vec(), offset: all.offset + expert as u64 * len, len, ..all.clone() };
                 self.tensors.insert(format!("{}.{part}", spec.name.trim_end_matches(".weight")), own);
-                if expert + 1 == self.config.num_experts {
+                if expert + 1 == experts {
                     self.tensors.remove(&format!("{stacked}.{part}"));
                 }
             }
@@ -153,7 +157,7 @@ impl Checkpoint {
             }
             asked.insert(spec.name.as_str());
         }
-        let harmless = |name: &str| name.ends_with(".rotary_emb.inv_freq") || (self.config.tie_word_embeddings && name == "lm_head.weight");
+        let harmless = |name: &str| name.ends_with(".rotary_emb.inv_freq") || (self.description.tie_word_embeddings && name == "lm_head.weight");
         let extra: BTreeMap<&String, ()> = self.tensors.keys().filter(|n| !asked.contains(n.as_str()) && !harmless(n)).map(|n| (n, ())).collect();
         extra.into_keys().find(|name| !self.is_no_bias(name)).map_or(Ok(()), |name| Err(Error::UnexpectedTensor(name.clone())))
     }
@@ -170,9 +174,14 @@ impl Checkpoint {
         &self.folder
     }
 
-    /// Its configuration.
-    pub fn config(&self) -> &Config {
+    /// Its config.json, as it is written.
+    pub fn config(&self) -> &str {
         &self.config
+    }
+
+    /// What it computes.
+    pub fn description(&self) -> &Description {
+        &self.description
     }
 
     /// Its tensors, in the model's order.

@@ -26,7 +26,7 @@ impl Shares {
     /// # Errors
     /// Where the checkpoint cannot be read, or a weight is not finite.
     pub fn measure(checkpoint: &Checkpoint, matrices: &[&TensorSpec], curves: &[Curve]) -> Result<Shares, Error> {
-        let experts = checkpoint.config().num_experts;
+        let experts = |layer| checkpoint.description().mixture(layer).map_or(0, |m| m.num_experts);
         let mut products: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
         let mut rows: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
         for (spec, curve) in matrices.iter().zip(curves) {
@@ -38,7 +38,7 @@ impl Shares {
                     rows.insert(layer, weights.chunks_exact(cols).map(|row| row.iter().map(|w| f64::from(*w).powi(2)).sum()).collect());
                 }
                 // What is not known leaves its layer's sum not a number.
-                (_, Some(expert)) => products.entry(layer).or_insert_with(|| vec![1.0; experts])[expert] *= curve.square.unwrap_or(f64::NAN),
+                (_, Some(expert)) => products.entry(layer).or_insert_with(|| vec![1.0; experts(layer)])[expert] *= curve.square.unwrap_or(f64::NAN),
                 _ => {}
             }
         }

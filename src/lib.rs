@@ -60,7 +60,7 @@ pub use model::Model;
 pub use perplexity::{Protocol, Report, Running};
 pub use plan::{Measured, Method, Pin, Plan, Request, choose, measure, outline, plan};
 pub use ram_kernels::{Effort, Format, KvElement, integer_peak, isa::Level};
-pub use ram_models::{Config, Kind, KvCache, TensorSpec, Transformer};
+pub use ram_models::{Backend, Description, Kind, KvCache, PackedLinear, TensorSpec, Transformer, candle_core, description};
 pub use rd_curve::{Curve, Point, curves, trellis_menu};
 pub use sampler::{Sampler, Sampling};
 pub use template::{Message, Template, conversation_bytes};

@@ -7,7 +7,7 @@ use crate::{
 };
 use half::{bf16, f16};
 use ram_kernels::{Arena, Effort, Format, Matrix, dequantize_row, quantize};
-use ram_models::{Config, TensorSpec, Transformer, Weights};
+use ram_models::{Backend, Description, TensorSpec, Transformer, Weights};
 use rayon::prelude::*;
 use safetensors::Dtype;
 use std::{
@@ -174,9 +174,9 @@ impl Loaded {
     /// The model made of these weights.
     ///
     /// # Errors
-    /// Where the plan was made for another configuration.
-    pub fn transformer(&self, config: Config) -> Result<Transformer, Error> {
-        Transformer::new(config, self)
+    /// Where the plan was made for another description.
+    pub fn transformer(&self, description: Description, backend: &Backend) -> Result<Transformer, Error> {
+        Transformer::new(description, self, backend)
     }
 }
 

@@ -33,9 +33,9 @@ impl Model {
     /// Whatever is wrong with the checkpoint's tokenizer.
     pub fn new(checkpoint: &Checkpoint, plan: &Plan, weights: &Loaded) -> Result<Model, Error> {
         plan.belongs_to(checkpoint)?;
-        let config = checkpoint.config().clone();
-        let tokenizer = Tokenizer::open(checkpoint.folder(), config.vocab_size)?;
-        Ok(Model { transformer: weights.transformer(config)?, tokenizer, plan: plan.clone() })
+        let description = checkpoint.description().clone();
+        let tokenizer = Tokenizer::open(checkpoint.folder(), description.vocab_size)?;
+        Ok(Model { transformer: weights.transformer(description, &plan.backend)?, tokenizer, plan: plan.clone() })
     }
 
     /// An empty KV cache for the plan's context.

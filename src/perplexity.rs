@@ -126,9 +126,9 @@ pub fn perplexity(
     if windows == 0 {
         return Err(Error::Short { tokens: tokens.len(), window: protocol.window });
     }
-    let vocab = model.transformer.config().vocab_size;
+    let vocab = model.transformer.description().vocab_size;
     for m in [Some(model), reference].into_iter().flatten() {
-        let (limit, theirs) = (m.transformer.config().max_position_embeddings, m.transformer.config().vocab_size);
+        let (limit, theirs) = (m.transformer.description().max_position_embeddings, m.transformer.description().vocab_size);
         if protocol.window > limit {
             return Err(Error::Context { tokens: protocol.window, capacity: limit });
         }

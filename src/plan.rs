@@ -10,7 +10,7 @@ use crate::{
     sensitivity,
 };
 use ram_kernels::{Effort, Format, KvElement, input_error};
-use ram_models::{Config, Kind, TensorSpec};
+use ram_models::{Backend, Description, Kind, TensorSpec};
 use regex::Regex;
 use serde::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
@@ -84,20 +84,23 @@ pub struct Request {
     pub kv: Option<KvElement>,
     /// How long the encoder searches.
     pub effort: Effort,
+    /// What will compute with the weights.
+    pub backend: Backend,
     /// Bytes of a process' limit that the caller keeps for itself: texts, other models.
     pub reserved: u64,
 }
 
 impl Default for Request {
     fn default() -> Request {
-        Request { limit: Limit::None, method: Method::Kl, pins: Vec::new(), context: None, kv: None, effort: Effort::Default, reserved: 0 }
+        let (limit, method, effort, backend) = (Limit::None, Method::Kl, Effort::Default, Backend::Fused);
+        Request { limit, method, pins: Vec::new(), context: None, kv: None, effort, backend, reserved: 0 }
     }
 }
 
 impl Request {
     /// Tokens that the KV cache of a model holds.
-    pub fn context_for(&self, config: &Config) -> usize {
-        self.context.unwrap_or(config.max_position_embeddings.min(4096))
+    pub fn context_for(&self, description: &Description) -> usize {
+        self.context.unwrap_or(description.max_position_embeddings.min(4096))
     }
 }
 
@@ -158,6 +161,9 @@ pub struct Plan {
     /// What the KV cache holds.
     #[serde(serialize_with = "kv")]
     pub kv: KvElement,
+    /// What computes with the weights.
+    #[serde(skip)]
+    pub backend: Backend,
     /// Where the process' memory goes.
     pub memory: Memory,
     /// Every tensor, in the model's order.
@@ -264,16 +270,16 @@ impl Measured {
 /// # Errors
 /// As for [`plan`].
 pub fn measure(checkpoint: &Checkpoint, request: &Request, done: &(dyn Fn(usize) + Sync)) -> Result<Measured, Error> {
-    let (config, specs) = (checkpoint.config(), checkpoint.specs());
+    let (description, specs) = (checkpoint.description(), checkpoint.specs());
     let tokenizer = std::fs::metadata(checkpoint.folder().join("tokenizer.json")).map_or(0, |m| m.len());
     let own = |spec: &TensorSpec| checkpoint.own_format(&spec.name);
-    let (mut measured, menu) = prepare(config, specs, &own, tokenizer, request)?;
+    let (mut measured, menu) = prepare(description, specs, &own, tokenizer, request)?;
     let head = sensitivity::head(checkpoint)?;
     let matrices: Vec<&TensorSpec> = specs.iter().filter(|s| s.kind.is_matrix()).collect();
     let curves = rd_curve::curves(checkpoint, &matrices, &menu, request.effort, done)?;
     let shares = Shares::measure(checkpoint, &matrices, &curves)?;
     measured.curves = curves.into_iter().map(|c| c.points).collect();
-    measured.price(specs, &|s| sensitivity::of(s, head, &shares, config));
+    measured.price(specs, &|s| sensitivity::of(s, head, &shares, description));
     Ok(measured)
 }
 
@@ -282,32 +288,33 @@ pub fn measure(checkpoint: &Checkpoint, request: &Request, done: &(dyn Fn(usize)
 ///
 /// # Errors
 /// As for [`plan`].
-pub fn outline(config: &Config, request: &Request) -> Result<Plan, Error> {
+pub fn outline(description: &Description, request: &Request) -> Result<Plan, Error> {
     /// Bytes of the tokenizer.json of a vocabulary of 150,000.
     const TOKENIZER: u64 = 8 << 20;
-    let specs = config.tensors();
-    let (mut measured, menu) = prepare(config, &specs, &|_| Format::BF16, TOKENIZER, request)?;
+    let specs = description.tensors();
+    let (mut measured, menu) = prepare(description, &specs, &|_| Format::BF16, TOKENIZER, request)?;
     let matrices: Vec<&TensorSpec> = specs.iter().filter(|s| s.kind.is_matrix()).collect();
     measured.curves = rd_curve::gaussian(&matrices, &menu, request.effort);
-    measured.price(&specs, &|s| sensitivity::of(s, 1.0, &Shares::default(), config));
+    measured.price(&specs, &|s| sensitivity::of(s, 1.0, &Shares::default(), description));
     select("unseen".into(), &specs, &measured, request.limit)
 }
 
 /// What does not depend on the weights: memory, items, and every matrix' menu; `own` is what a matrix is published in.
 fn prepare(
-    config: &Config,
+    description: &Description,
     specs: &[TensorSpec],
     own: &dyn Fn(&TensorSpec) -> Format,
     tokenizer: u64,
     request: &Request,
 ) -> Result<(Measured, Vec<Vec<Format>>), Error> {
-    let context = request.context_for(config);
-    if context == 0 || context > config.max_position_embeddings {
-        return Err(Error::setting(Setting::Context, context, format!("the model was made for 1 to {} tokens", config.max_position_embeddings)));
+    let context = request.context_for(description);
+    if context == 0 || context > description.max_position_embeddings {
+        return Err(Error::setting(Setting::Context, context, format!("the model was made for 1 to {} tokens", description.max_position_embeddings)));
     }
     let kv = request.kv.unwrap_or(if request.method == Method::Dense { KvElement::F32 } else { KvElement::F16 });
     let besides = Besides {
-        config: config.clone(),
+        description: description.clone(),
+        backend: request.backend.clone(),
         tensors: specs.len(),
         tokenizer,
         buffers: load::buffer_bytes(specs, own),
@@ -321,7 +328,7 @@ fn prepare(
     refuse_again(own, request.method, &matrices, &pins)?;
     let vectors: u64 = specs.iter().filter(|s| !s.kind.is_matrix()).map(|s| 4 * s.shape.iter().product::<usize>() as u64).sum();
     let menu = menu(request, own, &matrices, &pins);
-    let items = items(request.method, &matrices, config.num_hidden_layers);
+    let items = items(request.method, &matrices, description.layers.len());
     let (method, effort) = (request.method, request.effort);
     let measured = Measured { method, effort, besides, vectors, curves: Vec::new(), items, choices: Vec::new(), u: Vec::new() };
     // Before a weight is read: exact bytes of the cheapest formats do not depend on the weights, but where RAM's veto does.
@@ -422,6 +429,7 @@ fn finish(checkpoint: String, m: &Measured, memory: Memory, chunk: usize, entrie
         context: m.besides.context,
         chunk,
         kv: m.besides.kv,
+        backend: m.besides.backend.clone(),
         memory: memory.with_weights(weight_bytes),
         entries,
     }

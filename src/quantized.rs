@@ -46,7 +46,7 @@ fn wrong(name: impl Into<String>, reason: String) -> Error {
 /// # Errors
 /// Where a tensor is not what config.json says of its module.
 pub fn find(checkpoint: &Checkpoint) -> Result<HashMap<String, Quantized>, Error> {
-    let rules = match &checkpoint.config().quantization {
+    let rules = match &checkpoint.description().quantization {
         Some(Quantization::Gptq(gptq)) => rules(checkpoint, gptq)?,
         _ => Vec::new(),
     };
@@ -96,7 +96,7 @@ fn part(checkpoint: &Checkpoint, name: String, shape: &[usize], types: &[Dtype],
 fn gptq(checkpoint: &Checkpoint, spec: &TensorSpec, module: &str, rules: &[Regex]) -> Result<Quantized, Error> {
     let (rows, cols) = (spec.shape[0], spec.shape[1]);
     let name = |part: &str| format!("{module}.{part}");
-    let Some(Quantization::Gptq(config)) = &checkpoint.config().quantization else {
+    let Some(Quantization::Gptq(config)) = &checkpoint.description().quantization else {
         return Err(wrong(name("qweight"), "is quantized, and config.json has no quantization_config of gptq".into()));
     };
     let rule = rules.iter().position(|r| r.is_match(module)).map(|i| config.dynamic[i].1);
@@ -147,10 +147,10 @@ fn order(checkpoint: &Checkpoint, source: Option<&Source>, module: &str, group: 
 fn mlx(checkpoint: &Checkpoint, spec: &TensorSpec, module: &str) -> Result<Quantized, Error> {
     let (rows, cols) = (spec.shape[0], spec.shape[1]);
     let name = |part: &str| format!("{module}.{part}");
-    let Some(Quantization::Mlx(config)) = &checkpoint.config().quantization else {
+    let Some(Quantization::Mlx(config)) = &checkpoint.description().quantization else {
         return Err(wrong(name("weight"), "is quantized, and config.json has no quantization of MLX".into()));
     };
-    let stacked = checkpoint.config().stacked(spec).filter(|s| config.modules.contains_key(s));
+    let stacked = checkpoint.description().stacked(spec).filter(|s| config.modules.contains_key(s));
     let Some(own) = config.modules.get(stacked.as_deref().unwrap_or(module)).copied().unwrap_or(Some(config.base)) else {
         return Err(wrong(name("weight"), "is quantized, and config.json's quantization leaves the module dense".into()));
     };

@@ -9,7 +9,7 @@
 //! The other tensors' u are fractions of the head's, found by noise injection into trained checkpoints of the three
 //! architectures.
 use crate::{Checkpoint, Error, expert_shares::Shares, load};
-use ram_models::{Config, Kind, TensorSpec};
+use ram_models::{Description, Kind, TensorSpec};
 
 /// Head rows that u is measured on, evenly spaced.
 const ROWS: usize = 4096;
@@ -27,9 +27,9 @@ const EMBEDDING: f64 = 0.13;
 /// # Errors
 /// Where the checkpoint cannot be read, or a weight is not finite.
 pub fn head(checkpoint: &Checkpoint) -> Result<f64, Error> {
-    let config = checkpoint.config();
+    let tied = checkpoint.description().tie_word_embeddings;
     let specs = checkpoint.specs();
-    let kind = if config.tie_word_embeddings { Kind::Embedding } else { Kind::Head };
+    let kind = if tied { Kind::Embedding } else { Kind::Head };
     let Some(head) = specs.iter().find(|s| s.kind == kind) else { return Err(Error::MissingTensor("lm_head.weight".into())) };
     let Some(norm) = specs.iter().find(|s| s.kind == Kind::Norm && s.layer.is_none()) else {
         return Err(Error::MissingTensor("model.norm.weight".into()));
@@ -48,24 +48,26 @@ pub fn head(checkpoint: &Checkpoint) -> Result<f64, Error> {
 }
 
 /// u of one tensor, given the head's and the experts' shares of their layers'.
-pub fn of(spec: &TensorSpec, head: f64, shares: &Shares, config: &Config) -> f64 {
-    let experts = config.num_experts.max(1) as f64;
-    let share = shares.of(spec, config.num_experts);
+pub fn of(spec: &TensorSpec, head: f64, shares: &Shares, description: &Description) -> f64 {
+    let mixture = spec.layer.and_then(|layer| description.mixture(layer));
+    let experts = mixture.map_or(1, |m| m.num_experts);
+    let share = shares.of(spec, experts);
+    let experts = experts as f64;
     let first = spec.layer == Some(0);
     // Every layer reads what the embedding and the first layer say, and what each makes of an error there adds up. With up
     // to 6 layers nothing of that is seen; with 12 the embedding costs 5 times as much, the first layer 6 times.
-    let readers = (config.num_hidden_layers as f64 / 6.0).max(1.0);
+    let readers = (description.layers.len() as f64 / 6.0).max(1.0);
     // Where the chosen experts' weights do not sum to 1, their outputs are shorter by that sum. It lies between k / E, where
     // a router does not decide, and 1, where it does; its square is taken at (k / E)^(1/2) (0.50 where 0.56 to 0.77 is
     // measured). In the first layer routers decide: 0.88 is measured.
-    let mass = if config.norm_topk_prob || first { 1.0 } else { (config.num_experts_per_tok as f64 / experts).sqrt() };
+    let mass = mixture.filter(|m| !first && !m.router.norm_topk_prob).map_or(1.0, |m| (m.router.num_experts_per_tok as f64 / experts).sqrt());
     // A shared expert counts as as many routed ones as it is wide, and its gate lets half of it through.
     let gate = if first { 1.0 } else { 0.25 };
-    let shared = gate * config.shared_expert_intermediate_size.unwrap_or(0) as f64 / config.moe_intermediate_size.max(1) as f64 / experts;
-    let depth = |at| depth(spec, config.num_hidden_layers, at) * if first { readers } else { 1.0 };
+    let shared = mixture.and_then(|m| Some(gate * m.shared.as_ref()?.width as f64 / m.expert.width as f64 / experts)).unwrap_or(0.0);
+    let depth = |at| depth(spec, description.layers.len(), at) * if first { readers } else { 1.0 };
     head * match spec.kind {
         Kind::Head => 1.0,
-        Kind::Embedding => EMBEDDING * readers + if config.tie_word_embeddings { 1.0 } else { 0.0 },
+        Kind::Embedding => EMBEDDING * readers + if description.tie_word_embeddings { 1.0 } else { 0.0 },
         Kind::Norm | Kind::Bias => 0.0,
         Kind::Value => depth([0.036, 0.35, 0.25]),
         Kind::Output => depth([0.034, 0.24, 0.28]),

@@ -34,6 +34,9 @@ pub enum ForwardError {
         /// What the model has.
         model: (usize, usize, usize),
     },
+    /// A cache that was made for another backend.
+    #[error("the KV cache was made for another backend: make one with Transformer::cache")]
+    OtherBackend,
     /// A NaN or an infinity came up.
     #[error("{what}{} are no numbers", layer.map(|l| format!(" in layer {l}")).unwrap_or_default())]
     NotFinite {
@@ -47,8 +50,31 @@ pub enum ForwardError {
     Candle(#[from] candle_core::Error),
 }
 
-impl ForwardError {
-    pub(crate) fn not_finite(layer: Option<usize>) -> impl Fn(NotFinite) -> ForwardError {
-        move |NotFinite(what)| ForwardError::NotFinite { what, layer }
+/// Why an operation gave nothing.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    NotFinite(NotFinite),
+    Candle(candle_core::Error),
+}
+
+impl From<NotFinite> for Fault {
+    fn from(what: NotFinite) -> Fault {
+        Fault::NotFinite(what)
+    }
+}
+
+impl From<candle_core::Error> for Fault {
+    fn from(error: candle_core::Error) -> Fault {
+        Fault::Candle(error)
+    }
+}
+
+impl Fault {
+    /// The same with the layer that it happened in.
+    pub fn within(self, layer: Option<usize>) -> ForwardError {
+        match self {
+            Fault::NotFinite(NotFinite(what)) => ForwardError::NotFinite { what, layer },
+            Fault::Candle(error) => error.into(),
+        }
     }
 }

@@ -10,10 +10,12 @@ pub enum ConfigError {
     #[error("not a JSON object: {0}")]
     Json(String),
     /// `model_type` is none of those that are known.
-    #[error("model_type '{found}' is not supported: mixtral, qwen2_moe and qwen3_moe are")]
+    #[error("model_type '{found}' is not supported; these are: {supported}")]
     UnknownModelType {
         /// What it is.
         found: String,
+        /// Those that are known.
+        supported: String,
     },
     /// A key that is needed is not there.
     #[error("the key {key} is missing")]

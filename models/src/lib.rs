@@ -1,22 +1,27 @@
-//! One forward pass for Mixture-of-Experts transformers, described by data: [`Config`] says what a checkpoint is,
-//! [`Config::tensors`] which tensors it has, [`Weights`] gives them, [`Transformer`] computes.
+//! Transformers described by data: a [`Description`] says what a checkpoint is, [`Description::tensors`] which tensors it has, [`Weights`]
+//! gives them, a [`Transformer`] computes.
+mod arch;
+mod backend;
 mod cache;
-mod config;
-mod forward;
+pub mod description;
 mod forward_error;
-#[cfg(test)]
-mod forward_tests;
 mod json;
-mod ops;
+mod packed_linear;
+mod parts;
 mod quantization;
+pub mod rope;
 mod router;
-mod spec;
+mod tensors;
+mod transformer;
+#[cfg(test)]
+mod transformer_tests;
 
 pub use cache::KvCache;
-pub use config::{Config, ConfigError};
-pub use forward::{Transformer, Weights};
+pub use candle_core;
+pub use description::{ConfigError, Description};
 pub use forward_error::ForwardError;
-pub use ops::floats;
+pub use packed_linear::{PackedLinear, floats};
 pub use quantization::{Gptq, GptqModule, Mlx, MlxModule, Quantization};
 pub use ram_kernels::KvElement;
-pub use spec::{Kind, TensorSpec};
+pub use tensors::{Kind, TensorSpec};
+pub use transformer::{Backend, Transformer, Weights};

@@ -1,12 +1,11 @@
 //! What a config.json says of weights that are quantized already. Their tensors decide; this must agree with them.
 use crate::json::{ConfigError, Keys};
-use serde::{Deserialize, Serialize, Serializer, de};
+use serde::{Deserialize, de};
 use serde_json::Value;
 use std::{collections::BTreeMap, fmt};
 
 /// How a published checkpoint is quantized.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(tag = "quant_method", rename_all = "lowercase")]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Quantization {
     /// AutoGPTQ, GPTQModel, optimum.
     Gptq(Gptq),
@@ -15,27 +14,23 @@ pub enum Quantization {
 }
 
 /// A checkpoint of GPTQ.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Gptq {
     /// Whether zeros are stored as they are (`gptq_v2`), not less one.
-    #[serde(rename = "checkpoint_format", serialize_with = "layout")]
     pub plain_zeros: bool,
     /// What modules have that no rule names.
-    #[serde(flatten)]
     pub base: GptqModule,
     /// Regular expressions for the beginning of a module's name, and what those modules have: the first that matches holds,
     /// those that leave modules dense (none) before all others.
-    #[serde(serialize_with = "rules")]
     pub dynamic: Vec<(String, Option<GptqModule>)>,
 }
 
 /// One module of it.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GptqModule {
     /// Bits of a code.
     pub bits: usize,
     /// Inputs per scale; none where a row has one.
-    #[serde(serialize_with = "group_or_row")]
     pub group_size: Option<usize>,
     /// Whether every zero is the middle of the codes.
     pub sym: bool,
@@ -44,43 +39,21 @@ pub struct GptqModule {
 }
 
 /// A checkpoint of MLX.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Mlx {
     /// Bits and group of modules that are not named.
-    #[serde(flatten)]
     pub base: MlxModule,
     /// Modules by name; none where one is dense.
-    #[serde(flatten, serialize_with = "modules")]
     pub modules: BTreeMap<String, Option<MlxModule>>,
 }
 
 /// One module of it.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MlxModule {
     /// Bits of a code.
     pub bits: usize,
     /// Inputs per scale.
     pub group_size: usize,
-}
-
-fn layout<S: Serializer>(plain_zeros: &bool, to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_str(if *plain_zeros { "gptq_v2" } else { "gptq" })
-}
-
-fn group_or_row<S: Serializer>(group: &Option<usize>, to: S) -> Result<S::Ok, S::Error> {
-    group.map_or(-1, |g| g as i64).serialize(to)
-}
-
-fn rules<S: Serializer>(rules: &[(String, Option<GptqModule>)], to: S) -> Result<S::Ok, S::Error> {
-    to.collect_map(rules.iter().map(|(pattern, module)| match module {
-        Some(module) => (format!("+:{pattern}"), serde_json::to_value(module).unwrap_or_default()),
-        None => (format!("-:{pattern}"), Value::Object(Default::default())),
-    }))
-}
-
-fn modules<S: Serializer>(modules: &BTreeMap<String, Option<MlxModule>>, to: S) -> Result<S::Ok, S::Error> {
-    let own = |module: &Option<MlxModule>| module.map_or(Value::Bool(false), |m| serde_json::to_value(m).unwrap_or_default());
-    to.collect_map(modules.iter().map(|(name, module)| (name, own(module))))
 }
 
 /// The first key that is there holds; mlx-lm writes both.

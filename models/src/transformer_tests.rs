@@ -1,17 +1,18 @@
 //! What a forward pass refuses, on models of a few thousand weights made up here.
-use crate::{Config, ForwardError, Kind, KvCache, KvElement, TensorSpec, Transformer, Weights};
+use crate::cache::States;
+use crate::{Backend, Description, ForwardError, Kind, KvCache, KvElement, TensorSpec, Transformer, Weights};
 use ram_kernels::{Arena, Effort, Format, Matrix, quantize};
 use std::sync::Arc;
 
 /// Layer 0 dense, layer 1 with experts and a shared one.
-fn config(layers: usize, kv_heads: usize) -> Config {
+fn config(layers: usize, kv_heads: usize) -> Description {
     let json = format!(
         r#"{{"model_type": "qwen2_moe", "hidden_act": "silu", "hidden_size": 64, "intermediate_size": 96, "moe_intermediate_size": 48,
         "shared_expert_intermediate_size": 32, "num_hidden_layers": {layers}, "num_attention_heads": 4, "num_key_value_heads": {kv_heads},
         "num_experts": 4, "num_experts_per_tok": 2, "decoder_sparse_step": 2, "norm_topk_prob": true, "vocab_size": 128,
         "max_position_embeddings": 512, "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "tie_word_embeddings": false}}"#
     );
-    Config::from_json(&json).expect("a configuration")
+    Description::from_json(&json).expect("a configuration")
 }
 
 /// Parts of tensors' names, and what their weights are multiplied with.
@@ -56,7 +57,7 @@ impl Weights for MadeUp<'_> {
 
 fn model(format: &str, larger: Larger) -> Transformer {
     let format = format.parse().expect("a format");
-    Transformer::new(config(2, 2), &MadeUp { format, larger }).expect("a model")
+    Transformer::new(config(2, 2), &MadeUp { format, larger }, &Backend::Fused).expect("a model")
 }
 
 const TOKENS: [u32; 5] = [1, 77, 3, 127, 50];
@@ -94,7 +95,8 @@ fn what_is_not_finite_is_an_error_that_says_where() {
                     let forward = model.forward(tokens, &mut cache).map(|_| ()).map_err(seen);
                     let logits = model.next_logits(tokens, &mut cache).map(|_| ()).map_err(seen);
                     assert_eq!((forward, logits), (Err((what, layer)), Err((what, layer))), "{format} {element:?} {larger:?}");
-                    assert!(cache.is_empty() && cache.layers.iter().all(|l| l.is_empty()), "{format} {larger:?}");
+                    let States::Fused { layers, .. } = &cache.states else { panic!("another backend") };
+                    assert!(cache.is_empty() && layers.iter().all(|l| l.is_empty()), "{format} {larger:?}");
                 }
             }
         }
@@ -131,7 +133,7 @@ fn a_cache_of_another_model_is_refused() {
     let model = model("f32", &[]);
     for (layers, kv_heads, head_dim) in [(1, 2, 16), (3, 2, 16), (2, 1, 16), (2, 4, 16), (2, 2, 32)] {
         let mut other = config(layers, kv_heads);
-        other.head_dim = head_dim;
+        other.layers.iter_mut().for_each(|l| l.attention.head_dim = head_dim);
         let mut cache = KvCache::new(&other, 8, KvElement::F16);
         for error in [model.forward(&TOKENS, &mut cache).map(|_| ()), model.next_logits(&TOKENS, &mut cache).map(|_| ())] {
             let error = error.expect_err("another model's cache");

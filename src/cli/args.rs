@@ -1,7 +1,7 @@
 //! What can be typed.
 use crate::cli::Error;
 use clap::{Args as Group, Parser, Subcommand, ValueEnum};
-use ram_run::{Effort, Format, KvElement, Limit, Method, Pin, Request, Sampler, Sampling, size};
+use ram_run::{Backend, Effort, Format, KvElement, Limit, Method, Pin, Request, Sampler, Sampling, candle_core::Device, size};
 use std::{num::NonZeroUsize, path::PathBuf};
 
 /// Run a Mixture-of-Experts language model in the memory you have.
@@ -48,6 +48,9 @@ pub struct Args {
     /// best in 2.5 times the time at 1 % less
     #[arg(long, global = true, help_heading = "Plan", value_enum, default_value_t = EffortName::Default)]
     pub effort: EffortName,
+    /// What computes: fused, all of a processor at once, or candle, its plain operations one by one: slow, to compare with, and for other devices
+    #[arg(long, global = true, help_heading = "Run", value_enum, default_value_t = BackendName::Fused)]
+    pub backend: BackendName,
     /// Threads [default: one per core]
     #[arg(long, global = true, help_heading = "Run", allow_hyphen_values = true, value_parser = threads)]
     pub threads: Option<NonZeroUsize>,
@@ -341,6 +344,12 @@ pub enum Kv {
     F32,
 }
 
+#[derive(Clone, Copy, ValueEnum)]
+pub enum BackendName {
+    Fused,
+    Candle,
+}
+
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
 pub enum EffortName {
     Fast,
@@ -373,7 +382,22 @@ impl Args {
             EffortName::Default => Effort::Default,
             EffortName::Best => Effort::Best,
         };
-        Ok(Request { limit, method, pins, context: self.ctx, kv, effort, reserved: 0 })
+        let backend = match self.backend {
+            BackendName::Fused => Backend::Fused,
+            BackendName::Candle => Backend::Candle(device().map_err(|e| Error::Failed(format!("--backend candle: {e}")))?),
+        };
+        Ok(Request { limit, method, pins, context: self.ctx, kv, effort, backend, reserved: 0 })
+    }
+}
+
+/// What `--backend candle` runs on, by the features that this was built with.
+fn device() -> Result<Device, ram_run::candle_core::Error> {
+    if cfg!(feature = "cuda") {
+        Device::new_cuda(0)
+    } else if cfg!(feature = "metal") {
+        Device::new_metal(0)
+    } else {
+        Ok(Device::Cpu)
     }
 }
 

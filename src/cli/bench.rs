@@ -39,7 +39,7 @@ pub fn run(args: &Args, a: &BenchArgs) -> Result<(), Error> {
     let most = |n: &[usize]| n.iter().copied().max().unwrap_or(0);
     let (depth, prompt, new) = (most(&a.depth), most(prompts), most(generate));
     let longest = depth + prompt.max(new);
-    let room = args.ctx.unwrap_or(checkpoint.config().max_position_embeddings);
+    let room = args.ctx.unwrap_or(checkpoint.description().max_position_embeddings);
     if longest > room {
         let each = [("--depth", depth), if prompt >= new { ("--prompt", prompt) } else { ("--generate", new) }];
         let flags: Vec<String> = each.iter().filter(|(_, n)| *n > 0).map(|(flag, n)| format!("{flag} {n}")).collect();
@@ -135,16 +135,10 @@ fn median(values: &mut [f64]) -> Option<f64> {
 
 /// Sum over what one token reads: all but the embedding's other rows and the experts it is not routed to.
 fn active(model: &Model, of: impl Fn(&ram_run::plan::Entry) -> f64) -> f64 {
-    let config = model.transformer.config();
-    let experts = (config.num_experts.max(1), config.num_experts_per_tok);
+    let description = model.transformer.description();
     let each = model.plan.entries.iter().map(|e| {
-        if e.spec.expert.is_some() {
-            of(e) * experts.1 as f64 / experts.0 as f64
-        } else if e.spec.kind == ram_run::Kind::Embedding && !config.tie_word_embeddings {
-            of(e) / e.spec.shape[0] as f64
-        } else {
-            of(e)
-        }
+        let looked_up = e.spec.kind == ram_run::Kind::Embedding && !description.tie_word_embeddings;
+        of(e) * description.active(&e.spec) / if looked_up { e.spec.shape[0] as f64 } else { 1.0 }
     });
     each.sum()
 }
@@ -167,7 +161,7 @@ struct Run {
 
 /// `repeat` runs after one to warm up.
 fn runs(model: &Model, decode: bool, depth: usize, n: usize, repeat: usize) -> Result<Vec<Run>, Error> {
-    let vocab = model.transformer.config().vocab_size as u32;
+    let vocab = model.transformer.description().vocab_size as u32;
     // Spread over the vocabulary, as text is over the experts.
     let tokens: Vec<u32> = (0..(depth + n) as u32).map(|i| i.wrapping_mul(2_654_435_761) % vocab).collect();
     let mut cache = model.cache();

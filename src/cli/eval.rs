@@ -68,8 +68,8 @@ pub fn run(args: &Args, a: &EvalArgs) -> Result<(), Error> {
 
 /// Distributions can be compared only where a text is the same tokens to both.
 pub fn same_tokens(a: &Checkpoint, b: &Checkpoint, text: &str) -> Result<(), Error> {
-    let same =
-        a.config().vocab_size == b.config().vocab_size && open::tokenizer(a)?.encode(text, false)? == open::tokenizer(b)?.encode(text, false)?;
+    let same = a.description().vocab_size == b.description().vocab_size
+        && open::tokenizer(a)?.encode(text, false)? == open::tokenizer(b)?.encode(text, false)?;
     let [a, b] = [a, b].map(|c| c.folder().display());
     if same { Ok(()) } else { Err(Error::Usage(format!("{a} and {b} have different tokenizers, so that their distributions cannot be compared"))) }
 }

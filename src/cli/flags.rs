@@ -13,7 +13,7 @@ fn acts_on(flag: &str) -> Option<Vec<&'static str>> {
         "model" | "revision" => run_and(&["plan", "inspect", "compare"]),
         "budget" => run_and(&["plan", "doctor", "compare"]),
         "weights" | "pin" | "effort" => run_and(&["plan", "compare"]),
-        "uniform" | "dense" | "objective" | "ctx" | "kv" => run_and(&["plan"]),
+        "uniform" | "dense" | "objective" | "ctx" | "kv" | "backend" => run_and(&["plan"]),
         _ => None,
     }
 }

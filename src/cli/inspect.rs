@@ -4,7 +4,7 @@ use super::{
     open, print,
 };
 use crate::cli::Error;
-use ram_run::size;
+use ram_run::{description, size};
 use serde_json::json;
 use std::collections::BTreeMap;
 
@@ -22,10 +22,10 @@ struct Group {
 pub fn run(args: &Args, a: &InspectArgs) -> Result<(), Error> {
     let checkpoint = open::checkpoint(args)?;
     let tokenizer = open::tokenizer(&checkpoint)?;
-    let config = checkpoint.config();
+    let description = checkpoint.description();
     let mut order: Vec<String> = Vec::new();
     let mut groups: BTreeMap<String, Group> = BTreeMap::new();
-    let (mut active, experts) = (0.0, config.num_experts.max(1) as f64);
+    let mut active = 0.0;
     for spec in checkpoint.specs() {
         let (kind, numbers) = (spec.kind.to_string(), spec.shape.iter().product::<usize>() as u64);
         if !order.contains(&kind) {
@@ -43,7 +43,7 @@ pub fn run(args: &Args, a: &InspectArgs) -> Result<(), Error> {
                 list.push(value);
             }
         }
-        active += numbers as f64 * if spec.expert.is_some() { config.num_experts_per_tok as f64 / experts } else { 1.0 };
+        active += numbers as f64 * description.active(spec);
     }
     let parameters: u64 = groups.values().map(|g| g.numbers).sum();
     let bytes: u64 = groups.values().map(|g| g.bytes).sum();
@@ -55,6 +55,7 @@ pub fn run(args: &Args, a: &InspectArgs) -> Result<(), Error> {
             json!({"kind": kind, "count": g.count, "parameters": g.numbers, "bytes": g.bytes, "shapes": g.shapes, "dtypes": g.dtypes})
         });
         let tensors: Vec<_> = tensors.collect();
+        let config: serde_json::Value = serde_json::from_str(checkpoint.config()).map_err(|e| Error::Failed(e.to_string()))?;
         let text = json!({
             "folder": checkpoint.folder(), "fingerprint": checkpoint.fingerprint(), "config": config, "parameters": parameters,
             "active_parameters": active as u64, "bytes": bytes, "tensors": tensors, "vocabulary": tokenizer.vocabulary(), "bos": tokenizer.bos_text,
@@ -70,14 +71,13 @@ pub fn run(args: &Args, a: &InspectArgs) -> Result<(), Error> {
         size::show(bytes)
     );
     let facts = [
-        ("layers", config.num_hidden_layers.to_string()),
-        ("hidden size", config.hidden_size.to_string()),
-        ("attention", format!("{} heads, {} key-value heads, head_dim {}", config.num_attention_heads, config.num_key_value_heads, config.head_dim)),
-        ("experts", format!("{} of {} per token, width {}", config.num_experts_per_tok, config.num_experts, config.moe_intermediate_size)),
-        ("shared expert", config.shared_expert_intermediate_size.map_or("none".into(), |w| format!("width {w}"))),
-        ("context", config.max_position_embeddings.to_string()),
-        ("tied embeddings", if config.tie_word_embeddings { "yes".into() } else { "no".into() }),
-        ("vocabulary", format!("{} of {} numbers used", tokenizer.vocabulary(), config.vocab_size)),
+        ("layers", description.layers.len().to_string()),
+        ("hidden size", description.hidden_size.to_string()),
+        ("attention", several(description.layers.iter().map(|l| attention(&l.attention)))),
+        ("MLP", several(description.layers.iter().map(|l| mlp(&l.mlp)))),
+        ("context", description.max_position_embeddings.to_string()),
+        ("tied embeddings", if description.tie_word_embeddings { "yes".into() } else { "no".into() }),
+        ("vocabulary", format!("{} of {} numbers used", tokenizer.vocabulary(), description.vocab_size)),
         (
             "special tokens",
             format!("begin '{}'{}, end {:?}", tokenizer.bos_text, if tokenizer.bos.is_some() { " (put in front)" } else { "" }, tokenizer.eos),
@@ -93,4 +93,33 @@ pub fn run(args: &Args, a: &InspectArgs) -> Result<(), Error> {
         out += &format!("{kind:<14} {:>7} {:>14} {:>10}  {:<8} {}\n", g.count, g.numbers, size::show(g.bytes), list(&g.dtypes), list(&g.shapes));
     }
     print(&out)
+}
+
+/// What the layers have, each once, with the number of those that have it where there are several.
+fn several(each: impl Iterator<Item = String>) -> String {
+    let mut counts: Vec<(String, usize)> = Vec::new();
+    for fact in each {
+        match counts.iter_mut().find(|(known, _)| *known == fact) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((fact, 1)),
+        }
+    }
+    match counts.as_slice() {
+        [(only, _)] => only.clone(),
+        _ => counts.iter().map(|(fact, count)| format!("{fact} in {count} layers")).collect::<Vec<_>>().join("; "),
+    }
+}
+
+fn attention(a: &description::Attention) -> String {
+    format!("{} heads, {} key-value heads, head_dim {}", a.num_attention_heads, a.num_key_value_heads, a.head_dim)
+}
+
+fn mlp(mlp: &description::Mlp) -> String {
+    match mlp {
+        description::Mlp::Dense(mlp) => format!("dense, width {}", mlp.width),
+        description::Mlp::Sparse(m) => {
+            let shared = m.shared.as_ref().map_or(String::new(), |s| format!(", and a shared one of width {}", s.width));
+            format!("{} of {} experts per token, width {}{shared}", m.router.num_experts_per_tok, m.num_experts, m.expert.width)
+        }
+    }
 }

@@ -66,7 +66,7 @@ pub fn fetching<T>(run: impl FnOnce(hub::Progress) -> Result<T, ram_run::Error>)
 
 /// The checkpoint's tokenizer.
 pub fn tokenizer(checkpoint: &Checkpoint) -> Result<Tokenizer, ram_run::Error> {
-    Tokenizer::open(checkpoint.folder(), checkpoint.config().vocab_size)
+    Tokenizer::open(checkpoint.folder(), checkpoint.description().vocab_size)
 }
 
 /// The plan, with progress.

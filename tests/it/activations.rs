@@ -32,8 +32,8 @@ fn both(folder: &Path, format: Format) -> [Model; 2] {
     let checkpoint = Checkpoint::open(folder).unwrap();
     let plan = ram_run::plan(&checkpoint, &Request { method: Method::Uniform(format), ..Request::default() }, &|_| {}).unwrap();
     let packed = ram_run::load(&checkpoint, &plan, &|_| {}).unwrap();
-    let wide = Transformer::new(checkpoint.config().clone(), &Dequantized(&packed)).unwrap();
-    let tokenizer = Tokenizer::open(folder, checkpoint.config().vocab_size).unwrap();
+    let wide = Transformer::new(checkpoint.description().clone(), &Dequantized(&packed), &ram_run::Backend::Fused).unwrap();
+    let tokenizer = Tokenizer::open(folder, checkpoint.description().vocab_size).unwrap();
     let exact = Model { transformer: wide, tokenizer, plan: Plan { kv: KvElement::F32, ..plan.clone() } };
     [Model::new(&checkpoint, &plan, &packed).unwrap(), exact]
 }

@@ -19,6 +19,7 @@ mod parity;
 mod properties;
 mod quality;
 mod quantized;
+mod real;
 mod skips;
 pub mod templates;
 mod terminal;

@@ -3,7 +3,7 @@
 //! Checked on the fixtures beside this (`make_fixtures.py` says which flags they switch) and on the trained checkpoints of the folder
 //! `shared` next to the repository, or where `RAM_RUN_SHARED` says; without it those are skipped.
 use crate::skips::{begin, skip};
-use ram_run::{Checkpoint, KvElement, Method, Model, Protocol, Request, Transformer};
+use ram_run::{Backend, Checkpoint, KvElement, Method, Model, Protocol, Request, Transformer, candle_core};
 use safetensors::{Dtype, SafeTensors};
 use std::{
     collections::BTreeMap,
@@ -18,8 +18,12 @@ const CUT: f32 = 1e-5;
 
 /// The model of a folder with all its weights as they are.
 fn dense_model(folder: &Path) -> Model {
+    dense_on(folder, Backend::Fused)
+}
+
+fn dense_on(folder: &Path, backend: Backend) -> Model {
     let checkpoint = Checkpoint::open(folder).unwrap();
-    let request = Request { method: Method::Dense, ..Request::default() };
+    let request = Request { method: Method::Dense, backend, ..Request::default() };
     let plan = ram_run::plan(&checkpoint, &request, &|_| {}).unwrap();
     Model::load(&checkpoint, &plan, &|_| {}).unwrap()
 }
@@ -49,7 +53,7 @@ pub fn checkpoints(folder: &Path) -> Vec<PathBuf> {
 
 fn fixtures() -> Vec<PathBuf> {
     let found = checkpoints(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures"));
-    assert!(found.len() >= 7, "fixtures are missing");
+    assert!(found.len() >= 12, "fixtures are missing");
     found
 }
 
@@ -144,6 +148,61 @@ fn problems(folder: &Path) -> Vec<String> {
         check(&format!("greedy continuation of prompt {i}, in tokens,"), differ as f32, 0.0);
     }
     found
+}
+
+/// Both backends are the same function, and so are pieces of a prompt and a cache that was cut, on each of them.
+#[test]
+fn candle_computes_what_the_reference_computes() {
+    let quantized = checkpoints(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/quantized"));
+    for folder in fixtures().into_iter().chain(trained()).chain(quantized.clone()) {
+        let plain = dense_on(&folder, Backend::Candle(candle_core::Device::Cpu)).transformer;
+        let fused = dense(&folder);
+        for Reference { tokens, logits: expected, .. } in references(&folder) {
+            let once = logits(&plain, &tokens, &[]);
+            for (what, other, most) in [
+                ("the reference", expected, LOGIT),
+                // Which rounds inputs where matrices are quantized.
+                ("the fused backend", logits(&fused, &tokens, &[]), if quantized.contains(&folder) { f32::MAX } else { LOGIT }),
+                ("its pieces", logits(&plain, &tokens, &[1, 3]), 10.0 * CUT),
+            ] {
+                let off = distance(&once, &other);
+                assert!(off <= most, "{}: candle differs from {what} by {off}", folder.display());
+            }
+            let mut cache = plain.cache(tokens.len(), KvElement::F32);
+            plain.forward(&tokens, &mut cache).unwrap();
+            let kept = (tokens.len() - 1).min(2);
+            cache.truncate(kept);
+            let last = plain.next_logits(&tokens[kept..], &mut cache).unwrap();
+            assert!(distance(last, &once[once.len() - last.len()..]) <= 10.0 * CUT, "{}", folder.display());
+        }
+        let mut cache = fused.cache(8, KvElement::F32);
+        assert!(plain.forward(&[1], &mut cache).is_err_and(|e| e.to_string().contains("another backend")));
+    }
+}
+
+/// Packed matrices are decoded to what products with them take; only the inputs are not rounded.
+#[test]
+fn candle_runs_every_plan() {
+    let mut all = Vec::new();
+    for folder in fixtures() {
+        let checkpoint = Checkpoint::open(&folder).unwrap();
+        for format in ["t3g32", "a4g32", "t8g64"] {
+            let run = |backend| {
+                let request = Request { method: Method::Uniform(format.parse().unwrap()), backend, ..Request::default() };
+                let plan = ram_run::plan(&checkpoint, &request, &|_| {}).unwrap();
+                let model = Model::load(&checkpoint, &plan, &|_| {}).unwrap();
+                logits(&model.transformer, &references(&folder)[0].tokens, &[])
+            };
+            let (plain, fused) = (run(Backend::Candle(candle_core::Device::Cpu)), run(Backend::Fused));
+            let norm = plain.iter().map(|x| x * x).sum::<f32>();
+            let off = plain.iter().zip(&fused).map(|(a, b)| (a - b).powi(2)).sum::<f32>() / norm;
+            // A router that is nearly undecided may choose another expert.
+            assert!(off < 3e-2, "{} {format}: {off}", folder.display());
+            all.push(off);
+        }
+    }
+    all.sort_by(f32::total_cmp);
+    assert!(all[all.len() / 2] < 1e-3, "{all:?}");
 }
 
 #[test]

@@ -240,7 +240,7 @@ fn experts_stored_together_get_the_same_plan() {
         };
         let (shape, data) = together.entry(name).or_insert_with(|| (spec.shape.clone(), Vec::new()));
         if spec.expert == Some(0) {
-            shape.insert(0, apart.config().num_experts);
+            shape.insert(0, apart.description().mixture(0).expect("a mixture").num_experts);
         }
         data.extend_from_slice(tensor.data());
     }

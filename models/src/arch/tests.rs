@@ -1,5 +1,8 @@
 //! What configs are read as, and what is refused with which sentence.
-use crate::{Config, ConfigError, Kind};
+use crate::{
+    ConfigError, Description, Kind,
+    description::{Mixture, Mlp},
+};
 use serde_json::{Value, json};
 
 fn mixtral() -> Value {
@@ -39,8 +42,54 @@ fn qwen3() -> Value {
     })
 }
 
-fn read(value: &Value) -> Result<Config, ConfigError> {
-    Config::from_json(&value.to_string())
+/// Llama-3.1-8B.
+fn llama() -> Value {
+    json!({
+        "architectures": ["LlamaForCausalLM"], "attention_bias": false, "attention_dropout": 0.0, "bos_token_id": 128000, "eos_token_id": 128001,
+        "hidden_act": "silu", "hidden_size": 4096, "initializer_range": 0.02, "intermediate_size": 14336, "max_position_embeddings": 131072,
+        "mlp_bias": false, "model_type": "llama", "num_attention_heads": 32, "num_hidden_layers": 32, "num_key_value_heads": 8, "pretraining_tp": 1,
+        "rms_norm_eps": 1e-05, "rope_theta": 500000.0, "tie_word_embeddings": false, "torch_dtype": "bfloat16", "transformers_version": "4.43.0.dev0",
+        "rope_scaling": {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192, "rope_type": "llama3"},
+        "use_cache": true, "vocab_size": 128256
+    })
+}
+
+/// Mistral-7B-v0.3.
+fn mistral() -> Value {
+    json!({
+        "architectures": ["MistralForCausalLM"], "attention_dropout": 0.0, "bos_token_id": 1, "eos_token_id": 2, "hidden_act": "silu",
+        "hidden_size": 4096, "initializer_range": 0.02, "intermediate_size": 14336, "max_position_embeddings": 32768, "model_type": "mistral",
+        "num_attention_heads": 32, "num_hidden_layers": 32, "num_key_value_heads": 8, "rms_norm_eps": 1e-05, "rope_theta": 1000000.0,
+        "sliding_window": null, "tie_word_embeddings": false, "torch_dtype": "bfloat16", "transformers_version": "4.42.0.dev0", "use_cache": true,
+        "vocab_size": 32768
+    })
+}
+
+/// Qwen2.5-7B.
+fn qwen2_dense() -> Value {
+    json!({
+        "architectures": ["Qwen2ForCausalLM"], "attention_dropout": 0.0, "bos_token_id": 151643, "eos_token_id": 151643, "hidden_act": "silu",
+        "hidden_size": 3584, "initializer_range": 0.02, "intermediate_size": 18944, "max_position_embeddings": 131072, "max_window_layers": 28,
+        "model_type": "qwen2", "num_attention_heads": 28, "num_hidden_layers": 28, "num_key_value_heads": 4, "rms_norm_eps": 1e-06,
+        "rope_theta": 1000000.0, "sliding_window": 131072, "tie_word_embeddings": false, "torch_dtype": "bfloat16", "transformers_version": "4.40.1",
+        "use_cache": true, "use_mrope": false, "use_sliding_window": false, "vocab_size": 152064
+    })
+}
+
+/// Qwen3-8B.
+fn qwen3_dense() -> Value {
+    json!({
+        "architectures": ["Qwen3ForCausalLM"], "attention_bias": false, "attention_dropout": 0.0, "bos_token_id": 151643, "eos_token_id": 151645,
+        "head_dim": 128, "hidden_act": "silu", "hidden_size": 4096, "initializer_range": 0.02, "intermediate_size": 12288,
+        "max_position_embeddings": 40960, "max_window_layers": 36, "model_type": "qwen3", "num_attention_heads": 32, "num_hidden_layers": 36,
+        "num_key_value_heads": 8, "rms_norm_eps": 1e-06, "rope_scaling": null, "rope_theta": 1000000, "sliding_window": null,
+        "tie_word_embeddings": false, "torch_dtype": "bfloat16", "transformers_version": "4.51.0", "use_cache": true, "use_sliding_window": false,
+        "vocab_size": 151936
+    })
+}
+
+fn read(value: &Value) -> Result<Description, ConfigError> {
+    Description::from_json(&value.to_string())
 }
 
 fn with(mut base: Value, key: &str, value: Value) -> Value {
@@ -56,8 +105,8 @@ fn without(mut base: Value, key: &str) -> Value {
     base
 }
 
-fn weights(config: &Config) -> usize {
-    config.tensors().iter().map(|t| t.shape.iter().product::<usize>()).sum()
+fn weights(d: &Description) -> usize {
+    d.tensors().iter().map(|t| t.shape.iter().product::<usize>()).sum()
 }
 
 #[test]
@@ -66,11 +115,18 @@ fn published_configs_have_the_published_sizes() {
     assert_eq!((weights(&m), m.tensors().len()), (46_702_792_704, 995));
     let q2 = read(&qwen2()).unwrap();
     assert_eq!(weights(&q2), 14_315_784_192);
-    assert!(q2.qkv_bias && !q2.norm_topk_prob && q2.shared_expert_intermediate_size == Some(5632));
+    let mixture = q2.mixture(0).unwrap();
+    assert!(q2.layers[0].attention.qkv_bias && !mixture.router.norm_topk_prob && mixture.shared.as_ref().unwrap().width == 5632);
     let q3 = read(&qwen3()).unwrap();
-    assert_eq!((weights(&q3), q3.head_dim, q3.eos_token_id.len()), (30_532_122_624, 128, 2));
-    for config in [m, q2, q3] {
-        let mut names: Vec<String> = config.tensors().into_iter().map(|t| t.name).collect();
+    assert_eq!((weights(&q3), q3.layers[47].attention.head_dim, q3.eos_token_id.len()), (30_532_122_624, 128, 2));
+    let dense = [(llama(), 8_030_261_248), (mistral(), 7_248_023_552), (qwen2_dense(), 7_615_616_512), (qwen3_dense(), 8_190_735_360)];
+    let dense = dense.map(|(json, published)| {
+        let d = read(&json).unwrap();
+        assert_eq!(weights(&d), published, "{}", d.model_type);
+        d
+    });
+    for d in dense.into_iter().chain([m, q2, q3]) {
+        let mut names: Vec<String> = d.tensors().into_iter().map(|t| t.name).collect();
         let count = names.len();
         names.sort();
         names.dedup();
@@ -92,7 +148,8 @@ fn both_dialects_read_the_same() {
 fn dense_layers_are_those_between_steps_and_those_named() {
     let c = with(with(qwen3(), "decoder_sparse_step", json!(2)), "mlp_only_layers", json!([1, 5]));
     let c = read(&c).unwrap();
-    assert_eq!(c.sparse[..8], [false, false, false, true, false, false, false, true]);
+    let sparse: Vec<bool> = (0..8).map(|l| c.mixture(l).is_some()).collect();
+    assert_eq!(sparse, [false, false, false, true, false, false, false, true]);
     let dense: Vec<_> = c.tensors().into_iter().filter(|t| t.layer == Some(0) && t.name.contains("mlp")).collect();
     assert_eq!(dense.len(), 3);
     assert_eq!((dense[2].name.as_str(), dense[2].kind), ("model.layers.0.mlp.down_proj.weight", Kind::Down));
@@ -114,7 +171,10 @@ fn a_window_that_is_never_reached_is_none() {
 #[test]
 fn what_cannot_be_run_is_refused_by_name() {
     let cases = [
-        (with(mixtral(), "model_type", json!("llama")), "model_type 'llama' is not supported: mixtral, qwen2_moe and qwen3_moe are"),
+        (
+            with(mixtral(), "model_type", json!("gemma4")),
+            "model_type 'gemma4' is not supported; these are: llama, mistral, mixtral, qwen2, qwen2_moe,",
+        ),
         (without(mixtral(), "hidden_size"), "the key hidden_size is missing"),
         (without(mixtral(), "intermediate_size"), "the key intermediate_size is missing"),
         (without(mixtral(), "num_local_experts"), "the key num_experts or num_local_experts is missing"),
@@ -132,7 +192,28 @@ fn what_cannot_be_run_is_refused_by_name() {
             with(mixtral(), "quantization", json!({"mode": "mxfp4", "bits": 4, "group_size": 32})),
             "quantization.mode is \"mxfp4\", which is not supported",
         ),
-        (with(qwen3(), "rope_scaling", json!({"rope_type": "yarn", "factor": 4.0})), "rope_scaling.rope_type is \"yarn\", which is not supported"),
+        (
+            with(qwen3(), "rope_scaling", json!({"rope_type": "longrope", "factor": 4.0})),
+            "rope_scaling.rope_type is \"longrope\", which is not supported",
+        ),
+        (with(qwen3(), "rope_scaling", json!({"type": "dynamic", "factor": 4.0})), "rope_scaling.type is \"dynamic\", which is not supported"),
+        (with(qwen3(), "rope_scaling", json!({"type": "linear"})), "the key rope_scaling.factor is missing"),
+        (
+            with(llama(), "rope_scaling", json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0})),
+            "the key rope_scaling.high_freq_factor is",
+        ),
+        (
+            with(llama(), "rope_scaling", json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 4.0, "high_freq_factor": 4.0})),
+            "rope_scaling.high_freq_factor is 4.0, but must be larger than low_freq_factor, 4",
+        ),
+        (with(llama(), "mlp_bias", json!(true)), "mlp_bias is true, which is not supported"),
+        (with(llama(), "num_experts", json!(8)), "the key num_experts (here 8) is not known"),
+        (without(llama(), "intermediate_size"), "the key intermediate_size is missing"),
+        (with(mistral(), "sliding_window", json!(4096)), "sliding_window is 4096, which is not supported"),
+        (with(qwen2_dense(), "use_sliding_window", json!(true)), "use_sliding_window is true, which is not supported"),
+        (with(qwen2_dense(), "attention_bias", json!(true)), "attention_bias is true, which is not supported"),
+        (without(qwen3_dense(), "head_dim"), "the key head_dim is missing"),
+        (without(qwen3_dense(), "num_key_value_heads"), "the key num_key_value_heads is missing"),
         (with(qwen3(), "rope_parameters", json!({"rope_type": "default", "factor": 2})), "the key rope_parameters.factor (here 2) is not known"),
         (with(qwen3(), "rope_parameters", json!({"rope_theta": 5.0})), "rope_parameters.rope_theta is 5.0, but must be the same number"),
         (with(qwen3(), "partial_rotary_factor", json!(0.5)), "partial_rotary_factor is 0.5, which is not supported: only 1"),
@@ -167,27 +248,57 @@ fn what_cannot_be_run_is_refused_by_name() {
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
-    assert!(matches!(Config::from_json("{"), Err(ConfigError::Json(_))));
+    assert!(matches!(Description::from_json("{"), Err(ConfigError::Json(_))));
 }
 
 #[test]
-fn what_is_serialized_reads_as_the_same() {
-    let gptq = json!({
-        "quant_method": "gptq", "checkpoint_format": "gptq_v2", "bits": 4, "group_size": -1, "sym": false, "desc_act": true,
-        "dynamic": {"+:a.*": {"bits": 8, "group_size": 32}, "-:b\\d": {}}
-    });
-    let mlx = json!({"bits": 3, "group_size": 64, "model.layers.0.mlp": false, "lm_head": {"bits": 8, "group_size": 32}});
-    let qwen2_as_mixed = with(with(qwen2(), "decoder_sparse_step", json!(2)), "mlp_only_layers", json!([3]));
-    for value in [mixtral(), qwen2(), qwen3(), qwen2_as_mixed, with(qwen2(), "quantization", mlx), with(qwen3(), "quantization_config", gptq)] {
-        let config = read(&value).expect("read");
-        let mut json = serde_json::to_value(&config).expect("JSON");
-        for key in ["hidden_size", "num_experts", "num_experts_per_tok", "rope_theta", "vocab_size", "mlp_only_layers", "quantization_config"] {
-            assert!(json.get(key).is_some(), "{key}: {json}");
-        }
-        if config.model_type == "mixtral" {
-            // Its own config.json has one width, and no word for what all of them do.
-            json = ["moe_intermediate_size", "norm_topk_prob", "mlp_only_layers"].into_iter().fold(json, without);
-        }
-        assert_eq!(read(&json).expect("read again"), config, "{json}");
+fn positions_are_scaled_as_files_say() {
+    let frequencies = |scaling: Value| {
+        let d = read(&with(llama(), "rope_scaling", scaling)).unwrap();
+        (d.layers[0].attention.rope.frequencies(128), d.max_position_embeddings)
+    };
+    let ((plain, longer), context) = frequencies(json!(null));
+    assert_eq!((plain[0], longer, context), (1.0, 1.0, 131_072));
+    let ((linear, _), _) = frequencies(json!({"type": "linear", "factor": 4.0}));
+    assert!(plain.iter().zip(&linear).all(|(p, l)| (p / 4.0 - l).abs() <= f32::EPSILON * p));
+    let ((llama, _), _) = frequencies(
+        json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}),
+    );
+    // Wavelengths below 2,048 positions stay, those above 8,192 are 8 times as long.
+    for (p, l) in plain.iter().zip(&llama) {
+        let wavelength = std::f32::consts::TAU / p;
+        assert!(if wavelength < 2048.0 {
+            l == p
+        } else if wavelength > 8192.0 {
+            (p / 8.0 - l).abs() <= f32::EPSILON * p
+        } else {
+            l < p && *l > p / 8.0
+        });
     }
+    let ((yarn, longer), context) = frequencies(json!({"rope_type": "yarn", "factor": 32.0, "original_max_position_embeddings": 8192}));
+    assert!((longer - 1.346_573_6).abs() < 1e-6 && context == 262_144, "{longer}");
+    assert_eq!((yarn[0], (yarn[63] - plain[63] / 32.0).abs() < 1e-12), (1.0, true));
+}
+
+#[test]
+fn the_oldest_llamas_have_as_many_key_value_heads_as_heads() {
+    let old = ["num_key_value_heads", "rope_theta", "rope_scaling"].into_iter().fold(llama(), without);
+    let attention = &read(&old).unwrap().layers[0].attention;
+    assert_eq!((attention.num_key_value_heads, attention.rope.theta), (32, 10_000.0));
+}
+
+#[test]
+fn a_mixture_takes_the_names_that_are_stored() {
+    let stored = |name: &'static str| {
+        let mut d = read(&mixtral()).unwrap();
+        d.adopt_names([name].into_iter());
+        let Some(Mixture { num_experts: 8, .. }) = d.mixture(31) else { panic!("no mixture") };
+        assert!(matches!(d.layers[31].mlp, Mlp::Sparse(_)));
+        let last = d.tensors().into_iter().rfind(|t| t.kind == Kind::Down).unwrap();
+        (d.tensors().into_iter().find(|t| t.kind == Kind::Router).unwrap().name, d.stacked(&last).unwrap())
+    };
+    let (router, stacked) = stored("model.layers.0.block_sparse_moe.experts.0.w1.weight");
+    assert_eq!((&*router, &*stacked), ("model.layers.0.block_sparse_moe.gate.weight", "model.layers.31.block_sparse_moe.switch_mlp.down_proj"));
+    let (router, stacked) = stored("model.layers.0.mlp.experts.0.gate_proj.weight");
+    assert_eq!((&*router, &*stacked), ("model.layers.0.mlp.gate.weight", "model.layers.31.mlp.switch_mlp.down_proj"));
 }

@@ -1,7 +1,7 @@
 //! config.json and generation_config.json.
 use super::{cases, change, changes};
 use proptest::prelude::*;
-use ram_run::{Config, Sampler, Sampling};
+use ram_run::{Description, Sampler, Sampling};
 use serde_json::Value;
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -34,7 +34,7 @@ proptest! {
         let before = &all[which % all.len()];
         let mut config = before.clone();
         change(&mut config, &changes);
-        match Config::from_json(&config.to_string()) {
+        match Description::from_json(&config.to_string()) {
             Ok(read) => prop_assert!(read.tensors().len() < 1 << 20),
             Err(e) => {
                 let mut known = BTreeSet::new();
@@ -49,7 +49,7 @@ proptest! {
 
     #[test]
     fn configs_of_any_text_are_no_configs(text in ".{0,200}") {
-        prop_assert!(Config::from_json(&text).is_err());
+        prop_assert!(Description::from_json(&text).is_err());
     }
 
     #[test]

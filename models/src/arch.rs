@@ -1,0 +1,263 @@
+//! The families of models: what each one's config.json says, as a [`Description`]. Nothing else knows a family by name.
+//!
+//! A family is a file with a `describe` and a line in [`FAMILIES`]. The file says which keys it needs and which it must not have; what
+//! several of them share is here.
+mod llama;
+mod mistral;
+mod mixtral;
+mod qwen2;
+mod qwen2_moe;
+mod qwen3;
+mod qwen3_moe;
+mod rope;
+
+use crate::{
+    description::{Attention, ConfigError, Description, Gated, GatedNames, Layer, Mixture, Mlp, Router},
+    json::Keys,
+    quantization,
+};
+
+type Describe = fn(&mut Keys) -> Result<Description, ConfigError>;
+
+/// Families by `model_type`.
+const FAMILIES: [(&str, Describe); 7] = [
+    ("llama", llama::describe),
+    ("mistral", mistral::describe),
+    ("mixtral", mixtral::describe),
+    ("qwen2", qwen2::describe),
+    ("qwen2_moe", qwen2_moe::describe),
+    ("qwen3", qwen3::describe),
+    ("qwen3_moe", qwen3_moe::describe),
+];
+
+/// Keys that do not change what a model computes, whatever their value: training, bookkeeping, and what the tensors themselves say.
+const HARMLESS: [&str; 38] = [
+    "_attn_implementation",
+    "_attn_implementation_autoset",
+    "_experts_implementation",
+    "_name_or_path",
+    "architectures",
+    "attention_dropout",
+    "attn_implementation",
+    "chunk_size_feed_forward",
+    "decoder_start_token_id",
+    "experts_implementation",
+    "finetuning_task",
+    "id2label",
+    "initializer_range",
+    "is_llama_config",
+    "label2id",
+    "max_window_layers",
+    "output_attentions",
+    "output_hidden_states",
+    "output_router_logits",
+    "pad_token_id",
+    "prefix",
+    "pretraining_tp",
+    "problem_type",
+    "return_dict",
+    "router_aux_loss_coef",
+    "router_jitter_noise",
+    "sep_token_id",
+    "task_specific_params",
+    "tf_legacy_loss",
+    "tokenizer_class",
+    "torchscript",
+    "transformers.js_config",
+    "transformers_version",
+    "unsloth_fixed",
+    "unsloth_version",
+    "use_bfloat16",
+    "use_cache",
+    "use_return_dict",
+];
+
+/// Keys that change what a model computes unless they are null, false, 0 or empty.
+const OFF: [&str; 9] = [
+    "add_cross_attention",
+    "cross_attention_hidden_size",
+    "is_encoder_decoder",
+    "mlp_bias",
+    "pruned_heads",
+    "rope_interleaved",
+    "tie_encoder_decoder",
+    // Of images: text alone is the same with it.
+    "use_mrope",
+    "use_sliding_window",
+];
+
+/// Most of anything that is counted: beyond it a number is a mistake, and products of two of them fit 64 bits.
+const MOST: usize = 1 << 24;
+
+impl Description {
+    /// Reads the text of a config.json.
+    ///
+    /// # Errors
+    /// Names the key that is missing, senseless, not supported or not known.
+    pub fn from_json(text: &str) -> Result<Description, ConfigError> {
+        let object = Keys::parse(text)?;
+        let mut keys = Keys::new(&object);
+        let model_type = keys.need("model_type", Keys::text)?;
+        let Some((_, describe)) = FAMILIES.iter().find(|(name, _)| *name == model_type) else {
+            let supported = FAMILIES.map(|(name, _)| name).join(", ");
+            return Err(ConfigError::UnknownModelType { found: model_type, supported });
+        };
+        let mut description = describe(&mut keys)?;
+        (description.model_type, description.quantization) = (model_type, quantization::read(&mut keys, text)?);
+        OFF.into_iter().try_for_each(|key| keys.off(key))?;
+        keys.all_known(&HARMLESS)?;
+        description.check_total()?;
+        Ok(description)
+    }
+}
+
+fn size(keys: &mut Keys, key: &str) -> Result<Option<usize>, ConfigError> {
+    keys.size(key, 1, MOST)
+}
+
+fn layers(keys: &mut Keys) -> Result<usize, ConfigError> {
+    keys.need("num_hidden_layers", |k, key| k.size(key, 1, 4096))
+}
+
+/// What families differ by in attention that is the same in every layer.
+#[derive(Default)]
+struct Variant {
+    qkv_bias: bool,
+    output_bias: bool,
+    qk_norm: bool,
+    /// Base of the rotary frequencies where no key says one.
+    theta: Option<f64>,
+    /// Whether there may be no word of key and value heads: then they are as many as query heads.
+    plain_heads: bool,
+}
+
+fn attention(keys: &mut Keys, variant: &Variant) -> Result<Attention, ConfigError> {
+    let &Variant { qkv_bias, output_bias, qk_norm, theta, plain_heads } = variant;
+    // A key that a family does not have may say what it does anyway.
+    keys.only("qkv_bias", qkv_bias)?;
+    keys.only("attention_bias", output_bias)?;
+    keys.only("use_qk_norm", qk_norm)?;
+    let hidden_size = keys.need("hidden_size", size)?;
+    let num_attention_heads = keys.need("num_attention_heads", size)?;
+    let num_key_value_heads = size(keys, "num_key_value_heads")?.or(plain_heads.then_some(num_attention_heads));
+    let num_key_value_heads = keys.present("num_key_value_heads", num_key_value_heads)?;
+    if !num_attention_heads.is_multiple_of(num_key_value_heads) {
+        return Err(keys.invalid("num_key_value_heads", &format!("a divisor of num_attention_heads, {num_attention_heads}")));
+    }
+    let head_dim = match size(keys, "head_dim")? {
+        Some(n) if n % 2 == 0 => n,
+        Some(_) => return Err(keys.invalid("head_dim", "an even number: rotary positions turn pairs")),
+        None if hidden_size.is_multiple_of(2 * num_attention_heads) => hidden_size / num_attention_heads,
+        None => {
+            let expected = format!("an even multiple of num_attention_heads, {num_attention_heads}, where head_dim is not given");
+            return Err(keys.invalid("hidden_size", &expected));
+        }
+    };
+    Ok(Attention { num_attention_heads, num_key_value_heads, head_dim, qkv_bias, output_bias, qk_norm, rope: rope::read(keys, theta)? })
+}
+
+/// A window of attention that is never reached: null, or the whole context.
+fn no_window(keys: &mut Keys) -> Result<(), ConfigError> {
+    let context = keys.need("max_position_embeddings", |k, key| k.size(key, 1, 1 << 30))?;
+    let window = keys.size("sliding_window", 0, usize::MAX)?.unwrap_or(0);
+    if window > 0 && window < context {
+        return Err(keys.unsupported("sliding_window", "attention over the whole context (null, or at least max_position_embeddings)"));
+    }
+    Ok(())
+}
+
+/// Families of Qwen have a switch besides, `use_sliding_window`, which must be off; then the number means nothing.
+fn switched_window(keys: &mut Keys) -> Result<(), ConfigError> {
+    keys.size("sliding_window", 0, usize::MAX).map(|_| ())
+}
+
+/// The MLP of a layer without experts.
+fn dense(keys: &mut Keys) -> Result<Gated, ConfigError> {
+    let width = keys.need("intermediate_size", size)?;
+    Ok(Gated { width, names: named("mlp") })
+}
+
+/// Projections as most families name them.
+fn named(module: &'static str) -> GatedNames {
+    GatedNames { module, projections: ["gate_proj", "up_proj", "down_proj"] }
+}
+
+fn num_experts(keys: &mut Keys) -> Result<usize, ConfigError> {
+    match (keys.size("num_experts", 1, 65_536)?, keys.size("num_local_experts", 1, 65_536)?) {
+        (Some(a), Some(b)) if a != b => Err(keys.invalid("num_local_experts", &format!("the same as num_experts, {a}"))),
+        (Some(n), _) | (None, Some(n)) => Ok(n),
+        // All families have both names, by the version of the tool that wrote the file.
+        (None, None) => Err(ConfigError::Missing { key: "num_experts or num_local_experts".to_string() }),
+    }
+}
+
+fn router(keys: &mut Keys, num_experts: usize, norm_topk_prob: bool) -> Result<Router, ConfigError> {
+    let num_experts_per_tok = keys.need("num_experts_per_tok", size)?;
+    if num_experts_per_tok > num_experts {
+        return Err(keys.invalid("num_experts_per_tok", &format!("at most the number of experts, {num_experts}")));
+    }
+    Ok(Router { num_experts_per_tok, norm_topk_prob })
+}
+
+/// A mixture as both families of Qwen have it: `shared` reads the shared expert.
+fn qwen_mixture(keys: &mut Keys, shared: Option<Gated>) -> Result<Mixture, ConfigError> {
+    let num_experts = num_experts(keys)?;
+    let width = keys.need("moe_intermediate_size", size)?;
+    let norm_topk_prob = keys.need("norm_topk_prob", Keys::flag)?;
+    let router = router(keys, num_experts, norm_topk_prob)?;
+    let expert = Gated { width, names: named("mlp.experts") };
+    Ok(Mixture { num_experts, router, expert, shared, also: None, router_module: "mlp.gate" })
+}
+
+/// The layers of both families of Qwen: mixtures in every `decoder_sparse_step`-th, except `mlp_only_layers`.
+fn qwen_layers(keys: &mut Keys, attention: &Attention, mixture: &Mixture) -> Result<Vec<Layer>, ConfigError> {
+    let count = layers(keys)?;
+    let step = keys.size("decoder_sparse_step", 1, MOST)?.unwrap_or(1);
+    let named = keys.tokens("mlp_only_layers")?;
+    if named.iter().any(|&l| l as usize >= count) {
+        return Err(keys.invalid("mlp_only_layers", &format!("numbers of layers, below {count}")));
+    }
+    let sparse = |l: usize| (l + 1).is_multiple_of(step) && !named.contains(&(l as u32));
+    // Those without a dense layer may leave its width away.
+    size(keys, "intermediate_size")?;
+    let plain = if (0..count).all(sparse) { None } else { Some(dense(keys)?) };
+    let mlp = |l: usize| plain.clone().filter(|_| !sparse(l)).map_or_else(|| Mlp::Sparse(mixture.clone()), Mlp::Dense);
+    Ok((0..count).map(|l| Layer { attention: attention.clone(), mlp: mlp(l) }).collect())
+}
+
+/// Layers that are all the same.
+fn alike(keys: &mut Keys, layer: Layer) -> Result<Vec<Layer>, ConfigError> {
+    Ok(vec![layer; layers(keys)?])
+}
+
+/// What all families have around their layers.
+fn around(keys: &mut Keys, layers: Vec<Layer>) -> Result<Description, ConfigError> {
+    keys.every("layer_types", layers.len(), "full_attention")?;
+    for (key, only) in [("hidden_act", "silu"), ("position_embedding_type", "rotary")] {
+        if keys.text(key)?.is_some_and(|found| found != only) {
+            return Err(keys.unsupported(key, &format!("'{only}'")));
+        }
+    }
+    for key in ["dtype", "torch_dtype"] {
+        if keys.text(key)?.is_some_and(|found| !["bfloat16", "float16", "float32"].contains(&found.as_str())) {
+            return Err(keys.unsupported(key, "bfloat16, float16 and float32"));
+        }
+    }
+    let trained = keys.need("max_position_embeddings", |k, key| k.size(key, 1, 1 << 30))?;
+    let reached = layers.iter().map(|l| l.attention.rope.positions(trained)).min().unwrap_or(trained);
+    Ok(Description {
+        model_type: String::new(),
+        vocab_size: keys.need("vocab_size", size)?,
+        hidden_size: keys.need("hidden_size", size)?,
+        max_position_embeddings: reached,
+        rms_norm_eps: keys.need("rms_norm_eps", |k, key| k.number(key, 0.0, 1.0))?,
+        tie_word_embeddings: keys.flag("tie_word_embeddings")?.unwrap_or(false),
+        layers,
+        bos_token_id: keys.token("bos_token_id")?,
+        eos_token_id: keys.tokens("eos_token_id")?,
+        quantization: None,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,16 @@
+//! Qwen1.5-MoE and Qwen2-MoE: biases of q, k and v, a shared expert, layers that may be dense.
+use super::{Variant, around, attention, named, qwen_layers, qwen_mixture, size, switched_window};
+use crate::{
+    description::{ConfigError, Description, Gated},
+    json::Keys,
+};
+
+pub fn describe(keys: &mut Keys) -> Result<Description, ConfigError> {
+    let qkv_bias = keys.flag("qkv_bias")?.unwrap_or(true);
+    let attention = attention(keys, &Variant { qkv_bias, ..Variant::default() })?;
+    switched_window(keys)?;
+    let width = keys.need("shared_expert_intermediate_size", size)?;
+    let mixture = qwen_mixture(keys, Some(Gated { width, names: named("mlp.shared_expert") }))?;
+    let layers = qwen_layers(keys, &attention, &mixture)?;
+    around(keys, layers)
+}

@@ -1,0 +1,17 @@
+//! Qwen3: RMS norms of queries and keys, `attention_bias` on all four projections, a head_dim of its own.
+use super::{Variant, alike, around, attention, dense, size, switched_window};
+use crate::{
+    description::{ConfigError, Description, Layer, Mlp},
+    json::Keys,
+};
+
+pub fn describe(keys: &mut Keys) -> Result<Description, ConfigError> {
+    let bias = keys.flag("attention_bias")?.unwrap_or(false);
+    // Without it transformers takes 128, whatever the other sizes are.
+    keys.need("head_dim", size)?;
+    let attention = attention(keys, &Variant { qkv_bias: bias, output_bias: bias, qk_norm: true, theta: Some(10_000.0), ..Variant::default() })?;
+    switched_window(keys)?;
+    let mlp = Mlp::Dense(dense(keys)?);
+    let layers = alike(keys, Layer { attention, mlp })?;
+    around(keys, layers)
+}

@@ -1,0 +1,86 @@
+//! Rotary positions in both dialects: `rope_theta` beside `rope_scaling`, or `rope_parameters` with all inside.
+use crate::{
+    description::ConfigError,
+    json::Keys,
+    rope::{Rope, Scaling},
+};
+
+/// How positions are turned; `theta` is the base where no key says one.
+pub fn read(keys: &mut Keys, theta: Option<f64>) -> Result<Rope, ConfigError> {
+    keys.whole("partial_rotary_factor")?;
+    let trained = keys.need("max_position_embeddings", |k, key| k.size(key, 1, 1 << 30))?;
+    let mut base = keys.number("rope_theta", f64::MIN_POSITIVE, f64::MAX)?;
+    let mut scaling = Scaling::Default;
+    for object in ["rope_parameters", "rope_scaling"] {
+        let Some(mut inner) = keys.inner(object)? else { continue };
+        inner.whole("partial_rotary_factor")?;
+        let here = inner.number("rope_theta", f64::MIN_POSITIVE, f64::MAX)?;
+        if base.is_some() && here.is_some() && base != here {
+            return Err(inner.invalid("rope_theta", "the same number in both places"));
+        }
+        base = base.or(here);
+        let found = read_scaling(&mut inner, trained)?;
+        if scaling != Scaling::Default && found != scaling {
+            return Err(inner.invalid("rope_type", "the same in rope_parameters and rope_scaling"));
+        }
+        scaling = found;
+        inner.all_known(&[])?;
+    }
+    let theta = base.or(theta).ok_or(ConfigError::Missing { key: "rope_theta".to_string() })?;
+    Ok(Rope { theta, scaling })
+}
+
+/// What one object says. Older files call the type `type`.
+fn read_scaling(keys: &mut Keys, trained: usize) -> Result<Scaling, ConfigError> {
+    let (new, old) = (keys.text("rope_type")?, keys.text("type")?);
+    let name = if new.is_some() { "rope_type" } else { "type" };
+    if new.is_some() && old.is_some() && new != old {
+        return Err(keys.invalid("type", "the same as rope_type"));
+    }
+    let factor = |keys: &mut Keys| keys.need("factor", positive);
+    let original_max_position_embeddings = |keys: &mut Keys| {
+        let own = keys.size("original_max_position_embeddings", 1, 1 << 30)?;
+        Ok::<_, ConfigError>(own.unwrap_or(trained) as f64)
+    };
+    match new.or(old).as_deref() {
+        None | Some("default") => Ok(Scaling::Default),
+        Some("linear") => Ok(Scaling::Linear { factor: factor(keys)? }),
+        Some("llama3") => {
+            let (low_freq_factor, high_freq_factor) = (keys.need("low_freq_factor", positive)?, keys.need("high_freq_factor", positive)?);
+            if low_freq_factor >= high_freq_factor {
+                return Err(keys.invalid("high_freq_factor", &format!("larger than low_freq_factor, {low_freq_factor}")));
+            }
+            let original_max_position_embeddings = original_max_position_embeddings(keys)?;
+            Ok(Scaling::Llama3 { factor: factor(keys)?, low_freq_factor, high_freq_factor, original_max_position_embeddings })
+        }
+        Some("yarn") => {
+            let original_max_position_embeddings = original_max_position_embeddings(keys)?;
+            let factor = positive(keys, "factor")?.unwrap_or(trained as f64 / original_max_position_embeddings);
+            let longer = |scale: f64| if factor <= 1.0 { 1.0 } else { 0.1 * scale * factor.ln() + 1.0 };
+            let inferred = match (number(keys, "mscale")?, number(keys, "mscale_all_dim")?) {
+                (Some(part), Some(all)) if part != 0.0 && all != 0.0 => longer(part) / longer(all),
+                _ => longer(1.0),
+            };
+            Ok(Scaling::Yarn {
+                factor,
+                beta_fast: positive(keys, "beta_fast")?.unwrap_or(32.0),
+                beta_slow: positive(keys, "beta_slow")?.unwrap_or(1.0),
+                attention_factor: positive(keys, "attention_factor")?.unwrap_or(inferred),
+                original_max_position_embeddings,
+                truncate: keys.flag("truncate")?.unwrap_or(true),
+            })
+        }
+        Some(_) => Err(keys.unsupported(name, "'default', 'linear', 'llama3' and 'yarn'")),
+    }
+}
+
+/// Large enough for any factor, small enough that no product of some overflows.
+const MOST: f64 = 1e6;
+
+fn positive(keys: &mut Keys, key: &str) -> Result<Option<f64>, ConfigError> {
+    keys.number(key, 1e-6, MOST)
+}
+
+fn number(keys: &mut Keys, key: &str) -> Result<Option<f64>, ConfigError> {
+    keys.number(key, 0.0, MOST)
+}

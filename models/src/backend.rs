@@ -1,0 +1,83 @@
+//! The operations that parts are written in, on the tokens of one forward pass. A backend says what tensors are, and computes.
+mod candle;
+mod fused;
+
+pub use candle::{Candle, Plain, State};
+pub use fused::{Fused, Needs, Packed, Scratch};
+
+use crate::{
+    description::{Attention, Router},
+    forward_error::Fault,
+};
+use std::fmt::Debug;
+
+/// What a model's tensors are.
+pub trait Tensors: Debug {
+    /// (out, in).
+    type Matrix: Debug;
+    /// A norm's weights, or a bias.
+    type Vector: Debug;
+    /// MLPs of one width, as many as there are experts.
+    type Experts: Debug;
+
+    /// MLPs of their gates, ups and downs.
+    fn experts(each: Vec<[Self::Matrix; 3]>) -> Self::Experts;
+}
+
+/// Tensors that a model can be loaded into.
+pub trait Home: Tensors {
+    /// A matrix that is packed in memory.
+    fn matrix(&self, matrix: ram_kernels::Matrix) -> Self::Matrix;
+
+    /// A norm's weights, or a bias.
+    fn vector(&self, values: Vec<f32>) -> candle_core::Result<Self::Vector>;
+}
+
+/// An RMS norm: its weights, and what is added to the mean square.
+#[derive(Debug)]
+pub struct Norm<V> {
+    pub weight: V,
+    pub eps: f64,
+}
+
+/// Tokens on their way through the layers: the residual stream, and what an operation leaves for the next one.
+pub trait Pass {
+    /// What tensors are.
+    type Tensors: Tensors;
+    /// Keys and values of a layer.
+    type State;
+
+    /// The stream becomes the tokens' rows of `table`.
+    fn embed(&mut self, table: &Matrix<Self>, tokens: &[u32]) -> Result<(), Fault>;
+
+    /// Queries, keys and values: the normed stream times three matrices, with biases where there are some; heads of queries and keys
+    /// normed where there are norms for them, and turned by their positions.
+    fn heads(
+        &mut self,
+        norm: &Norm<Vector<Self>>,
+        qkv: &[Matrix<Self>; 3],
+        biases: Option<&[Vector<Self>; 3]>,
+        norms: Option<&[Norm<Vector<Self>>; 2]>,
+        shape: &Attention,
+    ) -> Result<(), Fault>;
+
+    /// Keys and values join those in `state`; every query looks at all up to its own.
+    fn attend(&mut self, state: &mut Self::State, shape: &Attention) -> Result<(), Fault>;
+
+    /// Adds `output` times what attention found, and a bias, to the stream.
+    fn add_attended(&mut self, output: &Matrix<Self>, bias: Option<&Vector<Self>>) -> Result<(), Fault>;
+
+    /// Each token's experts and their weights from the normed stream times `routers`: that of the experts, and the shared one's row where
+    /// there is one.
+    fn route(&mut self, norm: &Norm<Vector<Self>>, routers: &[Matrix<Self>], router: &Router) -> Result<(), Fault>;
+
+    /// Adds the weighted results of the chosen `experts` for the normed stream, and those of the shared one.
+    fn add_experts(&mut self, norm: &Norm<Vector<Self>>, experts: &Experts<Self>, shared: Option<&Experts<Self>>) -> Result<(), Fault>;
+
+    /// Adds the result of an MLP that every token takes.
+    fn add_mlp(&mut self, norm: &Norm<Vector<Self>>, mlp: &Experts<Self>) -> Result<(), Fault>;
+}
+
+type Matrix<P> = <<P as Pass>::Tensors as Tensors>::Matrix;
+type Vector<P> = <<P as Pass>::Tensors as Tensors>::Vector;
+type Experts<P> = <<P as Pass>::Tensors as Tensors>::Experts;

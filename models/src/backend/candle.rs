@@ -1,0 +1,261 @@
+//! The same operations in candle's tensors, on any device: what is computed, as it is written in papers. The reference of the other.
+use super::{Home, Needs, Norm, Pass, Tensors};
+use crate::{
+    description::{Attention, Router},
+    forward_error::Fault,
+    packed_linear::{DECODED, PackedLinear},
+    rope::Rotary,
+    router::route,
+};
+use candle_core::{DType, Device, Result, Tensor};
+use candle_nn::{
+    ops::{rms_norm, sigmoid, silu, softmax_last_dim},
+    rotary_emb::rope,
+};
+use ram_kernels::{KvElement, NotFinite};
+
+/// Matrices packed in the CPU's memory, all else on a device.
+#[derive(Debug)]
+pub struct Plain(pub Device);
+
+impl Tensors for Plain {
+    type Matrix = PackedLinear;
+    type Vector = Tensor;
+    /// Gate, up and down of each.
+    type Experts = Vec<[PackedLinear; 3]>;
+
+    fn experts(each: Vec<[PackedLinear; 3]>) -> Self::Experts {
+        each
+    }
+}
+
+impl Plain {
+    /// As [`Needs::scratch_bytes`].
+    pub fn scratch_bytes(needs: &Needs, hidden_size: usize, tokens: usize, context: usize, threads: usize) -> usize {
+        // The stream, its norm, sums; q, k and v as they come and turned; an MLP's gate, up and what is made of them.
+        let width = needs.taken[0].1.max(needs.taken[1].1).max(needs.dense);
+        let each = 6 * hidden_size + 3 * needs.qkv + 2 * needs.queries + 4 * width + 2 * needs.products;
+        // Scores of all heads, masked, their softmax; the mask.
+        let scores = (3 * needs.queries / needs.head_dim.max(1) + 2) * context;
+        // Keys and values of a layer: held, joined, in f32.
+        let state = 4 * (needs.qkv - needs.queries) * context;
+        // Decoded, and as the product wants it; tiles in every thread.
+        4 * (tokens * (each + scores) + state + 2 * DECODED.max(16 * hidden_size)) + threads * (1 << 20)
+    }
+}
+
+impl Home for Plain {
+    fn matrix(&self, matrix: ram_kernels::Matrix) -> PackedLinear {
+        PackedLinear::new(matrix)
+    }
+
+    fn vector(&self, values: Vec<f32>) -> Result<Tensor> {
+        let len = values.len();
+        Tensor::from_vec(values, len, &self.0)
+    }
+}
+
+/// Keys and values (kv_heads, tokens, head_dim) of a layer, in the cache's type.
+#[derive(Clone, Debug)]
+pub struct State {
+    held: Option<[Tensor; 2]>,
+    /// Those of them that count.
+    len: usize,
+    element: KvElement,
+}
+
+impl State {
+    /// Of no tokens.
+    pub fn new(element: KvElement) -> State {
+        State { held: None, len: 0, element }
+    }
+
+    /// Forgets all but the first `len` tokens.
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+}
+
+/// A pass in tensors.
+pub struct Candle<'a> {
+    device: &'a Device,
+    rotaries: &'a [Rotary],
+    /// Position of the first token.
+    start: usize,
+    /// The residual stream, (tokens, hidden_size).
+    stream: Tensor,
+    /// Queries, keys and values, (heads, tokens, head_dim).
+    heads: Vec<Tensor>,
+    /// (tokens, heads of head_dim).
+    attended: Option<Tensor>,
+    /// The experts of every token and their weights.
+    routes: Vec<Vec<(u32, f32)>>,
+    /// (tokens, 1): the shared expert's.
+    shared: Option<Tensor>,
+}
+
+impl<'a> Candle<'a> {
+    /// Of tokens at positions from `start` on.
+    pub fn new(device: &'a Device, rotaries: &'a [Rotary], start: usize) -> Result<Candle<'a>> {
+        let stream = Tensor::zeros((0, 0), DType::F32, device)?;
+        Ok(Candle { device, rotaries, start, stream, heads: Vec::new(), attended: None, routes: Vec::new(), shared: None })
+    }
+
+    /// The normed stream.
+    pub fn finish(&self, norm: &Norm<Tensor>) -> std::result::Result<Tensor, Fault> {
+        let hidden = self.normed(norm)?;
+        finite(&hidden, "inputs of the head")?;
+        Ok(hidden)
+    }
+
+    fn normed(&self, norm: &Norm<Tensor>) -> Result<Tensor> {
+        rms_norm(&self.stream, &norm.weight, norm.eps as f32)
+    }
+
+    /// Cosines and sines (tokens, head_dim / 2) of the tokens' positions.
+    fn angles(&self, shape: &Attention) -> Result<[Tensor; 2]> {
+        let (tokens, half) = (self.stream.dim(0)?, shape.head_dim / 2);
+        let mut all = vec![0.0; tokens * shape.head_dim];
+        if let Some(rotary) = self.rotaries.iter().find(|r| r.is(shape)) {
+            all.chunks_exact_mut(shape.head_dim).enumerate().for_each(|(t, out)| rotary.angles(self.start + t, out));
+        }
+        let all = Tensor::from_vec(all, (tokens, 2, half), self.device)?;
+        Ok([all.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?, all.narrow(1, 1, 1)?.squeeze(1)?.contiguous()?])
+    }
+}
+
+/// `down (silu(gate x) * (up x))`.
+fn gated([gate, up, down]: &[PackedLinear; 3], x: &Tensor) -> Result<Tensor> {
+    down.times(&(silu(&gate.times(x)?)? * up.times(x)?)?)
+}
+
+/// An infinity or a NaN is not itself times 0 plus itself.
+fn finite(x: &Tensor, what: &'static str) -> std::result::Result<(), Fault> {
+    let sum = x.to_dtype(DType::F32)?.affine(0.0, 0.0)?.sum_all()?.to_scalar::<f32>()?;
+    if sum == 0.0 { Ok(()) } else { Err(NotFinite(what).into()) }
+}
+
+impl Pass for Candle<'_> {
+    type Tensors = Plain;
+    type State = State;
+
+    fn embed(&mut self, table: &PackedLinear, tokens: &[u32]) -> std::result::Result<(), Fault> {
+        self.stream = table.rows(&Tensor::new(tokens, self.device)?)?;
+        Ok(())
+    }
+
+    fn heads(
+        &mut self,
+        norm: &Norm<Tensor>,
+        qkv: &[PackedLinear; 3],
+        biases: Option<&[Tensor; 3]>,
+        norms: Option<&[Norm<Tensor>; 2]>,
+        shape: &Attention,
+    ) -> std::result::Result<(), Fault> {
+        let x = self.normed(norm)?;
+        let [cos, sin] = self.angles(shape)?;
+        self.heads.clear();
+        for (i, matrix) in qkv.iter().enumerate() {
+            let mut y = matrix.times(&x)?;
+            if let Some(biases) = biases {
+                y = y.broadcast_add(&biases[i])?;
+            }
+            let mut y = y.reshape((x.dim(0)?, (), shape.head_dim))?;
+            if i < 2 {
+                if let Some(norms) = norms {
+                    y = rms_norm(&y, &norms[i].weight, norms[i].eps as f32)?;
+                }
+                y = rope(&y.transpose(0, 1)?.contiguous()?.unsqueeze(0)?, &cos, &sin)?.squeeze(0)?;
+            } else {
+                y = y.transpose(0, 1)?.contiguous()?;
+            }
+            self.heads.push(y);
+        }
+        Ok(())
+    }
+
+    fn attend(&mut self, state: &mut State, shape: &Attention) -> std::result::Result<(), Fault> {
+        let [q, k, v] = [0, 1, 2].map(|i| &self.heads[i]);
+        finite(k, "keys or values")?;
+        finite(v, "keys or values")?;
+        let dtype = if state.element == KvElement::F16 { DType::F16 } else { DType::F32 };
+        // The largest half for what is larger.
+        let store = |x: &Tensor| if dtype == DType::F16 { x.clamp(-65504.0, 65504.0)?.to_dtype(dtype) } else { Ok(x.clone()) };
+        let [k, v] = [store(k)?, store(v)?];
+        let [k, v] = match &state.held {
+            Some([keys, values]) if state.len > 0 => {
+                let before = |held: &Tensor| held.narrow(1, 0, state.len);
+                [Tensor::cat(&[&before(keys)?, &k], 1)?, Tensor::cat(&[&before(values)?, &v], 1)?]
+            }
+            _ => [k, v],
+        };
+        let (kv_heads, seen) = (shape.num_key_value_heads, k.dim(1)?);
+        let (heads, tokens, dim) = q.dims3()?;
+        // Queries of one group lie behind each other.
+        let q = q.reshape((kv_heads, heads / kv_heads * tokens, dim))?;
+        let scores = (q.matmul(&k.to_dtype(DType::F32)?.t()?)? / (dim as f64).sqrt())?;
+        let hidden = |t: usize, s: usize| if s > self.start + t { f32::NEG_INFINITY } else { 0.0 };
+        let mask: Vec<f32> = (0..tokens).flat_map(|t| (0..seen).map(move |s| hidden(t, s))).collect();
+        let mask = Tensor::from_vec(mask, (tokens, seen), self.device)?;
+        let weights = softmax_last_dim(&scores.reshape((heads, tokens, seen))?.broadcast_add(&mask)?)?;
+        let out = weights.reshape((kv_heads, (), seen))?.matmul(&v.to_dtype(DType::F32)?)?;
+        self.attended = Some(out.reshape((heads, tokens, dim))?.transpose(0, 1)?.contiguous()?.reshape((tokens, heads * dim))?);
+        (state.held, state.len) = (Some([k, v]), seen);
+        Ok(())
+    }
+
+    fn add_attended(&mut self, output: &PackedLinear, bias: Option<&Tensor>) -> std::result::Result<(), Fault> {
+        let Some(attended) = self.attended.take() else { return Ok(()) };
+        let mut y = output.times(&attended)?;
+        if let Some(bias) = bias {
+            y = y.broadcast_add(bias)?;
+        }
+        self.stream = (&self.stream + y)?;
+        Ok(())
+    }
+
+    fn route(&mut self, norm: &Norm<Tensor>, routers: &[PackedLinear], router: &Router) -> std::result::Result<(), Fault> {
+        let x = self.normed(norm)?;
+        let logits = routers[0].times(&x)?;
+        finite(&logits, "logits of the router")?;
+        let chosen = logits.to_vec2::<f32>()?.into_iter().map(|logits| {
+            let mut routes = vec![(0, 0.0); router.num_experts_per_tok];
+            route(&logits, router.norm_topk_prob, &mut routes);
+            routes
+        });
+        self.routes = chosen.collect();
+        self.shared = routers.get(1).map(|row| sigmoid(&row.times(&x)?)).transpose()?;
+        Ok(())
+    }
+
+    fn add_experts(
+        &mut self,
+        norm: &Norm<Tensor>,
+        experts: &Vec<[PackedLinear; 3]>,
+        shared: Option<&Vec<[PackedLinear; 3]>>,
+    ) -> std::result::Result<(), Fault> {
+        let x = self.normed(norm)?;
+        let mut sum = x.zeros_like()?;
+        for (e, expert) in (0..).zip(experts) {
+            let own = self.routes.iter().zip(0u32..).filter_map(|(routes, t)| routes.iter().find(|(to, _)| *to == e).map(|(_, weight)| (t, *weight)));
+            let (tokens, weights): (Vec<u32>, Vec<f32>) = own.unzip();
+            if tokens.is_empty() {
+                continue;
+            }
+            let weights = Tensor::from_vec(weights, (tokens.len(), 1), self.device)?;
+            let tokens = Tensor::new(tokens, self.device)?;
+            let y = gated(expert, &x.index_select(&tokens, 0)?)?.broadcast_mul(&weights)?;
+            sum = sum.index_add(&tokens, &y, 0)?;
+        }
+        if let (Some(shared), Some(weights)) = (shared, &self.shared) {
+            sum = (sum + gated(&shared[0], &x)?.broadcast_mul(weights)?)?;
+        }
+        self.stream = (&self.stream + sum)?;
+        Ok(())
+    }
+
+    fn add_mlp(&mut self, norm: &Norm<Tensor>, mlp: &Vec<[PackedLinear; 3]>) -> std::result::Result<(), Fault> {
+        self.stream = (&self.stream + gated(&mlp[0], &self.normed(norm)?)?)?;
+        Ok(())
+    }
+}

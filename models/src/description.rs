@@ -1,0 +1,169 @@
+//! What a model computes, in words that all families share. Data only: `arch/` writes it, `parts/` compute it.
+pub use crate::json::ConfigError;
+use crate::{Quantization, rope::Rope};
+
+/// A model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Description {
+    /// As in config.json, for display only.
+    pub model_type: String,
+    /// Entries of the vocabulary.
+    pub vocab_size: usize,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Positions that the model can tell apart.
+    pub max_position_embeddings: usize,
+    /// Added to the mean square in RMS norms.
+    pub rms_norm_eps: f64,
+    /// Whether the embedding is the head too.
+    pub tie_word_embeddings: bool,
+    /// In order of computation.
+    pub layers: Vec<Layer>,
+    /// Token that begins a text.
+    pub bos_token_id: Option<u32>,
+    /// Tokens that end a text.
+    pub eos_token_id: Vec<u32>,
+    /// How the weights are quantized already, where they are.
+    pub quantization: Option<Quantization>,
+}
+
+/// A layer adds its attention, then its MLP to the residual stream; both read it through an RMS norm.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Layer {
+    /// Who looks at whom.
+    pub attention: Attention,
+    /// What is made of that.
+    pub mlp: Mlp,
+}
+
+/// Causal attention with grouped queries.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Attention {
+    /// Query heads.
+    pub num_attention_heads: usize,
+    /// Key and value heads; divides the query heads.
+    pub num_key_value_heads: usize,
+    /// Width of a head; even.
+    pub head_dim: usize,
+    /// Whether q, k and v have biases.
+    pub qkv_bias: bool,
+    /// Whether o has a bias.
+    pub output_bias: bool,
+    /// Whether every head of q and k is RMS-normalised before it is turned.
+    pub qk_norm: bool,
+    /// How positions turn q and k.
+    pub rope: Rope,
+}
+
+/// The MLP of a layer.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Mlp {
+    /// One that every token takes.
+    Dense(Gated),
+    /// A mixture of experts.
+    Sparse(Mixture),
+}
+
+/// `down (silu(gate x) * (up x))`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gated {
+    /// Numbers between up and down.
+    pub width: usize,
+    /// The module it is in, and its gate, up and down.
+    pub(crate) names: GatedNames,
+}
+
+/// Tensor names of a [`Gated`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct GatedNames {
+    pub module: &'static str,
+    pub projections: [&'static str; 3],
+}
+
+/// Routed experts, and one that every token takes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mixture {
+    /// Routed experts.
+    pub num_experts: usize,
+    /// How a token chooses among them.
+    pub router: Router,
+    /// Each of them; its module has one below it for each expert, by number.
+    pub expert: Gated,
+    /// The one that every token takes, weighted by the sigmoid of a product with a row of its own.
+    pub shared: Option<Gated>,
+    /// What the experts and their names would be under as well.
+    pub(crate) also: Option<MixtureNames>,
+    /// The module of the router.
+    pub(crate) router_module: &'static str,
+}
+
+/// Tensor names of a [`Mixture`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct MixtureNames {
+    pub router: &'static str,
+    pub expert: GatedNames,
+}
+
+/// The largest `num_experts_per_tok` of the softmax over all experts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Router {
+    /// Experts that a token takes.
+    pub num_experts_per_tok: usize,
+    /// Whether their weights are scaled to sum to 1.
+    pub norm_topk_prob: bool,
+}
+
+impl Description {
+    /// Takes the other names that a mixture may have, where a stored tensor has one of them: Mixtral's as transformers 5 has them in
+    /// memory, and as tools write them that save what is there.
+    pub fn adopt_names<'a>(&mut self, stored: impl Iterator<Item = &'a str> + Clone) {
+        for mixture in self.layers.iter_mut().filter_map(|l| l.mlp.mixture_mut()) {
+            let Some(also) = mixture.also else { continue };
+            let module = format!(".{}.", also.expert.module);
+            if stored.clone().any(|name| name.contains(&module)) {
+                (mixture.router_module, mixture.expert.names, mixture.also) = (also.router, also.expert, None);
+            }
+        }
+    }
+
+    /// The mixture of a layer, where it has one.
+    pub fn mixture(&self, layer: usize) -> Option<&Mixture> {
+        match &self.layers.get(layer)?.mlp {
+            Mlp::Sparse(mixture) => Some(mixture),
+            Mlp::Dense(_) => None,
+        }
+    }
+
+    /// A model of more than 2^44 weights, 35 TB, is a mistake in some number, and its sizes could overflow.
+    pub(crate) fn check_total(&self) -> Result<(), ConfigError> {
+        let hidden = self.hidden_size as f64;
+        let layer = |l: &Layer| {
+            let attention = 2.0 * (l.attention.num_attention_heads + l.attention.num_key_value_heads) as f64 * l.attention.head_dim as f64;
+            let (width, experts) = match &l.mlp {
+                Mlp::Dense(gated) => (gated.width as f64, 0),
+                Mlp::Sparse(m) => (m.num_experts as f64 * m.expert.width as f64 + m.shared.as_ref().map_or(0, |s| s.width) as f64, m.num_experts),
+            };
+            (hidden * (attention + 3.0 * width), experts)
+        };
+        let sum = |(weights, experts): (f64, usize), (w, e): (f64, usize)| (weights + w, experts + e);
+        // Experts bound the list of tensors too, which is made before any file is looked at: to some 30 MB, at twice those of any known model.
+        let (total, experts) = self.layers.iter().map(layer).fold((2.0 * hidden * self.vocab_size as f64, 0), sum);
+        if total <= (1u64 << 44) as f64 && experts <= 1 << 16 {
+            return Ok(());
+        }
+        Err(ConfigError::Invalid {
+            key: "num_hidden_layers".to_string(),
+            found: self.layers.len().to_string(),
+            expected: "a number that with the other sizes gives a model of at most 2^44 weights and 2^16 experts".to_string(),
+        })
+    }
+}
+
+impl Mlp {
+    fn mixture_mut(&mut self) -> Option<&mut Mixture> {
+        match self {
+            Mlp::Sparse(mixture) => Some(mixture),
+            Mlp::Dense(_) => None,
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! The MLP of a layer: one that every token takes, or a mixture of experts.
+use super::{At, MatrixOf, Source};
+use crate::{
+    backend::{Needs, Norm, Pass, Tensors},
+    description::{self, Gated},
+    forward_error::Fault,
+    tensors::{Kind, TensorSpec},
+};
+
+const ROUTED: [Kind; 3] = [Kind::Gate, Kind::Up, Kind::Down];
+const SHARED: [Kind; 3] = [Kind::SharedGate, Kind::SharedUp, Kind::SharedDown];
+
+/// Its tensors.
+#[derive(Debug)]
+pub struct Mlp<T: Tensors> {
+    norm: Norm<T::Vector>,
+    kind: Of<T>,
+}
+
+#[derive(Debug)]
+enum Of<T: Tensors> {
+    /// One expert that every token takes.
+    Dense(T::Experts),
+    Sparse {
+        router: description::Router,
+        /// That of the experts, and that of the shared one where there is one.
+        routers: Vec<T::Matrix>,
+        experts: T::Experts,
+        shared: Option<T::Experts>,
+    },
+}
+
+impl Gated {
+    /// Gate, up and down; of an expert with a number where there are several in the module.
+    fn build<S: Source>(&self, kinds: [Kind; 3], expert: Option<usize>, at: At, from: &mut S) -> Result<[MatrixOf<S>; 3], S::Error> {
+        let module = expert.map_or(self.names.module.to_string(), |e| format!("{}.{e}", self.names.module));
+        let mut matrix = |i: usize, shape| {
+            let spec = at.spec(&format!("{module}.{}.weight", self.names.projections[i]), shape, kinds[i]);
+            from.matrix(TensorSpec { expert, ..spec })
+        };
+        let (wide, narrow) = (vec![self.width, at.hidden_size], vec![at.hidden_size, self.width]);
+        Ok([matrix(0, wide.clone())?, matrix(1, wide)?, matrix(2, narrow)?])
+    }
+}
+
+impl description::Mlp {
+    pub(crate) fn needs(&self, hidden_size: usize) -> Needs {
+        match self {
+            description::Mlp::Dense(mlp) => Needs { dense: mlp.width, ..Needs::default() },
+            description::Mlp::Sparse(m) => Needs {
+                inputs: hidden_size,
+                products: m.num_experts + 1,
+                experts: m.num_experts,
+                taken: [(m.router.num_experts_per_tok, m.expert.width), (1, m.shared.as_ref().map_or(0, |s| s.width))],
+                ..Needs::default()
+            },
+        }
+    }
+}
+
+impl<T: Tensors> Mlp<T> {
+    pub(super) fn build<S: Source<Tensors = T>>(mlp: &description::Mlp, at: At, from: &mut S) -> Result<Mlp<T>, S::Error> {
+        let norm = at.norm("post_attention_layernorm", at.hidden_size, from)?;
+        let kind = match mlp {
+            description::Mlp::Dense(mlp) => Of::Dense(T::experts(vec![mlp.build(ROUTED, None, at, from)?])),
+            description::Mlp::Sparse(m) => {
+                let row = |name: &str, rows, kind| at.spec(&format!("{name}.weight"), vec![rows, at.hidden_size], kind);
+                let mut routers = vec![from.matrix(row(m.router_module, m.num_experts, Kind::Router))?];
+                let each = (0..m.num_experts).map(|e| m.expert.build(ROUTED, Some(e), at, from));
+                let experts = T::experts(each.collect::<Result<_, _>>()?);
+                let mut shared = None;
+                if let Some(mlp) = &m.shared {
+                    routers.push(from.matrix(row(&format!("{}_gate", mlp.names.module), 1, Kind::SharedRouter))?);
+                    shared = Some(T::experts(vec![mlp.build(SHARED, None, at, from)?]));
+                }
+                Of::Sparse { router: m.router.clone(), routers, experts, shared }
+            }
+        };
+        Ok(Mlp { norm, kind })
+    }
+
+    /// Adds the MLP of its norm to the residual stream.
+    pub(super) fn forward<P: Pass<Tensors = T>>(&self, pass: &mut P) -> Result<(), Fault> {
+        match &self.kind {
+            Of::Dense(mlp) => pass.add_mlp(&self.norm, mlp),
+            Of::Sparse { router, routers, experts, shared } => {
+                pass.route(&self.norm, routers, router)?;
+                pass.add_experts(&self.norm, experts, shared.as_ref())
+            }
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! A whole model: embedding, layers, norm, head.
+use super::{At, List, Source, attention::Attention, mlp::Mlp};
+use crate::{
+    KvElement,
+    backend::{Needs, Norm, Pass, Tensors},
+    description::{self, Description},
+    forward_error::ForwardError,
+    tensors::{Kind, TensorSpec},
+};
+
+/// Its tensors.
+#[derive(Debug)]
+pub struct Model<T: Tensors> {
+    pub embedding: T::Matrix,
+    layers: Vec<Layer<T>>,
+    pub norm: Norm<T::Vector>,
+    /// None where the embedding is the head.
+    head: Option<T::Matrix>,
+}
+
+#[derive(Debug)]
+struct Layer<T: Tensors> {
+    attention: Attention<T>,
+    mlp: Mlp<T>,
+}
+
+impl Description {
+    /// Every tensor of the checkpoint, in order of computation.
+    pub fn tensors(&self) -> Vec<TensorSpec> {
+        let mut list = List::default();
+        let Ok(_) = Model::build(self, &mut list);
+        list.0
+    }
+
+    /// The module, of all experts of a layer, in which MLX keeps a tensor of one.
+    pub fn stacked(&self, spec: &TensorSpec) -> Option<String> {
+        let name = match spec.kind {
+            Kind::Gate => "gate_proj",
+            Kind::Up => "up_proj",
+            Kind::Down => "down_proj",
+            _ => return None,
+        };
+        let (layer, _) = spec.layer.zip(spec.expert)?;
+        let module = self.mixture(layer)?.expert.names.module;
+        Some(format!("model.layers.{layer}.{}.switch_mlp.{name}", module.trim_end_matches(".experts")))
+    }
+
+    /// The part of its tokens that a tensor is multiplied with: below 1 for those of routed experts.
+    pub fn active(&self, spec: &TensorSpec) -> f64 {
+        let mixture = spec.expert.and(spec.layer).and_then(|layer| self.mixture(layer));
+        mixture.map_or(1.0, |m| m.router.num_experts_per_tok as f64 / m.num_experts as f64)
+    }
+
+    /// Bytes of the keys and values of `capacity` tokens; `usize::MAX` where they are more than that counts.
+    pub fn state_bytes(&self, capacity: usize, element: KvElement) -> usize {
+        self.layers.iter().map(|l| l.attention.state_bytes(capacity, element)).fold(0, usize::saturating_add)
+    }
+
+    pub(crate) fn needs(&self) -> Needs {
+        let of = |l: &description::Layer| l.attention.needs(self.hidden_size).most(l.mlp.needs(self.hidden_size));
+        self.layers.iter().map(of).fold(Needs { inputs: self.hidden_size, ..Needs::default() }, Needs::most)
+    }
+}
+
+impl<T: Tensors> Model<T> {
+    /// Asks `from` for every tensor, each once.
+    pub fn build<S: Source<Tensors = T>>(d: &Description, from: &mut S) -> Result<Model<T>, S::Error> {
+        let spec = |name: &str, shape: Vec<usize>, kind| TensorSpec { name: format!("{name}.weight"), shape, kind, layer: None, expert: None };
+        let table = vec![d.vocab_size, d.hidden_size];
+        let embedding = from.matrix(spec("model.embed_tokens", table.clone(), Kind::Embedding))?;
+        let layer = |(layer, l): (usize, &description::Layer)| {
+            let at = At { layer, hidden_size: d.hidden_size, eps: d.rms_norm_eps };
+            Ok(Layer { attention: Attention::build(&l.attention, at, from)?, mlp: Mlp::build(&l.mlp, at, from)? })
+        };
+        let layers = d.layers.iter().enumerate().map(layer).collect::<Result<_, _>>()?;
+        let weight = from.vector(spec("model.norm", vec![d.hidden_size], Kind::Norm))?;
+        let head = if d.tie_word_embeddings { None } else { Some(from.matrix(spec("lm_head", table, Kind::Head))?) };
+        Ok(Model { embedding, layers, norm: Norm { weight, eps: d.rms_norm_eps }, head })
+    }
+
+    /// Hidden state to logits.
+    pub fn head(&self) -> &T::Matrix {
+        self.head.as_ref().unwrap_or(&self.embedding)
+    }
+
+    /// The residual stream after all layers, of tokens that join those in `states`.
+    pub fn stream<P: Pass<Tensors = T>>(&self, pass: &mut P, tokens: &[u32], states: &mut [P::State]) -> Result<(), ForwardError> {
+        pass.embed(&self.embedding, tokens).map_err(|fault| fault.within(None))?;
+        for (l, (layer, state)) in self.layers.iter().zip(states).enumerate() {
+            let done = layer.attention.forward(pass, state).and_then(|()| layer.mlp.forward(pass));
+            done.map_err(|fault| fault.within(Some(l)))?;
+        }
+        Ok(())
+    }
+}

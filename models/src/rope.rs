@@ -1,0 +1,130 @@
+//! Rotary positions (Su et al. 2021) and what is done to their frequencies so that a model reads longer texts than it was trained on.
+use crate::description::{Attention, Description};
+use std::f64::consts::PI;
+
+/// How positions turn queries and keys: pair i of a head by `position / theta^(2 i / head_dim)`, then scaled.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rope {
+    /// Base of the frequencies.
+    pub theta: f64,
+    /// What is done to them.
+    pub scaling: Scaling,
+}
+
+/// What is done to frequencies, by `rope_type`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Scaling {
+    /// Nothing.
+    Default,
+    /// All are divided (position interpolation, Chen et al. 2023).
+    Linear {
+        /// By this.
+        factor: f64,
+    },
+    /// Low frequencies are divided, high ones stay, between them is a ramp over wavelengths (Llama 3.1).
+    Llama3 {
+        /// What the low ones are divided by.
+        factor: f64,
+        /// Wavelengths longer than the trained positions over this are divided.
+        low_freq_factor: f64,
+        /// Wavelengths shorter than the trained positions over this stay.
+        high_freq_factor: f64,
+        /// Positions the model was trained for first.
+        original_max_position_embeddings: f64,
+    },
+    /// The same with a ramp over pairs, and longer queries and keys (YaRN, Peng et al. 2023).
+    Yarn {
+        /// What the low ones are divided by.
+        factor: f64,
+        /// Pairs that turn more often than this over the trained positions stay.
+        beta_fast: f64,
+        /// Pairs that turn less often are divided.
+        beta_slow: f64,
+        /// What queries and keys are multiplied with.
+        attention_factor: f64,
+        /// Positions the model was trained for first.
+        original_max_position_embeddings: f64,
+        /// Whether the ramp begins and ends at whole pairs.
+        truncate: bool,
+    },
+}
+
+impl Rope {
+    /// Positions that can be told apart, of a model that says it has `trained`: YaRN's file may give the trained ones alone.
+    pub fn positions(&self, trained: usize) -> usize {
+        match self.scaling {
+            Scaling::Yarn { factor, original_max_position_embeddings, .. } => trained.max((factor * original_max_position_embeddings) as usize),
+            Scaling::Default | Scaling::Linear { .. } | Scaling::Llama3 { .. } => trained,
+        }
+    }
+
+    /// Radians per position of every pair of a head, and what its cosines and sines are multiplied with. Rounded to f32, because models
+    /// were trained with that: at position 2,048 it is 1e-4 of a turn.
+    pub fn frequencies(&self, head_dim: usize) -> (Vec<f32>, f32) {
+        let half = head_dim / 2;
+        let plain = |i: usize| self.theta.powf(-(i as f64) / half as f64);
+        let scaled = |i: usize| match self.scaling {
+            Scaling::Default => plain(i),
+            Scaling::Linear { factor } => plain(i) / factor,
+            Scaling::Llama3 { factor, low_freq_factor: low, high_freq_factor: high, original_max_position_embeddings: trained } => {
+                let turns = trained * plain(i) / (2.0 * PI);
+                // From 0 at `low` turns to 1 at `high`.
+                let kept = ((turns - low) / (high - low)).clamp(0.0, 1.0);
+                plain(i) * (kept + (1.0 - kept) / factor)
+            }
+            Scaling::Yarn { factor, beta_fast, beta_slow, original_max_position_embeddings: trained, truncate, .. } => {
+                // The pair that turns so often over the trained positions.
+                let pair = |turns: f64| half as f64 * (trained / (turns * 2.0 * PI)).ln() / self.theta.ln();
+                let (mut first, mut last) = (pair(beta_fast), pair(beta_slow));
+                if truncate {
+                    (first, last) = (first.floor(), last.ceil());
+                }
+                let (first, mut last) = (first.max(0.0), last.min(head_dim as f64 - 1.0));
+                if first == last {
+                    last += 0.001;
+                }
+                let divided = ((i as f64 - first) / (last - first)).clamp(0.0, 1.0);
+                plain(i) * (1.0 - divided + divided / factor)
+            }
+        };
+        let longer = if let Scaling::Yarn { attention_factor, .. } = self.scaling { attention_factor as f32 } else { 1.0 };
+        ((0..half).map(|i| scaled(i) as f32).collect(), longer)
+    }
+}
+
+/// The frequencies of one kind of rotary positions, for heads of one width.
+#[derive(Debug)]
+pub(crate) struct Rotary {
+    rope: Rope,
+    pub head_dim: usize,
+    frequencies: Vec<f32>,
+    longer: f32,
+}
+
+impl Rotary {
+    /// One for every kind that a model has.
+    pub fn of(description: &Description) -> Vec<Rotary> {
+        let mut all: Vec<Rotary> = Vec::new();
+        for shape in description.layers.iter().map(|l| &l.attention) {
+            if !all.iter().any(|r| r.is(shape)) {
+                let (frequencies, longer) = shape.rope.frequencies(shape.head_dim);
+                all.push(Rotary { rope: shape.rope.clone(), head_dim: shape.head_dim, frequencies, longer });
+            }
+        }
+        all
+    }
+
+    /// Whether it is that of a layer's attention.
+    pub fn is(&self, shape: &Attention) -> bool {
+        self.head_dim == shape.head_dim && self.rope == shape.rope
+    }
+
+    /// Cosines, then sines, of a position's angles.
+    pub fn angles(&self, position: usize, out: &mut [f32]) {
+        let (cos, sin) = out.split_at_mut(self.frequencies.len());
+        for ((cos, sin), f) in cos.iter_mut().zip(sin).zip(&self.frequencies) {
+            let angle = f64::from(position as f32 * f);
+            (*cos, *sin) = (angle.cos() as f32 * self.longer, angle.sin() as f32 * self.longer);
+        }
+    }
+}
