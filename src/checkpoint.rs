@@ -1,26 +1,31 @@
 //! A model folder as its authors published it: configuration, and where every tensor lies; nothing is read ahead.
+mod coded;
+mod header;
+mod pieces;
+mod reads;
+mod source;
+
+pub use pieces::{buffer_bytes, coded_rows, piece_rows};
+pub use reads::{read_rows, read_vector, sampled_rows, size, vector_from, widen};
+pub(crate) use {coded::read as read_coded, source::Source};
+
 use crate::{
     Error, files,
-    header::{self, Stored},
     hub::{self, Snapshot},
-    quantized::{self, Quantized},
-    source::{self, Source},
+    weight_files::{INDEX, SINGLE, shards},
 };
+use coded::Coded;
+use header::Stored;
 use ram_kernels::Format;
 use ram_models::{Description, TensorSpec};
 use rayon::prelude::*;
 use safetensors::Dtype;
-use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fs, io,
     path::{Path, PathBuf},
 };
-
-/// The index of a checkpoint in several files, and the one file of another.
-pub const INDEX: &str = "model.safetensors.index.json";
-pub const SINGLE: &str = "model.safetensors";
 
 /// Where one tensor lies.
 #[derive(Clone, Debug)]
@@ -45,7 +50,7 @@ pub struct Checkpoint {
     files: Vec<Source>,
     tensors: HashMap<String, TensorInfo>,
     /// Matrices that are quantized already.
-    quantized: HashMap<String, Quantized>,
+    coded: HashMap<String, Coded>,
     fingerprint: String,
 }
 
@@ -115,9 +120,9 @@ impl Checkpoint {
         }
         let fingerprint = hex::encode(hash.finalize());
         let mut checkpoint =
-            Checkpoint { folder: folder.into(), config: text, description, specs, files, tensors, quantized: HashMap::new(), fingerprint };
+            Checkpoint { folder: folder.into(), config: text, description, specs, files, tensors, coded: HashMap::new(), fingerprint };
         checkpoint.unstack();
-        checkpoint.quantized = quantized::find(&checkpoint)?;
+        checkpoint.coded = coded::find(&checkpoint)?;
         checkpoint.validate()?;
         Ok(checkpoint)
     }
@@ -144,9 +149,9 @@ impl Checkpoint {
     /// Every tensor there with its shape and a type that is known, and none besides.
     fn validate(&self) -> Result<(), Error> {
         let mut asked = BTreeSet::new();
-        let parts: Vec<String> = self.quantized.values().flat_map(|q| q.parts(self)).collect();
+        let parts: Vec<String> = self.coded.values().flat_map(|q| q.parts(self)).collect();
         asked.extend(parts.iter().map(String::as_str));
-        for spec in self.specs.iter().filter(|s| !self.quantized.contains_key(&s.name)) {
+        for spec in self.specs.iter().filter(|s| !self.coded.contains_key(&s.name)) {
             let info = self.tensors.get(&spec.name).ok_or_else(|| Error::MissingTensor(spec.name.clone()))?;
             let wrong = |reason: String| Error::Tensor { name: spec.name.clone(), reason };
             if info.shape != spec.shape {
@@ -195,18 +200,18 @@ impl Checkpoint {
     }
 
     /// How a matrix is quantized already.
-    pub(crate) fn quantized(&self, name: &str) -> Option<&Quantized> {
-        self.quantized.get(name)
+    pub(crate) fn coded(&self, name: &str) -> Option<&Coded> {
+        self.coded.get(name)
     }
 
     /// Whether any matrix is quantized already.
     pub fn is_quantized(&self) -> bool {
-        !self.quantized.is_empty()
+        !self.coded.is_empty()
     }
 
     /// The format that keeps a tensor as it is.
     pub fn own_format(&self, name: &str) -> Format {
-        match self.quantized(name) {
+        match self.coded(name) {
             Some(q) => q.format,
             None => match self.info(name).dtype {
                 Dtype::F16 => Format::F16,
@@ -221,7 +226,7 @@ impl Checkpoint {
     /// # Errors
     /// Where they lie in several.
     pub(crate) fn file_of(&self, name: &str) -> Result<usize, Error> {
-        let parts = self.quantized(name).map_or_else(|| vec![name.to_string()], |q| q.parts(self));
+        let parts = self.coded(name).map_or_else(|| vec![name.to_string()], |q| q.parts(self));
         let mut files: Vec<usize> = parts.iter().map(|part| self.tensors[part].file).collect();
         files.dedup();
         match files[..] {
@@ -303,9 +308,6 @@ impl Checkpoint {
     }
 }
 
-/// Weight files at most: the largest checkpoints have some hundreds.
-const MOST_FILES: usize = 10_000;
-
 /// What to say of a path that is no folder with a config.json.
 fn no_checkpoint(path: &Path) -> &'static str {
     let is_gguf = |path: &Path| path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf"));
@@ -313,30 +315,4 @@ fn no_checkpoint(path: &Path) -> &'static str {
         return "GGUF is not read yet; give the folder with the original safetensors";
     }
     "is not a checkpoint folder, as it has no config.json: give one that has, or ORG/NAME at the hub"
-}
-
-/// A weight file's name, and the tensors that an index says it holds.
-type Shard = (String, Option<Vec<String>>);
-
-/// The weight files of a folder.
-pub(crate) fn shards(folder: &Path) -> Result<Vec<Shard>, Error> {
-    #[derive(Deserialize)]
-    struct Index {
-        weight_map: BTreeMap<String, String>,
-    }
-    let path = folder.join(INDEX);
-    let Some(text) = files::text_if_there(&path, files::LONGEST)? else { return Ok(vec![(SINGLE.into(), None)]) };
-    let index: Index =
-        serde_json::from_str(&text).map_err(|e| Error::File { path: path.clone(), reason: format!("is no index of tensors ({e})") })?;
-    let mut by_file: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for (tensor, file) in index.weight_map {
-        if file.contains(['/', '\\']) || file.contains(char::is_control) || file.starts_with('.') {
-            return Err(Error::File { path, reason: format!("names a file outside the folder ({file:?})") });
-        }
-        by_file.entry(file).or_default().push(tensor);
-    }
-    if by_file.len() > MOST_FILES {
-        return Err(Error::File { path, reason: format!("names {} files, more than the {MOST_FILES} that any checkpoint has", by_file.len()) });
-    }
-    Ok(by_file.into_iter().map(|(file, tensors)| (file, Some(tensors))).collect())
 }

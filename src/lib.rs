@@ -21,50 +21,31 @@
 //! # }
 //! ```
 
-mod allocate;
-mod budget;
 mod checkpoint;
 mod error;
-mod expert_shares;
 pub mod files;
-mod generate;
-mod header;
 pub mod hub;
 mod load;
 mod machine;
 mod memory;
-mod model;
-pub mod packed;
 mod panics;
-mod perplexity;
-pub mod plan;
-mod quantized;
-mod rd_curve;
-mod sampler;
-mod sensitivity;
+mod planner;
+mod run;
 pub mod size;
-mod source;
-mod template;
-mod tokenizer;
+mod weight_files;
 pub mod wikitext;
 
-pub use allocate::{Choice, allocate};
-pub use budget::{Limit, Memory};
-pub use checkpoint::{Checkpoint, TensorInfo};
+pub use checkpoint::{Checkpoint, TensorInfo, read_rows};
 pub use error::{Error, Setting};
-pub use generate::{Generator, Stats};
-pub use load::{Loaded, load, load_arriving, read_rows};
+pub use load::{Loaded, load, load_arriving, packed};
 pub use machine::{Available, available, bandwidth_bytes, read_bandwidth};
 pub use memory::peak_rss;
-pub use model::Model;
-pub use perplexity::{Protocol, Report, Running};
-pub use plan::{Measured, Method, Pin, Plan, Request, choose, measure, outline, plan};
+pub use planner::{
+    Choice, Curve, Entry, Limit, Measured, Memory, Method, Pin, Plan, Point, Request, allocate, choose, curves, measure, outline, plan, trellis_menu,
+};
 pub use ram_kernels::{Effort, Format, KvElement, integer_peak, isa::Level};
 pub use ram_models::{Backend, Description, Kind, KvCache, PackedLinear, TensorSpec, Transformer, candle_core, description};
-pub use rd_curve::{Curve, Point, curves, trellis_menu};
-pub use sampler::{Sampler, Sampling};
-pub use template::{Message, Template, conversation_bytes};
-pub use tokenizer::{Decoder, Tokenizer};
+pub use run::{Decoder, Generator, Message, Model, Protocol, Report, Running, Sampler, Sampling, Stats, Template, Tokenizer, conversation_bytes};
 
 /// The instruction set that kernels run on, or a sentence where `RAM_RUN_ISA` names none that this machine has.
 ///

@@ -134,7 +134,7 @@ fn median(values: &mut [f64]) -> Option<f64> {
 }
 
 /// Sum over what one token reads: all but the embedding's other rows and the experts it is not routed to.
-fn active(model: &Model, of: impl Fn(&ram_run::plan::Entry) -> f64) -> f64 {
+fn active(model: &Model, of: impl Fn(&ram_run::Entry) -> f64) -> f64 {
     let description = model.transformer.description();
     let each = model.plan.entries.iter().map(|e| {
         let looked_up = e.spec.kind == ram_run::Kind::Embedding && !description.tie_word_embeddings;
@@ -145,8 +145,8 @@ fn active(model: &Model, of: impl Fn(&ram_run::plan::Entry) -> f64) -> f64 {
 
 /// Integer operations of a prompt of `n` tokens, of which only the last one's logits are computed.
 fn operations(model: &Model, n: usize) -> f64 {
-    let weights = |e: &ram_run::plan::Entry| e.spec.shape.iter().product::<usize>() as f64;
-    let head = |e: &ram_run::plan::Entry| if matches!(e.spec.kind, ram_run::Kind::Head | ram_run::Kind::Embedding) { weights(e) } else { 0.0 };
+    let weights = |e: &ram_run::Entry| e.spec.shape.iter().product::<usize>() as f64;
+    let head = |e: &ram_run::Entry| if matches!(e.spec.kind, ram_run::Kind::Head | ram_run::Kind::Embedding) { weights(e) } else { 0.0 };
     let (all, last) = (active(model, weights), active(model, head));
     2.0 * (n as f64 * (all - last) + last)
 }

@@ -4,7 +4,7 @@ use super::{
     output,
 };
 use crate::cli::Error;
-use ram_run::{Checkpoint, Limit, Measured, Plan, choose, plan::Entry, size};
+use ram_run::{Checkpoint, Entry, Limit, Measured, Plan, choose, size};
 use std::{collections::BTreeMap, fmt::Write, path::Path};
 
 /// Points of the curve of loss against size.

@@ -4,7 +4,7 @@ use super::{
     draw, open, output, page, print,
 };
 use crate::cli::{Error, note};
-use ram_run::{Plan, plan::Entry, size};
+use ram_run::{Entry, Plan, size};
 use std::{collections::BTreeMap, fmt::Write};
 
 /// Prints the plan.

@@ -2,9 +2,8 @@
 use super::{
     Fetched, Hub, Progress, Repository,
     cache::{self, Folder},
-    http::{Question, RETRIES, pause},
+    http::{Question, RETRIES, Trouble, pause},
 };
-use crate::Error;
 use sha2::{Digest, Sha256};
 use std::{
     fs::{self, File, OpenOptions},
@@ -17,24 +16,6 @@ use std::{
 const LONGEST_TEXT: u64 = 64 << 20;
 /// Names of files: no hub's are longer.
 const LONGEST_ETAG: usize = 128;
-
-/// Why a question has no answer.
-pub enum Trouble {
-    /// Nobody is there: who, and what the system said.
-    Unreachable(String),
-    /// There is no such file in a repository that may be there.
-    Absent,
-    /// The file ends before the bytes that were asked for.
-    Past,
-    /// Anything else.
-    Said(Error),
-}
-
-impl From<Error> for Trouble {
-    fn from(e: Error) -> Trouble {
-        Trouble::Said(e)
-    }
-}
 
 /// What the hub says about a file before it sends it.
 pub struct Head {

@@ -1,5 +1,5 @@
 //! One question to the hub: redirects, short pauses before another try, and what a refusal means, as a sentence.
-use super::{Hub, Repository, download::Trouble};
+use super::{Hub, Repository};
 use crate::Error;
 use std::{thread, time::Duration};
 use ureq::{Body, http::Response};
@@ -10,6 +10,24 @@ pub const RETRIES: u32 = 3;
 const REDIRECTS: usize = 8;
 /// What to do where nobody answers.
 pub const AGAIN: &str = "check the network and run again";
+
+/// Why a question has no answer.
+pub enum Trouble {
+    /// Nobody is there: who, and what the system said.
+    Unreachable(String),
+    /// There is no such file in a repository that may be there.
+    Absent,
+    /// The file ends before the bytes that were asked for.
+    Past,
+    /// Anything else.
+    Said(Error),
+}
+
+impl From<Error> for Trouble {
+    fn from(e: Error) -> Trouble {
+        Trouble::Said(e)
+    }
+}
 
 /// What is asked for.
 pub struct Question<'a> {

@@ -2,8 +2,8 @@
 use super::{
     Fetched, Hub, Progress, Repository,
     cache::Folder,
-    download::{self, Trouble},
-    http::{AGAIN, Question, RETRIES, absent, pause},
+    download,
+    http::{AGAIN, Question, RETRIES, Trouble, absent, pause},
 };
 use crate::Error;
 use std::{

@@ -1,13 +1,12 @@
 //! A commit of a repository: which one it is, and the files of it that a run needs.
 use super::{
-    Hub, Progress, Remote, Repository, cache,
-    download::{self, Trouble},
-    http,
+    Hub, Progress, Remote, Repository, cache, download,
+    http::{self, Trouble},
 };
 use crate::{
     Error,
-    checkpoint::{self, INDEX, SINGLE},
     error::Setting,
+    weight_files::{self, INDEX, SINGLE},
 };
 use std::path::{Path, PathBuf};
 
@@ -116,7 +115,7 @@ impl<'a> Snapshot<'a> {
             self.optional(INDEX, progress)?;
         }
         let folder = config.parent().unwrap_or(Path::new(""));
-        let weights = checkpoint::shards(folder)?.into_iter().map(|(name, _)| name);
+        let weights = weight_files::shards(folder)?.into_iter().map(|(name, _)| name);
         Ok((folder.into(), weights.collect()))
     }
 

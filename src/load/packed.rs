@@ -4,7 +4,8 @@
 //! written under another name and renamed when it is whole, so that a reader never sees half of one; blocks carry
 //! checksums, so that a damaged one is found while it is read. A file that is being written is locked: one that is not was
 //! left by a process that is gone.
-use crate::{Checkpoint, Error, Plan, load, load::Loaded};
+use super::loader::{Loaded, places};
+use crate::{Checkpoint, Error, planner::Plan};
 use ram_kernels::Arena;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -94,7 +95,7 @@ pub fn read(path: &Path, plan: &Plan, done: &(dyn Fn(usize) + Sync)) -> Result<F
     };
     let damaged = |why: &str| Ok(Found::Damaged(why.to_string()));
     let Some((header, start)) = header(&file) else { return damaged("it has no header of this version") };
-    let len = load::places(plan).1;
+    let len = places(plan).1;
     let vectors: Vec<usize> = plan.entries.iter().filter(|e| !e.spec.kind.is_matrix()).map(|e| e.spec.shape.iter().product()).collect();
     if header.plan != plan.fingerprint || header.arena != len as u64 || header.vectors != vectors {
         return damaged("it holds another plan");
@@ -139,7 +140,7 @@ pub fn write(path: &Path, checkpoint: &Checkpoint, plan: &Plan, weights: &Loaded
         let file = temporary.as_file();
         // Where a file system has no locks, `gc` finds none and removes nothing.
         let _ = file.lock();
-        let arena = &weights.arena.bytes()[..load::places(plan).1];
+        let arena = &weights.arena.bytes()[..places(plan).1];
         let vectors: Vec<u8> = weights.vectors.iter().flatten().flat_map(|v| v.to_le_bytes()).collect();
         let mut checksums: Vec<u64> = arena.par_chunks(BLOCK).map(xxh3_64).collect();
         checksums.push(xxh3_64(&vectors));

@@ -1,6 +1,7 @@
 //! Matrices that a checkpoint has quantized already (GPTQ, MLX): found by the tensors it holds, checked, and put into tiles
 //! code by code.
-use crate::{Checkpoint, Error, source::Source};
+use super::{Checkpoint, Source};
+use crate::Error;
 use half::{bf16, f16};
 use ram_kernels::{Format, Groups, Scheme, place};
 use ram_models::{ConfigError, Gptq, Quantization, TensorSpec};
@@ -10,7 +11,7 @@ use std::collections::HashMap;
 
 /// How a matrix lies in the files.
 #[derive(Clone, Debug)]
-pub struct Quantized {
+pub struct Coded {
     /// What it is in memory: the same codes, scales and zeros.
     pub format: Format,
     /// Outputs.
@@ -28,7 +29,7 @@ enum Layout {
     Mlx,
 }
 
-impl Quantized {
+impl Coded {
     /// The tensors that it is made of.
     pub fn parts(&self, checkpoint: &Checkpoint) -> Vec<String> {
         let names: &[&str] = if self.layout == Layout::Mlx { &["weight", "scales", "biases"] } else { &["qweight", "scales", "qzeros", "g_idx"] };
@@ -45,7 +46,7 @@ fn wrong(name: impl Into<String>, reason: String) -> Error {
 ///
 /// # Errors
 /// Where a tensor is not what config.json says of its module.
-pub fn find(checkpoint: &Checkpoint) -> Result<HashMap<String, Quantized>, Error> {
+pub fn find(checkpoint: &Checkpoint) -> Result<HashMap<String, Coded>, Error> {
     let rules = match &checkpoint.description().quantization {
         Some(Quantization::Gptq(gptq)) => rules(checkpoint, gptq)?,
         _ => Vec::new(),
@@ -93,7 +94,7 @@ fn part(checkpoint: &Checkpoint, name: String, shape: &[usize], types: &[Dtype],
     Ok(info.dtype)
 }
 
-fn gptq(checkpoint: &Checkpoint, spec: &TensorSpec, module: &str, rules: &[Regex]) -> Result<Quantized, Error> {
+fn gptq(checkpoint: &Checkpoint, spec: &TensorSpec, module: &str, rules: &[Regex]) -> Result<Coded, Error> {
     let (rows, cols) = (spec.shape[0], spec.shape[1]);
     let name = |part: &str| format!("{module}.{part}");
     let Some(Quantization::Gptq(config)) = &checkpoint.description().quantization else {
@@ -123,7 +124,7 @@ fn gptq(checkpoint: &Checkpoint, spec: &TensorSpec, module: &str, rules: &[Regex
         ordered = own.desc_act && groups > 1 && order(checkpoint, None, module, group, cols)?.is_some();
     }
     let layout = Layout::Gptq { plain_zeros: config.plain_zeros, sym: own.sym };
-    Ok(Quantized { format: if ordered { format(true).unwrap_or(plain) } else { plain }, rows, module: module.into(), layout })
+    Ok(Coded { format: if ordered { format(true).unwrap_or(plain) } else { plain }, rows, module: module.into(), layout })
 }
 
 /// The inputs by rising group, where they are not that already.
@@ -144,7 +145,7 @@ fn order(checkpoint: &Checkpoint, source: Option<&Source>, module: &str, group: 
     Ok(Some(order).filter(|o| !o.is_sorted()))
 }
 
-fn mlx(checkpoint: &Checkpoint, spec: &TensorSpec, module: &str) -> Result<Quantized, Error> {
+fn mlx(checkpoint: &Checkpoint, spec: &TensorSpec, module: &str) -> Result<Coded, Error> {
     let (rows, cols) = (spec.shape[0], spec.shape[1]);
     let name = |part: &str| format!("{module}.{part}");
     let Some(Quantization::Mlx(config)) = &checkpoint.description().quantization else {
@@ -164,7 +165,7 @@ fn mlx(checkpoint: &Checkpoint, spec: &TensorSpec, module: &str) -> Result<Quant
     let dtype = part(checkpoint, name("scales"), &groups, &[Dtype::F16, Dtype::BF16], &why)?;
     part(checkpoint, name("biases"), &groups, &[dtype], &why)?;
     let bf16 = Format::affine_bf16(own.bits as u8, group).filter(|_| dtype == Dtype::BF16);
-    Ok(Quantized { format: bf16.unwrap_or(format), rows, module: module.into(), layout: Layout::Mlx })
+    Ok(Coded { format: bf16.unwrap_or(format), rows, module: module.into(), layout: Layout::Mlx })
 }
 
 /// Rows from `first`, a multiple of 16, of a (.., cols) matrix into tiles; behind them the order of the inputs, where `out` has
@@ -172,7 +173,7 @@ fn mlx(checkpoint: &Checkpoint, spec: &TensorSpec, module: &str) -> Result<Quant
 ///
 /// # Errors
 /// Where they cannot be read or hold what they must not; the tensor is named.
-pub fn read(checkpoint: &Checkpoint, source: Option<&Source>, q: &Quantized, rows: [usize; 2], cols: usize, out: &mut [u8]) -> Result<(), Error> {
+pub fn read(checkpoint: &Checkpoint, source: Option<&Source>, q: &Coded, rows: [usize; 2], cols: usize, out: &mut [u8]) -> Result<(), Error> {
     let [first, n] = rows;
     let (bits, group) = (q.format.bits(), q.format.group());
     let groups = cols.div_ceil(group);

@@ -1,5 +1,6 @@
 //! The next token from the logits: penalty, top-k, top-p, min-p, temperature, in this order.
-use crate::{Error, error::Setting, tokenizer};
+use super::tokenizer;
+use crate::{Error, error::Setting};
 use rand_pcg::{Pcg64Mcg, rand_core::Rng};
 use serde_json::Value;
 use std::path::Path;

@@ -1,13 +1,15 @@
 //! A plan: what every tensor gets, before any weight is quantized. Pure: same checkpoint and request, same plan.
-use crate::{
-    Checkpoint, Error,
+use super::{
     allocate::{Choice, allocate},
     budget::{Besides, Limit, Memory},
-    error::Setting,
-    expert_shares::Shares,
-    load,
     rd_curve::{self, Point},
     sensitivity,
+    shares::Shares,
+};
+use crate::{
+    Error,
+    checkpoint::{Checkpoint, buffer_bytes},
+    error::Setting,
 };
 use ram_kernels::{Effort, Format, KvElement, input_error};
 use ram_models::{Backend, Description, Kind, TensorSpec};
@@ -317,7 +319,7 @@ fn prepare(
         backend: request.backend.clone(),
         tensors: specs.len(),
         tokenizer,
-        buffers: load::buffer_bytes(specs, own),
+        buffers: buffer_bytes(specs, own),
         context,
         kv,
         reserved: request.reserved,

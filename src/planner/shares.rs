@@ -6,7 +6,11 @@
 //! are short in all of these, so that P says more than the output's length: shares go with ||r||^2 P^(3/2). Against equal shares
 //! that is half of the KL divergence at 4 bits per weight on two of three checkpoints, 20 % less on the third, 7 and 18 % less on two
 //! hardly trained ones (docs/quality.md has other exponents). Where all experts are alike, so are the shares.
-use crate::{Checkpoint, Error, load, rd_curve::Curve};
+use super::rd_curve::Curve;
+use crate::{
+    Error,
+    checkpoint::{self, Checkpoint},
+};
 use ram_models::{Kind, TensorSpec};
 use std::collections::BTreeMap;
 
@@ -34,7 +38,7 @@ impl Shares {
             match (spec.kind, spec.expert) {
                 (Kind::Router, _) => {
                     let cols = spec.shape[1];
-                    let weights = load::read_rows(checkpoint, &spec.name, cols, &(0..spec.shape[0]).collect::<Vec<_>>())?;
+                    let weights = checkpoint::read_rows(checkpoint, &spec.name, cols, &(0..spec.shape[0]).collect::<Vec<_>>())?;
                     rows.insert(layer, weights.chunks_exact(cols).map(|row| row.iter().map(|w| f64::from(*w).powi(2)).sum()).collect());
                 }
                 // What is not known leaves its layer's sum not a number.

@@ -1,5 +1,6 @@
 //! The header of a safetensors file, read as if it were hostile: every length and offset is checked before it is used.
-use crate::{Error, source::Source};
+use super::Source;
+use crate::Error;
 use safetensors::Dtype;
 use serde::{Deserialize, de};
 use std::fmt;

@@ -8,7 +8,11 @@
 //!
 //! The other tensors' u are fractions of the head's, found by noise injection into trained checkpoints of the three
 //! architectures.
-use crate::{Checkpoint, Error, expert_shares::Shares, load};
+use super::shares::Shares;
+use crate::{
+    Error,
+    checkpoint::{self, Checkpoint},
+};
 use ram_models::{Description, Kind, TensorSpec};
 
 /// Head rows that u is measured on, evenly spaced.
@@ -34,12 +38,12 @@ pub fn head(checkpoint: &Checkpoint) -> Result<f64, Error> {
     let Some(norm) = specs.iter().find(|s| s.kind == Kind::Norm && s.layer.is_none()) else {
         return Err(Error::MissingTensor("model.norm.weight".into()));
     };
-    let gamma = load::read_vector(checkpoint, &norm.name)?;
+    let gamma = checkpoint::read_vector(checkpoint, &norm.name)?;
     let (rows, cols) = (head.shape[0], head.shape[1]);
-    let picks = load::sampled_rows(rows, ROWS, RUN);
+    let picks = checkpoint::sampled_rows(rows, ROWS, RUN);
     let mut squares = Vec::with_capacity(picks.len());
     for picks in picks.chunks(256) {
-        for row in load::read_rows(checkpoint, &head.name, cols, picks)?.chunks_exact(cols) {
+        for row in checkpoint::read_rows(checkpoint, &head.name, cols, picks)?.chunks_exact(cols) {
             squares.push(row.iter().zip(&gamma).map(|(w, g)| (f64::from(*w) * f64::from(*g)).powi(2)).sum::<f64>());
         }
     }

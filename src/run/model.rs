@@ -1,10 +1,15 @@
 //! A model that runs: weights, tokenizer and plan together.
-use crate::{
-    Checkpoint, Error, Plan, Sampler, Sampling, budget,
+use super::{
     generate::{self, Generator},
-    load::{self, Loaded},
     perplexity::{Protocol, Report, Running, Scored, perplexity},
+    sampler::{Sampler, Sampling},
     tokenizer::Tokenizer,
+};
+use crate::{
+    Error,
+    checkpoint::Checkpoint,
+    load::{self, Loaded},
+    planner::{Plan, logits_bytes},
 };
 use ram_models::{KvCache, Transformer};
 
@@ -81,6 +86,6 @@ impl Model {
             Scored { transformer: &m.transformer, kv: m.plan.kv }
         }
         let (own, other) = (scored(self), reference.map(scored));
-        perplexity(&own, other.as_ref(), &tokens, protocol, max_windows, self.plan.chunk, budget::logits_bytes(self.plan.memory.budget), progress)
+        perplexity(&own, other.as_ref(), &tokens, protocol, max_windows, self.plan.chunk, logits_bytes(self.plan.memory.budget), progress)
     }
 }

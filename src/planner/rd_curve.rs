@@ -1,5 +1,8 @@
 //! Rate-distortion curves: for every matrix and every format of a menu, exact bytes and measured squared relative error.
-use crate::{Checkpoint, Error, load};
+use crate::{
+    Error,
+    checkpoint::{self, Checkpoint},
+};
 use ram_kernels::{Effort, Format, Scheme, relative_error};
 use ram_models::TensorSpec;
 use rand_pcg::{Pcg64Mcg, rand_core::Rng};
@@ -95,8 +98,8 @@ fn curve(checkpoint: &Checkpoint, spec: &TensorSpec, menu: &[Format], look: &Loo
     {
         return Ok(Curve { points: vec![Point { format, bytes: format.bytes(rows, cols) as u64, error: 0.0 }], square: None });
     }
-    let picks = load::sampled_rows(rows, look.rows, RUN);
-    let sample = load::read_rows(checkpoint, &spec.name, cols, &picks)?;
+    let picks = checkpoint::sampled_rows(rows, look.rows, RUN);
+    let sample = checkpoint::read_rows(checkpoint, &spec.name, cols, &picks)?;
     let error = |format: Format| relative_error(format, look.effort, &sample, cols) * look.gains.get(&format).unwrap_or(&1.0);
     let point = |&format: &Format| Point { format, bytes: format.bytes(rows, cols) as u64, error: error(format) };
     let square = sample.iter().map(|w| f64::from(*w).powi(2)).sum::<f64>() / sample.len().max(1) as f64;

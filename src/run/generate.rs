@@ -1,5 +1,6 @@
 //! Generation as an iterator of tokens.
-use crate::{Error, Sampler};
+use super::sampler::Sampler;
+use crate::Error;
 use ram_models::{KvCache, Transformer};
 use std::{
     collections::BTreeSet,

@@ -1,0 +1,90 @@
+//! Numbers of a checkpoint, as f32.
+use super::{
+    Checkpoint, Source,
+    coded::{self, Coded},
+};
+use crate::Error;
+use half::{bf16, f16};
+use ram_kernels::dequantize_row;
+use safetensors::Dtype;
+
+/// Rows of a matrix to look at: about `count`, in runs of `run` that are evenly spaced, so that a file far away is asked for
+/// few parts.
+pub fn sampled_rows(rows: usize, count: usize, run: usize) -> Vec<usize> {
+    if rows <= count {
+        return (0..rows).collect();
+    }
+    let runs = (count / run).max(2);
+    (0..runs).flat_map(|i| (0..run).map(move |j| i * (rows - run) / (runs - 1) + j)).collect()
+}
+
+/// The given rows of a matrix, as (rows, cols) f32.
+///
+/// # Errors
+/// Where they cannot be read or hold a number that is not finite.
+pub fn read_rows(checkpoint: &Checkpoint, name: &str, cols: usize, rows: &[usize]) -> Result<Vec<f32>, Error> {
+    if let Some(q) = checkpoint.coded(name) {
+        return coded_sample(checkpoint, q, cols, rows);
+    }
+    let dtype = checkpoint.info(name).dtype;
+    let row_bytes = cols * size(dtype);
+    let mut bytes = vec![0; rows.len() * row_bytes];
+    checkpoint.read_rows(name, row_bytes, rows, &mut bytes)?;
+    let mut out = vec![0.0; rows.len() * cols];
+    widen(name, dtype, &bytes, &mut out)?;
+    Ok(out)
+}
+
+/// Rows of a matrix that is quantized already, tile by tile.
+fn coded_sample(checkpoint: &Checkpoint, q: &Coded, cols: usize, rows: &[usize]) -> Result<Vec<f32>, Error> {
+    let (mut out, mut tile) = (vec![0.0; rows.len() * cols], Vec::new());
+    let mut read = None;
+    for (&row, out) in rows.iter().zip(out.chunks_exact_mut(cols)) {
+        let first = row / 16 * 16;
+        let n = 16.min(q.rows - first);
+        if read != Some(first) {
+            tile.resize(q.format.bytes(n, cols), 0);
+            coded::read(checkpoint, None, q, [first, n], cols, &mut tile)?;
+            read = Some(first);
+        }
+        dequantize_row(q.format, n, cols, &tile, row - first, out);
+    }
+    Ok(out)
+}
+
+/// A norm's or a bias' weights.
+///
+/// # Errors
+/// Where they cannot be read or hold a number that is not finite.
+pub fn read_vector(checkpoint: &Checkpoint, name: &str) -> Result<Vec<f32>, Error> {
+    vector_from(checkpoint, None, name)
+}
+
+pub fn vector_from(checkpoint: &Checkpoint, source: Option<&Source>, name: &str) -> Result<Vec<f32>, Error> {
+    let info = checkpoint.info(name);
+    let len: usize = info.shape.iter().product();
+    let mut bytes = vec![0; len * size(info.dtype)];
+    checkpoint.read_from(source, name, 0, &mut bytes)?;
+    let mut out = vec![0.0; len];
+    widen(name, info.dtype, &bytes, &mut out)?;
+    Ok(out)
+}
+
+pub fn size(dtype: Dtype) -> usize {
+    if dtype == Dtype::F32 { 4 } else { 2 }
+}
+
+/// Stored numbers as f32; every one must be finite.
+pub fn widen(name: &str, dtype: Dtype, bytes: &[u8], out: &mut [f32]) -> Result<(), Error> {
+    match dtype {
+        Dtype::F32 => out.iter_mut().zip(bytes.as_chunks().0).for_each(|(to, b)| *to = f32::from_le_bytes(*b)),
+        Dtype::F16 => out.iter_mut().zip(bytes.as_chunks().0).for_each(|(to, b)| *to = f16::from_le_bytes(*b).to_f32()),
+        _ => out.iter_mut().zip(bytes.as_chunks().0).for_each(|(to, b)| *to = bf16::from_le_bytes(*b).to_f32()),
+    }
+    // A sum that is not finite marks a bad number without a branch per weight; finite weights cannot overflow it in f64.
+    if out.iter().map(|&v| f64::from(v)).sum::<f64>().is_finite() {
+        return Ok(());
+    }
+    let bad = out.iter().find(|v| !v.is_finite()).copied().unwrap_or(f32::NAN);
+    Err(Error::Tensor { name: name.to_string(), reason: format!("holds {bad}, so the checkpoint is damaged: fetch it again") })
+}

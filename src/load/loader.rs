@@ -1,0 +1,204 @@
+//! The quantizing loader: weights are read once, in pieces, quantized by the thread that read them, straight into place.
+use crate::{
+    Error,
+    checkpoint::{Checkpoint, Source, coded_rows, piece_rows, read_coded, read_vector, size, vector_from, widen},
+    hub::{Fetched, Progress},
+    planner::Plan,
+};
+use ram_kernels::{Arena, Effort, Format, Matrix, quantize};
+use ram_models::{Backend, Description, TensorSpec, Transformer, Weights};
+use rayon::prelude::*;
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, mpsc},
+};
+
+/// A checkpoint's weights in memory, as its plan says.
+pub struct Loaded {
+    /// All packed matrices, placed by [`places`].
+    pub(crate) arena: Arc<Arena>,
+    /// Norms and biases, in the plan's order.
+    pub(crate) vectors: Vec<Vec<f32>>,
+    matrices: HashMap<String, Matrix>,
+    by_name: HashMap<String, usize>,
+}
+
+/// Where each of the plan's matrices starts in the arena, in the plan's order, and the arena's size.
+pub fn places(plan: &Plan) -> (Vec<usize>, usize) {
+    let mut len = 0;
+    let starts = plan.entries.iter().filter(|e| e.spec.kind.is_matrix()).map(|e| {
+        let start = len;
+        len += (e.bytes as usize).next_multiple_of(ram_kernels::ALIGN);
+        start
+    });
+    (starts.collect(), len)
+}
+
+/// Reads and quantizes every tensor of the plan. `done` is told the number of weights that each piece had, from the
+/// threads that do the work.
+///
+/// # Errors
+/// Where the checkpoint cannot be read, a weight is not finite (the tensor is named), or the plan is another checkpoint's.
+pub fn load(checkpoint: &Checkpoint, plan: &Plan, done: &(dyn Fn(usize) + Sync)) -> Result<Loaded, Error> {
+    plan.belongs_to(checkpoint)?;
+    let mut arena = room(checkpoint, plan)?;
+    quantize_all(checkpoint, None, pieces(checkpoint, plan, &mut arena), done)?;
+    let vectors = plan.entries.iter().filter(|e| !e.spec.kind.is_matrix()).map(|e| read_vector(checkpoint, &e.spec.name));
+    let vectors = vectors.collect::<Result<_, _>>()?;
+    Ok(Loaded::new(plan, arena, vectors))
+}
+
+/// The same for a checkpoint whose weights are at the hub: files are quantized while the next one comes. Where they are
+/// not kept, each that came is deleted once it is quantized, so that two of them are on disk at the most.
+///
+/// # Errors
+/// As for [`load`], and [`Error::Hub`] with what the hub says.
+pub fn load_arriving(checkpoint: &Checkpoint, plan: &Plan, keep: bool, progress: Progress, done: &(dyn Fn(usize) + Sync)) -> Result<Loaded, Error> {
+    plan.belongs_to(checkpoint)?;
+    let mut arena = room(checkpoint, plan)?;
+    let mut by_file: BTreeMap<usize, Vec<Piece>> = BTreeMap::new();
+    for piece in pieces(checkpoint, plan, &mut arena) {
+        by_file.entry(checkpoint.file_of(piece.name)?).or_default().push(piece);
+    }
+    let vectors: Vec<&str> = plan.entries.iter().filter(|e| !e.spec.kind.is_matrix()).map(|e| e.spec.name.as_str()).collect();
+    let names = &vectors;
+    let mut read: HashMap<&str, Vec<f32>> = std::thread::scope(|scope| {
+        // Without room in it: one file is quantized, one is there or on its way.
+        let (send, receive) = mpsc::sync_channel::<(usize, Source, Option<Fetched>)>(0);
+        let worker = scope.spawn(move || {
+            let mut read = HashMap::new();
+            while let Ok((file, source, fetched)) = receive.recv() {
+                quantize_all(checkpoint, Some(&source), by_file.remove(&file).unwrap_or_default(), done)?;
+                for name in names.iter().filter(|n| checkpoint.info(n).file == file) {
+                    read.insert(*name, vector_from(checkpoint, Some(&source), name)?);
+                }
+                if let (false, Some(fetched)) = (keep, fetched) {
+                    fetched.forget();
+                }
+            }
+            Ok::<_, Error>(read)
+        });
+        for (file, source) in checkpoint.sources().iter().enumerate() {
+            let arrived = match source {
+                Source::Remote(remote) => {
+                    let fetched = remote.fetch(progress)?;
+                    (file, Source::open(fetched.path())?, Some(fetched))
+                }
+                Source::File(path, _) => (file, Source::open(path)?, None),
+            };
+            // A worker that failed listens no more, and says why.
+            if send.send(arrived).is_err() {
+                break;
+            }
+        }
+        drop(send);
+        worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })?;
+    if keep && let Some(Source::Remote(remote)) = checkpoint.sources().first() {
+        remote.keep()?;
+    }
+    let vectors = vectors.iter().map(|name| read.remove(name).ok_or_else(|| Error::MissingTensor((*name).into())));
+    let vectors = vectors.collect::<Result<_, _>>()?;
+    Ok(Loaded::new(plan, arena, vectors))
+}
+
+fn room(checkpoint: &Checkpoint, plan: &Plan) -> Result<Arena, Error> {
+    Arena::new(places(plan).1).map_err(|source| Error::Io { path: checkpoint.folder().into(), source })
+}
+
+/// All matrices in pieces, each with its place in the arena.
+fn pieces<'a>(checkpoint: &Checkpoint, plan: &'a Plan, arena: &'a mut Arena) -> Vec<Piece<'a>> {
+    let mut pieces = Vec::new();
+    let mut rest = &mut arena.bytes_mut()[..places(plan).1];
+    for e in plan.entries.iter().filter(|e| e.spec.kind.is_matrix()) {
+        let (mut own, after) = rest.split_at_mut((e.bytes as usize).next_multiple_of(ram_kernels::ALIGN));
+        rest = after;
+        let (rows, cols) = (e.spec.shape[0], e.spec.shape[1]);
+        let step = if checkpoint.coded(&e.spec.name).is_some() { coded_rows(cols) } else { piece_rows(cols) };
+        for first in (0..rows).step_by(step) {
+            let n = step.min(rows - first);
+            // The order of the inputs, where there is one, is the last piece's.
+            let last = if first + n == rows { e.format.order_bytes(cols) } else { 0 };
+            let (out, after) = own.split_at_mut(e.format.row_bytes(n, cols) + last);
+            own = after;
+            pieces.push(Piece { name: &e.spec.name, format: e.format, effort: plan.effort, first, rows: n, cols, out });
+        }
+    }
+    pieces
+}
+
+/// Reads from `source`, or from where the checkpoint's files are, and quantizes.
+fn quantize_all(checkpoint: &Checkpoint, source: Option<&Source>, pieces: Vec<Piece>, done: &(dyn Fn(usize) + Sync)) -> Result<(), Error> {
+    pieces.into_par_iter().try_for_each_init(Buffers::default, |buffers, piece| {
+        let weights = piece.rows * piece.cols;
+        piece.quantize(checkpoint, source, buffers)?;
+        done(weights);
+        Ok::<(), Error>(())
+    })
+}
+
+impl Loaded {
+    /// Weights that lie in `arena` where [`places`] says, and norms and biases in the plan's order.
+    pub(crate) fn new(plan: &Plan, arena: Arena, vectors: Vec<Vec<f32>>) -> Loaded {
+        let arena = Arc::new(arena);
+        let matrices = plan.entries.iter().filter(|e| e.spec.kind.is_matrix()).zip(places(plan).0);
+        let matrices = matrices.map(|(e, at)| (e.spec.name.clone(), Matrix::new(arena.clone(), at, e.format, e.spec.shape[0], e.spec.shape[1])));
+        let by_name = plan.entries.iter().filter(|e| !e.spec.kind.is_matrix()).enumerate().map(|(i, e)| (e.spec.name.clone(), i));
+        Loaded { matrices: matrices.collect(), by_name: by_name.collect(), arena, vectors }
+    }
+
+    /// The model made of these weights.
+    ///
+    /// # Errors
+    /// Where the plan was made for another description.
+    pub fn transformer(&self, description: Description, backend: &Backend) -> Result<Transformer, Error> {
+        Transformer::new(description, self, backend)
+    }
+}
+
+impl Weights for Loaded {
+    type Error = Error;
+    fn matrix(&self, spec: &TensorSpec) -> Result<Matrix, Error> {
+        self.matrices.get(&spec.name).cloned().ok_or_else(|| Error::MissingTensor(spec.name.clone()))
+    }
+    fn vector(&self, spec: &TensorSpec) -> Result<Vec<f32>, Error> {
+        self.by_name.get(&spec.name).map(|&i| self.vectors[i].clone()).ok_or_else(|| Error::MissingTensor(spec.name.clone()))
+    }
+}
+
+#[derive(Default)]
+struct Buffers {
+    bytes: Vec<u8>,
+    floats: Vec<f32>,
+}
+
+/// Consecutive rows of one matrix, on their way into their place.
+struct Piece<'a> {
+    name: &'a str,
+    format: Format,
+    effort: Effort,
+    first: usize,
+    rows: usize,
+    cols: usize,
+    out: &'a mut [u8],
+}
+
+impl Piece<'_> {
+    fn quantize(self, checkpoint: &Checkpoint, source: Option<&Source>, b: &mut Buffers) -> Result<(), Error> {
+        if let Some(q) = checkpoint.coded(self.name) {
+            return read_coded(checkpoint, source, q, [self.first, self.rows], self.cols, self.out);
+        }
+        let dtype = checkpoint.info(self.name).dtype;
+        let row_bytes = self.cols * size(dtype);
+        b.bytes.resize(self.rows * row_bytes, 0);
+        checkpoint.read_from(source, self.name, (self.first * row_bytes) as u64, &mut b.bytes)?;
+        b.floats.resize(self.rows * self.cols, 0.0);
+        widen(self.name, dtype, &b.bytes, &mut b.floats)?;
+        if self.format == checkpoint.own_format(self.name) {
+            self.out.copy_from_slice(&b.bytes);
+        } else {
+            quantize(self.format, self.effort, &b.floats, self.cols, self.out);
+        }
+        Ok(())
+    }
+}

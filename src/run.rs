@@ -1,0 +1,14 @@
+//! A model that runs: text to tokens and back, tokens one after another, conversations, perplexity.
+mod generate;
+mod model;
+mod perplexity;
+mod sampler;
+mod template;
+mod tokenizer;
+
+pub use generate::{Generator, Stats};
+pub use model::Model;
+pub use perplexity::{Protocol, Report, Running};
+pub use sampler::{Sampler, Sampling};
+pub use template::{Message, Template, conversation_bytes};
+pub use tokenizer::{Decoder, Tokenizer};
