@@ -1,4 +1,4 @@
-//! Finds the level tables of `src/levels.rs`: climbs from tables of several shapes, integer level by integer level, by
+//! Finds the level tables of `src/decode/levels.rs`: climbs from tables of several shapes, integer level by integer level, by
 //! the error of the encoder itself on Gaussian rows; prints the best as source, with its error on rows it has not seen.
 //!
 //!     cargo run --release -p ram-kernels --example train_levels [t4g128 ...]

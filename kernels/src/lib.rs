@@ -3,57 +3,29 @@
 // Whoever adds a scheme is told every place that has to know it: none may take it for another.
 #![warn(clippy::wildcard_enum_match_arm)]
 
-mod activations;
-mod affine;
 mod arena;
-mod attention;
-mod bits;
-mod codec;
-mod dense;
-mod dot;
-mod effort;
-mod embed;
-mod experts;
-mod finite;
+mod decode;
+mod encode;
 mod format;
-mod import;
 pub mod isa;
-mod levels;
+mod ops;
 #[cfg(test)]
 mod oracle;
-mod pack;
-mod panel;
 mod peak;
-mod plain;
-mod products;
-mod quantize;
-mod residual;
-mod rotate;
-mod scores;
-mod search;
-mod shifts;
-mod source;
+mod product;
 mod team;
 #[cfg(test)]
 mod tests;
-pub mod training;
-mod trellis;
 
-pub use activations::{Inputs, Rows, input_error};
 pub use arena::{ALIGN, Arena, Matrix};
-pub use attention::{Attention, Heads, KvElement, attend, attention, attention_at};
-pub use dot::Product;
-pub use effort::Effort;
-pub use embed::embed;
-pub use experts::{Experts, Mixture, Routed, experts, experts_at};
-pub use finite::{NotFinite, Watch, finite};
+pub use decode::{dequantize_row, dequantize_rows, embed};
+pub use encode::training;
+pub use encode::{Effort, Groups, place, quantize, quantize_at, relative_error};
 pub use format::{Format, FormatError, Scheme};
-pub use import::{Groups, place};
-pub use panel::PANEL_BYTES;
+pub use ops::{
+    Attention, Heads, KvElement, NotFinite, Same, Tiled, Turn, Values, Watch, add_tiles, attend, attention, attention_at, divergence, finite,
+    log_sum_exp, norm_rows, normed,
+};
 pub use peak::integer_peak;
-pub use products::{Products, linear, linear_at};
-pub use quantize::{dequantize_row, dequantize_rows, quantize, quantize_at, relative_error};
-pub use residual::{Turn, add_tiles, norm_rows, normed};
-pub use scores::{divergence, log_sum_exp};
-pub use source::{Same, Source, Tiled};
+pub use product::{Experts, Inputs, Mixture, PANEL_BYTES, Product, Products, Routed, Rows, experts, experts_at, input_error, linear, linear_at};
 pub use team::{Team, team};

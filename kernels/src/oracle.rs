@@ -1,5 +1,11 @@
 //! What packed bytes and inputs mean, one number at a time in f64: so plain that it is obviously right. Tests hold everything else to it.
-use crate::{Format, Matrix, Rows, Scheme, activations::Want, codec, levels, pack::planes, rotate};
+use crate::{
+    Format, Matrix, Scheme,
+    decode::{levels, zeros},
+    encode::planes,
+    ops::rotate,
+    product::{Rows, Want},
+};
 use half::{bf16, f16};
 
 /// The matrix, row by row.
@@ -73,7 +79,7 @@ fn plain(format: Format, cols: usize, tile: &[u8], row: usize) -> Vec<f64> {
         match format.scheme() {
             Scheme::Affine => half(2 * row) * code + half(32 + 2 * row),
             Scheme::AffineBf16 => bf16::from_bits(word(2 * row)).to_f64() * code + bf16::from_bits(word(32 + 2 * row)).to_f64(),
-            Scheme::Gptq | Scheme::GptqOrdered => half(2 * row) * (code - f64::from(codec::zeros(format.bits(), &group[32..])[row])),
+            Scheme::Gptq | Scheme::GptqOrdered => half(2 * row) * (code - f64::from(zeros(format.bits(), &group[32..])[row])),
             Scheme::Trellis | Scheme::Bf16 | Scheme::F16 | Scheme::F32 => unreachable!("{format} has no offsets"),
         }
     });
@@ -83,7 +89,7 @@ fn plain(format: Format, cols: usize, tile: &[u8], row: usize) -> Vec<f64> {
 fn trellis(format: Format, cols: usize, tile: &[u8], row: usize) -> Vec<f64> {
     let (scales, codes) = parts(format, cols, tile);
     let row_scale = f64::from(f32::from_le_bytes(tile[4 * row..][..4].try_into().expect("4 bytes")));
-    let (bits, table) = (format.bits(), levels::of(format));
+    let (bits, table) = (format.bits(), levels(format));
     let mut history = [[0; 3]; 4];
     let each = (0..cols.next_multiple_of(16)).map(|j| {
         let code = usize::from(code(bits, codes, j, row));

@@ -1,10 +1,10 @@
 //! Every format on every instruction set of this machine, against oracles so plain that they are obviously right.
 use crate::{
-    Arena, Attention, Effort, Experts, Format, Inputs, KvElement, Matrix, Products, Same, Scheme, attention_at, embed, experts_at,
+    Arena, Attention, Effort, Experts, Format, Inputs, KvElement, Matrix, Products, Same, Scheme, attention_at, embed, encode, experts_at,
     isa::{Isa, Kernel, Level, dispatch},
-    linear_at, oracle, pack, quantize, quantize_at, relative_error, rotate,
-    source::Gated,
-    team,
+    linear_at,
+    ops::{Gated, rotate},
+    oracle, quantize, quantize_at, relative_error, team,
 };
 use std::sync::Arc;
 
@@ -337,7 +337,7 @@ fn codes_survive_packing() {
         let code = |input: usize, row: usize| ((input * 37 + row * 101 + input * row) & ((1 << bits) - 1)) as u8;
         let step = |s: usize| std::array::from_fn(|row| i32::from_le_bytes(std::array::from_fn(|i| code(4 * s + i, row))));
         let mut packed = vec![255; 32 * bits];
-        pack::pack(bits, &[step(0), step(1), step(2), step(3)], &mut packed);
+        encode::pack(bits, &[step(0), step(1), step(2), step(3)], &mut packed);
         for (input, row) in (0..16).flat_map(|input| (0..16).map(move |row| (input, row))) {
             assert_eq!(oracle::code(bits, &packed, input, row), code(input, row), "{bits} bits, input {input}, row {row}");
         }

@@ -1,9 +1,11 @@
 //! The operations that parts are written in, on the tokens of one forward pass. A backend says what tensors are, and computes.
 mod candle;
 mod fused;
+mod rotary;
 
 pub use candle::{Candle, Plain, State};
 pub use fused::{Fused, Needs, Packed, Scratch};
+pub use rotary::Rotary;
 
 use crate::{
     description::{Attention, Router},

@@ -13,7 +13,7 @@ use crate::{
 use std::convert::Infallible;
 
 /// Gives tensors one by one, in order of computation.
-pub trait Source {
+pub trait Supply {
     /// What they are.
     type Tensors: Tensors;
     /// What can go wrong.
@@ -25,8 +25,8 @@ pub trait Source {
     fn vector(&mut self, spec: TensorSpec) -> Result<<Self::Tensors as Tensors>::Vector, Self::Error>;
 }
 
-type MatrixOf<S> = <<S as Source>::Tensors as Tensors>::Matrix;
-type VectorOf<S> = <<S as Source>::Tensors as Tensors>::Vector;
+type MatrixOf<S> = <<S as Supply>::Tensors as Tensors>::Matrix;
+type VectorOf<S> = <<S as Supply>::Tensors as Tensors>::Vector;
 
 /// The list of the tensors that are asked for.
 #[derive(Debug, Default)]
@@ -39,7 +39,7 @@ impl Tensors for List {
     fn experts(_: Vec<[(); 3]>) {}
 }
 
-impl Source for List {
+impl Supply for List {
     type Tensors = List;
     type Error = Infallible;
     fn matrix(&mut self, spec: TensorSpec) -> Result<(), Infallible> {
@@ -65,7 +65,7 @@ impl At {
         TensorSpec { name: format!("model.layers.{}.{name}", self.layer), shape, kind, layer: Some(self.layer), expert: None }
     }
 
-    fn norm<S: Source>(self, name: &str, len: usize, from: &mut S) -> Result<Norm<VectorOf<S>>, S::Error> {
+    fn norm<S: Supply>(self, name: &str, len: usize, from: &mut S) -> Result<Norm<VectorOf<S>>, S::Error> {
         let weight = from.vector(self.spec(&format!("{name}.weight"), vec![len], Kind::Norm))?;
         Ok(Norm { weight, eps: self.eps })
     }

@@ -1,13 +1,12 @@
 //! A model that is ready to run: tokens in, hidden states and logits out.
 use crate::{
     ForwardError, KvCache, KvElement, TensorSpec,
-    backend::{Candle, Fused, Home, Packed, Plain, Scratch, State, Tensors},
+    backend::{Candle, Fused, Home, Packed, Plain, Rotary, Scratch, State, Tensors},
     cache::States,
     description::Description,
     forward_error::Fault,
     packed_linear::{PackedLinear, is_not_finite},
     parts::{self, Model},
-    rope::Rotary,
 };
 use candle_core::{Device, Tensor};
 use ram_kernels::{Matrix, isa::Level, team};
@@ -208,7 +207,7 @@ struct Shaped<'a, W, H> {
     home: H,
 }
 
-impl<W: Weights, H: Home> parts::Source for Shaped<'_, W, H>
+impl<W: Weights, H: Home> parts::Supply for Shaped<'_, W, H>
 where
     W::Error: From<candle_core::Error>,
 {

@@ -1,10 +1,9 @@
 //! The same operations in candle's tensors, on any device: what is computed, as it is written in papers. The reference of the other.
-use super::{Home, Needs, Norm, Pass, Tensors};
+use super::{Home, Needs, Norm, Pass, Tensors, rotary::Rotary};
 use crate::{
     description::{Attention, Router},
     forward_error::Fault,
     packed_linear::{DECODED, PackedLinear},
-    rope::Rotary,
     router::route,
 };
 use candle_core::{DType, Device, Result, Tensor};

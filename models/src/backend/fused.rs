@@ -1,9 +1,8 @@
 //! Operations of ram-kernels by a team of threads, each of a few parallel regions over all tokens.
-use super::{Home, Norm, Pass, Tensors};
+use super::{Home, Norm, Pass, Tensors, rotary::Rotary};
 use crate::{
     description::{Attention, Router},
     forward_error::Fault,
-    rope::Rotary,
     router::route,
 };
 use ram_kernels::{

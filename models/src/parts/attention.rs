@@ -1,5 +1,5 @@
 //! Causal attention with grouped queries: norm, q, k and v, positions, the look back, output.
-use super::{At, Source};
+use super::{At, Supply};
 use crate::{
     KvElement,
     backend::{Needs, Norm, Pass, Tensors},
@@ -50,7 +50,7 @@ impl description::Attention {
 }
 
 impl<T: Tensors> Attention<T> {
-    pub(super) fn build<S: Source<Tensors = T>>(shape: &description::Attention, at: At, from: &mut S) -> Result<Attention<T>, S::Error> {
+    pub(super) fn build<S: Supply<Tensors = T>>(shape: &description::Attention, at: At, from: &mut S) -> Result<Attention<T>, S::Error> {
         let [q, kv] = shape.widths();
         let each = [("q", q, Kind::Query), ("k", kv, Kind::Key), ("v", kv, Kind::Value)];
         let norm = at.norm("input_layernorm", at.hidden_size, from)?;

@@ -1,5 +1,5 @@
 //! The MLP of a layer: one that every token takes, or a mixture of experts.
-use super::{At, MatrixOf, Source};
+use super::{At, MatrixOf, Supply};
 use crate::{
     backend::{Needs, Norm, Pass, Tensors},
     description::{self, Gated},
@@ -32,7 +32,7 @@ enum Of<T: Tensors> {
 
 impl Gated {
     /// Gate, up and down; of an expert with a number where there are several in the module.
-    fn build<S: Source>(&self, kinds: [Kind; 3], expert: Option<usize>, at: At, from: &mut S) -> Result<[MatrixOf<S>; 3], S::Error> {
+    fn build<S: Supply>(&self, kinds: [Kind; 3], expert: Option<usize>, at: At, from: &mut S) -> Result<[MatrixOf<S>; 3], S::Error> {
         let module = expert.map_or(self.names.module.to_string(), |e| format!("{}.{e}", self.names.module));
         let mut matrix = |i: usize, shape| {
             let spec = at.spec(&format!("{module}.{}.weight", self.names.projections[i]), shape, kinds[i]);
@@ -59,7 +59,7 @@ impl description::Mlp {
 }
 
 impl<T: Tensors> Mlp<T> {
-    pub(super) fn build<S: Source<Tensors = T>>(mlp: &description::Mlp, at: At, from: &mut S) -> Result<Mlp<T>, S::Error> {
+    pub(super) fn build<S: Supply<Tensors = T>>(mlp: &description::Mlp, at: At, from: &mut S) -> Result<Mlp<T>, S::Error> {
         let norm = at.norm("post_attention_layernorm", at.hidden_size, from)?;
         let kind = match mlp {
             description::Mlp::Dense(mlp) => Of::Dense(T::experts(vec![mlp.build(ROUTED, None, at, from)?])),

@@ -1,5 +1,5 @@
 //! A whole model: embedding, layers, norm, head.
-use super::{At, List, Source, attention::Attention, mlp::Mlp};
+use super::{At, List, Supply, attention::Attention, mlp::Mlp};
 use crate::{
     KvElement,
     backend::{Needs, Norm, Pass, Tensors},
@@ -64,7 +64,7 @@ impl Description {
 
 impl<T: Tensors> Model<T> {
     /// Asks `from` for every tensor, each once.
-    pub fn build<S: Source<Tensors = T>>(d: &Description, from: &mut S) -> Result<Model<T>, S::Error> {
+    pub fn build<S: Supply<Tensors = T>>(d: &Description, from: &mut S) -> Result<Model<T>, S::Error> {
         let spec = |name: &str, shape: Vec<usize>, kind| TensorSpec { name: format!("{name}.weight"), shape, kind, layer: None, expert: None };
         let table = vec![d.vocab_size, d.hidden_size];
         let embedding = from.matrix(spec("model.embed_tokens", table.clone(), Kind::Embedding))?;

@@ -1,8 +1,10 @@
 //! What happens to whole rows between products: the residual stream and its norms, heads and their positions.
-use crate::{
+use super::{
     finite::{NotFinite, Watch, finite},
+    values::{Normed, Same, Tiled, Values},
+};
+use crate::{
     isa::{Isa, Kernel, Level, dispatch},
-    source::{Normed, Same, Source, Tiled},
     team::Team,
 };
 use std::ops::Range;

@@ -5,10 +5,8 @@
 //! only what lies in different bytes: a byte of codes loses what another step needs, and what the bytes before contribute,
 //! ready as a carry, goes there. As the table's index may be in any order, every second step needs no product of its own:
 //! a look-up ignores bits that it has no use for, because its table repeats.
-use crate::{
-    codec::{Decoder, twice, whole},
-    isa::Isa,
-};
+use super::planes::{Decoder, twice, whole};
+use crate::isa::Isa;
 
 /// The levels of a macro-step.
 #[inline(always)]
@@ -18,31 +16,6 @@ pub fn levels<I: Isa, const BITS: usize>(isa: I, d: &mut Decoder<I>, bytes: &[u8
         4 | 5 => pairs::<I, BITS>(isa, d, bytes),
         6 => numbers(isa, d, bytes),
         _ => unreachable!("a trellis has 2 to 6 bits"),
-    }
-}
-
-/// Where the table has the level of an even step's index `i` (of the first step, with 2 or 3 bits).
-pub const fn even(bits: usize, i: usize) -> usize {
-    let (before, mixed, high) = (i >> 5 & 1, i & 1, i >> 4 & 1);
-    match bits {
-        2 => before | mixed << 1 | (i >> 1 & 1) << 2,
-        3 => before | mixed << 1 | (i >> 1 & 1) << 2 | high << 3,
-        4 => before | mixed << 1 | (i >> 1 & 7) << 2,
-        5 => before | mixed << 1 | (i >> 1 & 7) << 2 | high << 5,
-        _ => panic!("tables have levels of 2 to 5 bits"),
-    }
-}
-
-/// The same of an odd step's index (of the third step, with 2 or 3 bits).
-pub const fn odd(bits: usize, i: usize) -> usize {
-    let mixed = i & 1 | ((i >> 4 ^ i >> 2) & 1) << 1 | (i >> 5 & 1) << 2;
-    let pair = i >> 4 & 1 | (i >> 5 & 1) << 1 | (i & 3) << 2 | (i >> 3 & 1) << 4;
-    match bits {
-        2 => mixed,
-        3 => mixed | (i >> 1 & 1) << 3,
-        4 => pair,
-        5 => pair | (i >> 2 & 1) << 5,
-        _ => panic!("tables have levels of 2 to 5 bits"),
     }
 }
 

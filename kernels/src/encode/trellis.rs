@@ -1,40 +1,9 @@
 //! The trellis encoder: scales by least squares between searches, and at the end the length that makes a row unbiased.
-use crate::{
-    Format,
-    isa::Isa,
-    search::{self, SPAN, Search},
+use super::{
+    coding::{Coding, SPAN},
+    search::Search,
 };
-
-/// The result, codes and scales of a tile, and the buffers that one thread needs.
-#[derive(Default)]
-pub struct Coding {
-    /// Stored codes, (padded inputs / 4) of 16 rows of 4 bytes.
-    pub codes: Vec<[i32; 16]>,
-    /// Signed scales, (groups) of 16 rows.
-    pub scales: Vec<[i8; 16]>,
-    /// What the signed scales are multiplied with.
-    pub row_scales: [f32; 16],
-    /// [`SPAN`] times the effective scales of the current search, and the two sums that refit them.
-    pub spans: Vec<[f32; 16]>,
-    /// Sums of weight * level in the units of [`SPAN`].
-    pub products: Vec<[f32; 16]>,
-    /// Sums of level^2 in the units of [`SPAN`].
-    pub squares: Vec<[f32; 16]>,
-    /// Decisions of a search.
-    pub buffers: search::Buffers,
-}
-
-impl Coding {
-    /// Makes room for a tile of `inputs`, a multiple of 16.
-    pub fn resize(&mut self, format: Format, inputs: usize) {
-        let groups = inputs.div_ceil(format.group());
-        self.codes.resize(inputs / 4, [0; 16]);
-        self.scales.resize(groups, [0; 16]);
-        for v in [&mut self.spans, &mut self.products, &mut self.squares] {
-            v.resize(groups, [0.0; 16]);
-        }
-    }
-}
+use crate::{Format, isa::Isa};
 
 /// Codes a tile of rotated weights, `x` being (padded inputs) of 16 rows, as a trellis format of 2 to 6 bits, by
 /// `searches`, each of which has the factors that every group's scale is tried with.

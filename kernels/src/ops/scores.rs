@@ -1,8 +1,6 @@
 //! What is asked of rows of logits: how likely a token is, and how far one distribution is from another.
-use crate::{
-    isa::{Isa, Kernel, Level, dispatch},
-    source::{Same, Source},
-};
+use super::values::{Same, Values};
+use crate::isa::{Isa, Kernel, Level, dispatch};
 
 /// Logits that are summed in f32, 256 per lane, before f64 takes the sum: an error of 1e-7.
 const PART: usize = 4096;

@@ -6,7 +6,7 @@
 //! up; 1 bit: byte lane mod 32, bit 2 s + lane / 32. Every step's 64 codes come out with one shift and one mask.
 
 /// Widths of the planes of codes of `bits` bits.
-pub(crate) const fn planes(bits: usize) -> &'static [usize] {
+pub const fn planes(bits: usize) -> &'static [usize] {
     match bits {
         2 => &[2],
         3 => &[2, 1],
@@ -45,4 +45,11 @@ pub fn pack(bits: usize, steps: &[[i32; 16]; 4], out: &mut [u8]) {
 /// The lowest `width` bits of each of four bytes.
 const fn mask(width: usize) -> u32 {
     0x0101_0101 * ((1 << width) - 1)
+}
+
+/// Codes of 16 rows, four columns to a word, into macro-steps.
+pub fn pack_all(bits: usize, codes: &[[i32; 16]], out: &mut [u8]) {
+    for (codes, out) in codes.as_chunks::<4>().0.iter().zip(out.chunks_exact_mut(32 * bits)) {
+        pack(bits, codes, out);
+    }
 }

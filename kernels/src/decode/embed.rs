@@ -1,5 +1,6 @@
 //! Rows of a matrix looked up by token.
-use crate::{Matrix, Team, quantize::dequantize_row};
+use super::unpack::dequantize_row;
+use crate::{Matrix, Team};
 
 /// `out[i] = matrix[tokens[i]]`, rotated back where the format rotates; `out` is (tokens, cols).
 ///

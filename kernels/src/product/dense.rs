@@ -1,8 +1,8 @@
 //! Products with dense weights, widened in registers, products and sums in f32.
+use super::task::Product;
 use crate::{
     Scheme,
-    codec::words,
-    dot::Product,
+    decode::words,
     isa::{Isa, Kernel},
 };
 

@@ -1,23 +1,14 @@
 //! The ways of coding a weight as an unsigned level, and what a group's integer dots stand for.
-use crate::{Scheme, bits, isa::Isa, levels::Tables, shifts};
-
-/// What decoding remembers of the steps before, and where it looks levels up.
-pub struct Decoder<I: Isa> {
-    pub table: I::Table,
-    /// The table in the order of [`bits`]' indices.
-    pub even: I::Table,
-    pub odd: I::Table,
-    /// What [`bits`] or [`shifts`] carry.
-    pub before: [I::B; 3],
-}
-
-impl<I: Isa> Decoder<I> {
-    #[inline(always)]
-    pub fn new(isa: I, tables: &Tables) -> Decoder<I> {
-        let [table, even, odd] = tables;
-        Decoder { table: isa.table(table), even: isa.table(even), odd: isa.table(odd), before: [isa.splat_b(0); 3] }
-    }
-}
+use super::{
+    bits,
+    planes::{Decoder, spread, words},
+    shifts,
+};
+use crate::{
+    Format, Scheme,
+    isa::{Isa, Kernel, Level, dispatch},
+};
+use std::marker::PhantomData;
 
 /// A way of coding weights as unsigned levels.
 pub trait Codec {
@@ -38,7 +29,7 @@ pub trait Scaling {
     /// Scales and offsets of the rows, from what `scheme` keeps in `group`.
     fn group<I: Isa>(isa: I, scheme: Scheme, group: &[u8]) -> [I::F; 2];
 
-    /// A token's float sum with the dot of a span added, [`crate::activations::Row::spans`].
+    /// A token's float sum with the dot of a span added, as inputs that are made ready have it.
     fn add<I: Isa>(isa: I, group: [I::F; 2], dot: I::I, span: [u32; 2], to: I::F) -> I::F;
 
     #[inline(always)]
@@ -99,16 +90,6 @@ impl<const W: bool> Scaling for AffineScaling<W> {
         let to = isa.fma(isa.to_f(dot), isa.mul(scale, isa.splat(f32::from_bits(x_scale))), to);
         isa.fma(isa.splat(f32::from_bits(sum)), offset, to)
     }
-}
-
-/// 32 bytes as 16 words.
-#[inline(always)]
-pub fn words(bytes: &[u8]) -> [u16; 16] {
-    let mut out = [0; 16];
-    for (to, from) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
-        *to = u16::from_le_bytes(*from);
-    }
-    out
 }
 
 /// 16 numbers of `bits` bits, low bits first.
@@ -197,60 +178,44 @@ fn plain<I: Isa, const BITS: usize>(isa: I, bytes: &[u8]) -> [I::B; 4] {
     codes
 }
 
-/// Codes of the four steps of a macro-step at bit `at` of every byte: its planes of 8, 4, 2 or 1 bits put together, low bits
-/// first. What the other bits are is left open.
-#[inline(always)]
-pub fn spread<I: Isa, const BITS: usize>(isa: I, bytes: &[u8], at: i32) -> [I::B; 4] {
-    match BITS {
-        2 => plane2(isa, bytes, at),
-        3 => join(isa, at, 2, plane2(isa, bytes, at), plane1(isa, &bytes[64..], at + 2)),
-        4 => plane4(isa, bytes, at),
-        5 => join(isa, at, 4, plane4(isa, bytes, at), plane1(isa, &bytes[128..], at + 4)),
-        6 => join(isa, at, 4, plane4(isa, bytes, at), plane2(isa, &bytes[128..], at + 4)),
-        7 => join(isa, at, 6, spread::<I, 6>(isa, bytes, at), plane1(isa, &bytes[192..], at + 6)),
-        8 => [whole(isa, bytes), whole(isa, &bytes[64..]), whole(isa, &bytes[128..]), whole(isa, &bytes[192..])],
-        _ => unreachable!("codes have 2 to 8 bits"),
+/// A kernel that is generic over the way of coding, too. Each way is compiled on its own: as one, they would be a single
+/// function of half a million instructions per instruction set, which the compiler takes minutes over.
+pub trait CodecKernel {
+    fn run<I: Isa, C: Codec>(self, isa: I);
+}
+
+pub fn by_codec(level: Level, format: Format, kernel: impl CodecKernel) {
+    struct With<K, C>(K, PhantomData<C>);
+    impl<K: CodecKernel, C: Codec> Kernel for With<K, C> {
+        type Out = ();
+        #[inline(always)]
+        fn run<I: Isa>(self, isa: I) {
+            self.0.run::<I, C>(isa);
+        }
     }
-}
-
-/// `width` bits from bit `at` of `low`, all others of `high`.
-#[inline(always)]
-fn join<I: Isa>(isa: I, at: i32, width: u32, low: [I::B; 4], high: [I::B; 4]) -> [I::B; 4] {
-    let mask = isa.splat_b((((1u32 << width) - 1) << at) as u8);
-    let mut out = low;
-    for (out, high) in out.iter_mut().zip(high) {
-        *out = isa.select_b(mask, *out, high);
+    fn with<C: Codec>(level: Level, kernel: impl CodecKernel) {
+        dispatch(level, With::<_, C>(kernel, PhantomData));
     }
-    out
-}
-
-/// 64 bytes of codes.
-#[inline(always)]
-pub fn whole<I: Isa>(isa: I, bytes: &[u8]) -> I::B {
-    isa.load_b(bytes.first_chunk().expect("64 bytes"))
-}
-
-#[inline(always)]
-fn plane4<I: Isa>(isa: I, bytes: &[u8], at: i32) -> [I::B; 4] {
-    let (a, b) = (whole(isa, bytes), whole(isa, &bytes[64..]));
-    [isa.shift_b(a, at), isa.shift_b(a, at - 4), isa.shift_b(b, at), isa.shift_b(b, at - 4)]
-}
-
-/// The bits from 0, 2, 4 and 6 of every byte, moved to `at`.
-#[inline(always)]
-fn plane2<I: Isa>(isa: I, bytes: &[u8], at: i32) -> [I::B; 4] {
-    let v = whole(isa, bytes);
-    [isa.shift_b(v, at), isa.shift_b(v, at - 2), isa.shift_b(v, at - 4), isa.shift_b(v, at - 6)]
-}
-
-/// The bits at 0, 2, 4 and 6 of every byte, in the upper half those at 1, 3, 5 and 7, moved to `at`.
-#[inline(always)]
-fn plane1<I: Isa>(isa: I, bytes: &[u8], at: i32) -> [I::B; 4] {
-    [twice(isa, bytes, at), twice(isa, bytes, at - 2), twice(isa, bytes, at - 4), twice(isa, bytes, at - 6)]
-}
-
-/// A plane of one bit, moved by `by`: [`Isa::load_b_twice`].
-#[inline(always)]
-pub fn twice<I: Isa>(isa: I, bytes: &[u8], by: i32) -> I::B {
-    isa.load_b_twice(bytes.first_chunk().expect("32 bytes"), by)
+    match format.scheme() {
+        Scheme::Trellis => match format.bits() {
+            2 => with::<Trellis<2>>(level, kernel),
+            3 => with::<Trellis<3>>(level, kernel),
+            4 => with::<Trellis<4>>(level, kernel),
+            5 => with::<Trellis<5>>(level, kernel),
+            6 => with::<Trellis<6>>(level, kernel),
+            7 => with::<Plain7>(level, kernel),
+            8 => with::<Plain8>(level, kernel),
+            _ => unreachable!("{format} has no codec"),
+        },
+        Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered => match format.bits() {
+            2 => with::<Affine<2>>(level, kernel),
+            3 => with::<Affine<3>>(level, kernel),
+            4 => with::<Affine<4>>(level, kernel),
+            5 => with::<Affine<5>>(level, kernel),
+            6 => with::<Affine<6>>(level, kernel),
+            8 => with::<Affine8>(level, kernel),
+            _ => unreachable!("{format} has no codec"),
+        },
+        Scheme::Bf16 | Scheme::F16 | Scheme::F32 => unreachable!("{format} has no codes"),
+    }
 }

@@ -1,6 +1,6 @@
 //! Causal attention over a cache of keys and values that is laid out so that no sum crosses lanes.
+use super::finite::{NotFinite, Watch, finite};
 use crate::{
-    finite::{NotFinite, Watch, finite},
     isa::{Isa, Kernel, Level, dispatch},
     team::{Team, team},
 };

@@ -4,7 +4,7 @@
 //! encoder itself (`examples/train_levels.rs` makes them in four minutes). A rotated row is close to Gaussian whatever
 //! the checkpoint, so the tables are constants. Descent matters: alternating search and weighted centroids (Lloyd 1982)
 //! stops at errors 3 to 10 % higher, uniform levels of 5 bits at 34 to 52 % higher. With 6 bits every number is a level.
-use crate::{Format, Scheme, bits};
+use crate::{Format, Scheme};
 
 /// Levels of 2 bits, for groups of 16, 32, 64 and 128.
 const TWO: [[i8; 8]; 4] =
@@ -79,7 +79,7 @@ fn size(format: Format) -> usize {
 }
 
 /// Levels as products look them up: plus 64, so that they are unsigned; in rising order (4 and 5 bits: first those of even and
-/// then those of odd places, in quarters) and in those of [`bits::even`] and [`bits::odd`].
+/// then those of odd places, in quarters) and in those of [`even_place`] and [`odd_place`].
 pub type Tables = [[u8; 64]; 3];
 
 /// The tables of a trellis format of up to 5 bits; zeros for others.
@@ -110,8 +110,33 @@ const fn unsigned(bits: usize, levels: &[i8], [table, even, odd]: &mut Tables) {
     while i < 64 {
         let place = if bits < 4 { i } else { i / 32 * 32 + i % 16 * 2 + i / 16 % 2 };
         table[i] = (levels[place % levels.len()] as i16 + 64) as u8;
-        even[i] = (levels[bits::even(bits, i)] as i16 + 64) as u8;
-        odd[i] = (levels[bits::odd(bits, i)] as i16 + 64) as u8;
+        even[i] = (levels[even_place(bits, i)] as i16 + 64) as u8;
+        odd[i] = (levels[odd_place(bits, i)] as i16 + 64) as u8;
         i += 1;
+    }
+}
+
+/// Where the table has the level of an even step's index `i` (of the first step, with 2 or 3 bits).
+const fn even_place(bits: usize, i: usize) -> usize {
+    let (before, mixed, high) = (i >> 5 & 1, i & 1, i >> 4 & 1);
+    match bits {
+        2 => before | mixed << 1 | (i >> 1 & 1) << 2,
+        3 => before | mixed << 1 | (i >> 1 & 1) << 2 | high << 3,
+        4 => before | mixed << 1 | (i >> 1 & 7) << 2,
+        5 => before | mixed << 1 | (i >> 1 & 7) << 2 | high << 5,
+        _ => panic!("tables have levels of 2 to 5 bits"),
+    }
+}
+
+/// The same of an odd step's index (of the third step, with 2 or 3 bits).
+const fn odd_place(bits: usize, i: usize) -> usize {
+    let mixed = i & 1 | ((i >> 4 ^ i >> 2) & 1) << 1 | (i >> 5 & 1) << 2;
+    let pair = i >> 4 & 1 | (i >> 5 & 1) << 1 | (i & 3) << 2 | (i >> 3 & 1) << 4;
+    match bits {
+        2 => mixed,
+        3 => mixed | (i >> 1 & 1) << 3,
+        4 => pair,
+        5 => pair | (i >> 2 & 1) << 5,
+        _ => panic!("tables have levels of 2 to 5 bits"),
     }
 }

@@ -1,11 +1,9 @@
 //! Matrices times tokens: any number of them as one parallel region over tiles of 16 rows.
+use super::{inputs::Inputs, task::Product};
 use crate::{
     Matrix,
-    activations::Inputs,
-    dot::Product,
-    finite::{NotFinite, Watch, finite},
     isa::Level,
-    source::{Same, Tiled},
+    ops::{NotFinite, Same, Tiled, Watch, finite},
     team::{Team, team},
 };
 use std::ops::Range;

@@ -2,10 +2,8 @@
 //!
 //! A step's place in the table is its code, with the lowest bit (u) mixed with those of one and three steps before, behind
 //! the u of two steps before.
-use crate::{
-    codec::{Decoder, spread, twice, whole},
-    isa::Isa,
-};
+use super::planes::{Decoder, spread, twice, whole};
+use crate::isa::Isa;
 
 /// The levels of a macro-step.
 #[inline(always)]

@@ -2,7 +2,7 @@
 use crate::isa::Isa;
 
 /// A token's inputs.
-pub trait Source: Sync {
+pub trait Values: Sync {
     /// Inputs 16 i to 16 i + 15; zeros behind the last.
     fn vector<I: Isa>(&self, isa: I, i: usize) -> I::F;
 
@@ -14,7 +14,7 @@ pub trait Source: Sync {
 /// A row as it is.
 pub struct Same<'a>(pub &'a [f32]);
 
-impl Source for Same<'_> {
+impl Values for Same<'_> {
     #[inline(always)]
     fn vector<I: Isa>(&self, isa: I, i: usize) -> I::F {
         let rest = &self.0[(16 * i).min(self.0.len())..];
@@ -36,7 +36,7 @@ pub struct Normed<'a> {
     pub weights: &'a [f32],
 }
 
-impl Source for Normed<'_> {
+impl Values for Normed<'_> {
     #[inline(always)]
     fn vector<I: Isa>(&self, isa: I, i: usize) -> I::F {
         let x = isa.mul(Same(self.row).vector(isa, i), isa.splat(self.scale));
@@ -50,7 +50,7 @@ pub struct Gated<'a> {
     pub up: Tiled<'a>,
 }
 
-impl Source for Gated<'_> {
+impl Values for Gated<'_> {
     #[inline(always)]
     fn vector<I: Isa>(&self, isa: I, i: usize) -> I::F {
         let (one, gate) = (isa.splat(1.0), self.gate.vector(isa, i));
@@ -87,7 +87,7 @@ impl Tiled<'_> {
     }
 }
 
-impl Source for Tiled<'_> {
+impl Values for Tiled<'_> {
     #[inline(always)]
     fn vector<I: Isa>(&self, isa: I, i: usize) -> I::F {
         isa.load(&self.tiles[i * self.tokens + self.token])
@@ -104,7 +104,7 @@ pub struct Reordered<'a> {
     pub order: &'a [u8],
 }
 
-impl Source for Reordered<'_> {
+impl Values for Reordered<'_> {
     #[inline(always)]
     fn vector<I: Isa>(&self, isa: I, i: usize) -> I::F {
         let mut out = [0.0; 16];

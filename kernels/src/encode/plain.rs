@@ -1,10 +1,10 @@
 //! The codes of 7 and 8 bits: plain rounding to signed numbers, with the scales of the trellis formats.
-use crate::{
-    Format,
-    isa::Isa,
-    search::{SPAN, stored},
-    trellis::{Coding, outermost, row_scales, squares},
+use super::{
+    coding::{Coding, SPAN},
+    search::stored,
+    trellis::{outermost, row_scales, squares},
 };
+use crate::{Format, isa::Isa};
 
 /// Codes a tile of rotated weights, `x` being (padded inputs) of 16 rows; each group with the best of the scales that put
 /// its largest magnitude at the last code times one of `factors`.

@@ -1,10 +1,8 @@
 //! What a trellis format would be with another table of levels: how the tables were found.
+use super::{coder::transpose_rotated, coding::Coding, effort::Effort, search::Search, trellis};
 use crate::{
-    Effort, Format,
+    Format,
     isa::{Isa, Kernel, Level, dispatch},
-    quantize,
-    search::Search,
-    trellis,
 };
 use rayon::prelude::*;
 
@@ -22,7 +20,7 @@ pub fn error_with(format: Format, effort: Effort, levels: &[i8], rows: &[f32], c
     error / norm
 }
 
-pub use crate::levels::of as levels_of;
+pub use crate::decode::levels as levels_of;
 
 struct Tile<'a> {
     format: Format,
@@ -37,8 +35,8 @@ impl Kernel for Tile<'_> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) -> (f64, f64) {
         let mut x = vec![[0.0f32; 16]; self.cols.next_multiple_of(16)];
-        let mut coding = trellis::Coding::default();
-        quantize::transpose_rotated(isa, self.rows, self.cols, &mut x);
+        let mut coding = Coding::default();
+        transpose_rotated(isa, self.rows, self.cols, &mut x);
         trellis::encode(isa, self.format, self.effort.searches(), self.search, &x, &mut coding);
         trellis::squared_error(&x, &coding)
     }

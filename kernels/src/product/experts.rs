@@ -1,14 +1,10 @@
 //! The gated MLPs of a layer as one operation: tokens bucketed by expert, only routed experts touched, two parallel regions
 //! over the weights however many experts there are, more only where a long prompt's results would not fit a cache.
+use super::{inputs::Inputs, products::Products, task::Product};
 use crate::{
     Matrix,
-    activations::Inputs,
-    dot::Product,
-    finite::NotFinite,
     isa::Level,
-    products::Products,
-    residual::{Share, add_shares},
-    source::{Gated, Same, Source},
+    ops::{Gated, NotFinite, Same, Share, Values, add_shares},
     team::{Team, team},
 };
 use std::ops::Range;
@@ -75,7 +71,7 @@ impl Mixture {
     ///
     /// # Panics
     /// If the shapes do not fit together or a route names no expert.
-    pub fn gate<S: Source>(&mut self, team: &Team, parts: &[Routed], tokens: usize, x: impl Fn(usize) -> S + Sync) -> Result<(), NotFinite> {
+    pub fn gate<S: Values>(&mut self, team: &Team, parts: &[Routed], tokens: usize, x: impl Fn(usize) -> S + Sync) -> Result<(), NotFinite> {
         self.bucket(parts, tokens);
         let Mixture { buckets, tokens: list, count, inputs, products, middle, .. } = self;
         let experts = |b: &Bucket| parts[b.part].experts;

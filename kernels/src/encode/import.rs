@@ -1,5 +1,6 @@
 //! Codes that another tool has chosen, into this engine's tiles: nothing is quantized again.
-use crate::{Format, Scheme, quantize::pack_all};
+use super::pack::pack_all;
+use crate::{Format, Scheme};
 
 /// What the groups of some rows have, as (rows, groups) of 16 bits each.
 #[derive(Clone, Copy)]

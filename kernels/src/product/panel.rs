@@ -1,13 +1,12 @@
 //! Many tokens: a tile's levels are decoded once, a panel of inputs at a time, and multiplied with as many tokens at once as
 //! registers hold sums for.
+use super::tiles::{Levels, Tile, Tiles, Walk};
 use crate::{
-    Format, Scheme,
-    codec::{AffineScaling, Centred, Codec, Decoder, Scaling},
-    dot::{CodecKernel, Levels, Tile, Tiles, Walk, by_codec},
+    Scheme,
+    decode::{self, AffineScaling, Centred, Decode, Scaling, by_codec, with_memory},
     isa::{Isa, Kernel, Level, dispatch},
-    levels::{self, Tables},
 };
-use std::{cell::RefCell, marker::PhantomData, ops::Range};
+use std::{marker::PhantomData, ops::Range};
 
 /// Inputs whose levels are decoded at a time when many tokens share them: 16 rows of 4,096 are 64 KiB, 32 twice that, which an L2
 /// cache feeds as fast as they are used; smaller panels cost more in beginning anew than an L1 cache gains (docs/speed.md).
@@ -19,30 +18,15 @@ const SUMS: usize = 1024;
 /// Bytes that every thread keeps for products with many tokens.
 pub const PANEL_BYTES: usize = 2 * 16 * PANEL;
 
-thread_local! {
-    /// Of every 16 inputs, four steps of 16 rows of four.
-    static LEVELS: RefCell<Vec<[[u8; 64]; 4]>> = const { RefCell::new(Vec::new()) };
-}
-
-/// What `f` makes of the levels of a tile's codes: of every 16 inputs, four steps of 16 rows of four.
-pub fn with_levels<R>(level: Level, format: Format, codes: &[u8], f: impl FnOnce(&[[[u8; 64]; 4]]) -> R) -> R {
-    LEVELS.with_borrow_mut(|levels| {
-        let n = codes.len() / (32 * format.bits());
-        levels.resize(levels.len().max(n), [[0; 64]; 4]);
-        by_codec(level, format, Decode { tables: levels::tables(format), codes, skip: 0, levels: &mut levels[..n] });
-        f(&levels[..n])
-    })
-}
-
 /// All tiles times all tokens: (tiles, tokens) of 16 results.
 pub fn by_panel(tiles: &Tiles, level: Level, tokens: &[u32], y: &mut [[f32; 16]]) {
-    LEVELS.with_borrow_mut(|levels| take_turns(tiles, level, levels, tokens, y));
+    with_memory(|levels| take_turns(tiles, level, levels, tokens, y));
 }
 
 /// Of some tiles at a time, one panel of inputs after the other: inputs then stay in the L2 cache for all of these tiles.
-fn take_turns(tiles: &Tiles, level: Level, levels: &mut Vec<[[u8; 64]; 4]>, tokens: &[u32], y: &mut [[f32; 16]]) {
+fn take_turns(tiles: &Tiles, level: Level, levels: &mut decode::Levels, tokens: &[u32], y: &mut [[f32; 16]]) {
     let (format, steps, count) = (tiles.format, tiles.x.padded() / 16, tokens.len());
-    let (each, tables) = (32 * format.bits(), levels::tables(format));
+    let (each, tables) = (32 * format.bits(), decode::tables(format));
     let (block, wide) = level.block();
     let (all, panel) = (tiles.len(), PANEL / 16);
     let together = (SUMS / count).next_multiple_of(wide).max(wide);
@@ -78,30 +62,6 @@ fn take_turns(tiles: &Tiles, level: Level, levels: &mut Vec<[[u8; 64]; 4]>, toke
                 dispatch(level, Panel::<AffineScaling<false>>(part, PhantomData));
             }
             Scheme::Bf16 | Scheme::F16 | Scheme::F32 => unreachable!("{format} has no codes"),
-        }
-    }
-}
-
-/// Levels of a tile's codes, but for the first `skip` macro-steps.
-struct Decode<'a> {
-    tables: &'a Tables,
-    codes: &'a [u8],
-    skip: usize,
-    levels: &'a mut [[[u8; 64]; 4]],
-}
-
-impl CodecKernel for Decode<'_> {
-    #[inline(always)]
-    fn run<I: Isa, C: Codec>(self, isa: I) {
-        let mut decoder = Decoder::new(isa, self.tables);
-        let (before, codes) = self.codes.split_at(self.skip * 32 * C::BITS);
-        if !before.is_empty() {
-            C::levels(isa, &mut decoder, before);
-        }
-        for (to, codes) in self.levels.iter_mut().zip(codes.chunks_exact(32 * C::BITS)) {
-            for (to, levels) in to.iter_mut().zip(C::levels(isa, &mut decoder, codes)) {
-                isa.store_b(levels, to);
-            }
         }
     }
 }

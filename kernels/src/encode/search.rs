@@ -7,10 +7,10 @@
 //!
 //! Levels are floats from 1 to 2, the level -64 being 1: the bits of such a float are the level's 7 bits behind a
 //! constant, so a look-up's bytes become floats with a shift and a mask, and a float's top bits are its bin.
-use crate::{isa::Isa, trellis::Coding};
+use super::coding::{Coding, Decisions, SPAN};
+use crate::isa::Isa;
 
-/// What one float of levels from -64 is worth: `weight = span * (level as a float - MIDDLE)` with a span of 128 scales.
-pub const SPAN: f32 = 128.0;
+/// The float that stands for level 0, see [`SPAN`].
 const MIDDLE: f32 = 1.5;
 const BELOW_TWO: f32 = 1.999_999_9;
 
@@ -27,19 +27,8 @@ pub struct Search {
     quarter: [u32; 128],
 }
 
-/// Decisions of a step: bit i of `[state][sequence]` says that row i's cheapest way there came from the state with h3 set.
-pub type Decisions = [[u16; 4]; 8];
-
 /// Costs of the eight states of the four sequences, 16 rows each.
 type Costs = [[[f32; 16]; 8]; 4];
-
-/// What a search needs beside its result.
-#[derive(Default)]
-pub struct Buffers {
-    decisions: Vec<Decisions>,
-    /// Decisions of a group under one candidate.
-    trial: Vec<Decisions>,
-}
 
 impl Search {
     /// `levels` are `2 << bits` numbers from -64 to 63, rising.

@@ -1,0 +1,16 @@
+//! Packed bytes into levels, and into floats.
+mod bits;
+mod codec;
+mod embed;
+mod levels;
+mod planes;
+mod shifts;
+mod unpack;
+
+#[cfg(test)]
+pub use codec::zeros;
+pub use codec::{AffineScaling, Centred, Codec, CodecKernel, Scaling, by_codec};
+pub use embed::embed;
+pub use levels::{of as levels, tables};
+pub use planes::{Decoder, words};
+pub use unpack::{Decode, Levels, dequantize_row, dequantize_rows, with_memory};

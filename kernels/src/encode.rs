@@ -1,0 +1,20 @@
+//! Weights into packed bytes.
+mod affine;
+mod coder;
+mod coding;
+mod effort;
+mod error;
+mod import;
+mod pack;
+mod plain;
+mod quantize;
+mod search;
+pub mod training;
+mod trellis;
+
+pub use effort::Effort;
+pub use error::relative_error;
+pub use import::{Groups, place};
+#[cfg(test)]
+pub use pack::{pack, planes};
+pub use quantize::{quantize, quantize_at};

@@ -1,0 +1,64 @@
+//! Rows in, packed bytes out, and a row back.
+use super::{affine, coder::Coder, import, pack::pack_all};
+use crate::{
+    Effort, Format, Scheme,
+    isa::{Isa, Kernel, Level, dispatch},
+};
+use half::{bf16, f16};
+
+/// Packs row-major (n, cols) weights, all finite, into the `format.row_bytes(n, cols)` bytes of `out`; sequential. Where the
+/// format has an order of inputs, the weights are in that order.
+///
+/// # Panics
+/// If `out` has another size.
+pub fn quantize(format: Format, effort: Effort, rows: &[f32], cols: usize, out: &mut [u8]) {
+    quantize_at(Level::active(), format, effort, rows, cols, out);
+}
+
+/// [`quantize`] with a given instruction set: the bytes are the same.
+pub fn quantize_at(level: Level, format: Format, effort: Effort, rows: &[f32], cols: usize, out: &mut [u8]) {
+    assert_eq!(out.len(), format.row_bytes(rows.len() / cols, cols), "{format} takes another number of bytes");
+    match format.scheme() {
+        Scheme::F32 => out.as_chunks_mut().0.iter_mut().zip(rows).for_each(|(to, w)| *to = w.to_le_bytes()),
+        Scheme::F16 => out.as_chunks_mut().0.iter_mut().zip(rows).for_each(|(to, w)| *to = f16::from_f32(*w).to_le_bytes()),
+        Scheme::Bf16 => out.as_chunks_mut().0.iter_mut().zip(rows).for_each(|(to, w)| *to = bf16::from_f32(*w).to_le_bytes()),
+        Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered => {
+            let tile_bytes = format.row_bytes(16, cols);
+            rows.chunks(16 * cols).zip(out.chunks_exact_mut(tile_bytes)).for_each(|(rows, out)| affine_rows(format, rows, cols, out));
+        }
+        Scheme::Trellis => dispatch(level, Trellis { format, effort, rows, cols, out }),
+    }
+}
+
+fn affine_rows(format: Format, rows: &[f32], cols: usize, out: &mut [u8]) {
+    let mut codes = vec![0u8; rows.len()];
+    let groups = rows.chunks_exact(cols).flat_map(|row| row.chunks(format.group()));
+    let codes_of = codes.chunks_exact_mut(cols).flat_map(|row| row.chunks_mut(format.group()));
+    let (scales, offsets): (Vec<u16>, Vec<u16>) = groups.zip(codes_of).map(|(group, codes)| affine::encode(group, format, codes)).unzip();
+    import::place(format, cols, &codes, import::Groups { scales: &scales, offsets: &offsets }, out);
+}
+
+/// Tiles of a trellis format.
+struct Trellis<'a> {
+    format: Format,
+    effort: Effort,
+    rows: &'a [f32],
+    cols: usize,
+    out: &'a mut [u8],
+}
+
+impl Kernel for Trellis<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let mut coder = Coder::new(self.format, self.effort, self.cols);
+        for (rows, out) in self.rows.chunks(16 * self.cols).zip(self.out.chunks_exact_mut(self.format.row_bytes(16, self.cols))) {
+            coder.code(isa, rows);
+            let coding = &coder.coding;
+            let (heads, packed) = out.split_at_mut(64 + 16 * coding.scales.len());
+            heads.as_chunks_mut::<4>().0.iter_mut().zip(coding.row_scales).for_each(|(to, s)| *to = s.to_le_bytes());
+            heads[64..].iter_mut().zip(coding.scales.as_flattened()).for_each(|(to, &s)| *to = s as u8);
+            pack_all(self.format.bits(), &coding.codes, packed);
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! What happens to tokens between products.
+mod attention;
+mod finite;
+mod residual;
+pub mod rotate;
+mod scores;
+mod values;
+
+pub use attention::{Attention, Heads, KvElement, attend, attention, attention_at};
+pub use finite::{NotFinite, Watch, finite};
+pub use residual::{Share, Turn, add_shares, add_tiles, norm_rows, normed};
+pub use scores::{divergence, log_sum_exp};
+pub use values::{Gated, Reordered, Same, Tiled, Values};
