@@ -2,13 +2,17 @@
 //!
 //! Every instruction set shows the same virtual registers: 16 floats, 16 integers, 64 bytes. Lane order and the
 //! order of every float operation are therefore the same everywhere, and so are the results, bit for bit.
-//! A token exists only where its instructions do; `#[target_feature]` stands in this file alone, in the shims of
+//! A token exists only where its instructions do; `#[target_feature]` stands in `isa/x86.rs` alone, in the shims of
 //! [`dispatch`], and everything they call is `#[inline(always)]` so that it is compiled with the feature on.
 
-mod avx2;
-mod avx512;
 mod flush;
 mod scalar;
+#[cfg(all(target_arch = "x86_64", not(portable)))]
+mod x86;
+/// What stands for it where there is none: other processors, and builds with `--cfg portable`.
+#[cfg(not(all(target_arch = "x86_64", not(portable))))]
+#[path = "isa/none.rs"]
+mod x86;
 
 pub use flush::flush;
 use std::sync::OnceLock;
@@ -301,11 +305,7 @@ impl Level {
     pub fn available(self) -> bool {
         match self {
             Level::Scalar => true,
-            Level::Avx2 => avx2::Avx2::<false>::new().is_some(),
-            Level::AvxVnni => avx2::Avx2::<true>::new().is_some(),
-            Level::Avx512 => avx512::Avx512::<false, false>::new().is_some(),
-            Level::Avx512Vnni => avx512::Avx512::<true, false>::new().is_some(),
-            Level::Avx512Vbmi => avx512::Avx512::<true, true>::new().is_some(),
+            Level::Avx2 | Level::AvxVnni | Level::Avx512 | Level::Avx512Vnni | Level::Avx512Vbmi => x86::available(self),
         }
     }
 
@@ -357,56 +357,6 @@ impl Level {
 pub fn dispatch<K: Kernel>(level: Level, kernel: K) -> K::Out {
     match level {
         Level::Scalar => kernel.run(scalar::Scalar),
-        // SAFETY (all five): the token's constructor has just found the shim's features on this machine.
-        Level::Avx2 => {
-            let isa = avx2::Avx2::<false>::new().expect("AVX2, FMA and F16C");
-            // SAFETY: see above.
-            unsafe { with_avx2(kernel, isa) }
-        }
-        Level::AvxVnni => {
-            let isa = avx2::Avx2::<true>::new().expect("AVX2 and AVX-VNNI");
-            // SAFETY: see above.
-            unsafe { with_avx_vnni(kernel, isa) }
-        }
-        Level::Avx512 => {
-            let isa = avx512::Avx512::<false, false>::new().expect("AVX-512");
-            // SAFETY: see above.
-            unsafe { with_avx512(kernel, isa) }
-        }
-        Level::Avx512Vnni => {
-            let isa = avx512::Avx512::<true, false>::new().expect("AVX-512 VNNI");
-            // SAFETY: see above.
-            unsafe { with_avx512_vnni(kernel, isa) }
-        }
-        Level::Avx512Vbmi => {
-            let isa = avx512::Avx512::<true, true>::new().expect("AVX-512 VNNI, VBMI and GFNI");
-            // SAFETY: see above.
-            unsafe { with_avx512_vbmi(kernel, isa) }
-        }
+        Level::Avx2 | Level::AvxVnni | Level::Avx512 | Level::Avx512Vnni | Level::Avx512Vbmi => x86::run(level, kernel),
     }
-}
-
-#[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt")]
-unsafe fn with_avx2<K: Kernel>(kernel: K, isa: avx2::Avx2<false>) -> K::Out {
-    kernel.run(isa)
-}
-
-#[target_feature(enable = "avxvnni,avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt")]
-unsafe fn with_avx_vnni<K: Kernel>(kernel: K, isa: avx2::Avx2<true>) -> K::Out {
-    kernel.run(isa)
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt")]
-unsafe fn with_avx512<K: Kernel>(kernel: K, isa: avx512::Avx512<false, false>) -> K::Out {
-    kernel.run(isa)
-}
-
-#[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt")]
-unsafe fn with_avx512_vnni<K: Kernel>(kernel: K, isa: avx512::Avx512<true, false>) -> K::Out {
-    kernel.run(isa)
-}
-
-#[target_feature(enable = "gfni,avx512vbmi,avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt")]
-unsafe fn with_avx512_vbmi<K: Kernel>(kernel: K, isa: avx512::Avx512<true, true>) -> K::Out {
-    kernel.run(isa)
 }
