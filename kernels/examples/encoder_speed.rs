@@ -24,7 +24,7 @@ fn gaussian(n: usize, seed: u64) -> Vec<f32> {
 
 fn main() {
     let asked: Vec<Format> = std::env::args().skip(1).map(|f| f.parse().expect("arguments are trellis formats, say t4g128")).collect();
-    let all = (2..=8).flat_map(|bits| [16, 32, 64, 128].into_iter().filter_map(move |group| Format::trellis(bits, group)));
+    let all = (2..=8).flat_map(|bits| [16, 32, 64, 128].into_iter().filter_map(move |group| Format::rotated(bits, group)));
     let (rows, timed) = (gaussian(1024 * COLS, 77), gaussian(64 * COLS, 78));
     println!("format   effort   error      over Shannon  M weights/s");
     for format in if asked.is_empty() { all.collect() } else { asked } {

@@ -64,7 +64,7 @@ fn climb(levels: &mut Vec<i8>, error: impl Fn(&[i8]) -> f64) -> f64 {
 
 fn main() {
     let asked: Vec<Format> = std::env::args().skip(1).map(|f| f.parse().expect("arguments are trellis formats, say t4g128")).collect();
-    let all = [2, 3, 4, 5].into_iter().flat_map(|bits| [16, 32, 64, 128].into_iter().filter_map(move |group| Format::trellis(bits, group)));
+    let all = [2, 3, 4, 5].into_iter().flat_map(|bits| [16, 32, 64, 128].into_iter().filter_map(move |group| Format::rotated(bits, group)));
     let (train, test) = (gaussian(512 * COLS, 5), gaussian(512 * COLS, 6));
     for format in if asked.is_empty() { all.collect() } else { asked } {
         let shapes = [0.5, 1.0, 1.5, 2.0, 2.5].map(|bend| bent(2 << format.bits(), bend));

@@ -4,8 +4,10 @@ use std::{fmt, str::FromStr};
 /// Family of a [`Format`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Scheme {
-    /// Trellis-coded levels of rotated weights, 2 to 6 bits (7 and 8 bits: plain signed codes, rotated).
+    /// Trellis-coded levels of rotated weights, 2 to 6 bits.
     Trellis,
+    /// Signed codes of rotated weights, 7 and 8 bits, with the scales of a trellis.
+    Signed,
     /// `scale * code + offset`, unrotated, f16 scale and offset.
     Affine,
     /// The same with bf16 scale and offset, as MLX stores it for bf16 models.
@@ -20,6 +22,13 @@ pub enum Scheme {
     F16,
     /// IEEE single.
     F32,
+}
+
+impl Scheme {
+    /// Whether weights are rotated before they are coded, and have a scale per row besides those of groups.
+    pub const fn is_rotated(self) -> bool {
+        matches!(self, Scheme::Trellis | Scheme::Signed)
+    }
 }
 
 /// How one matrix is stored. `t4g64`, `t8g64`, `a4g64`, `b4g64`, `q4g128`, `p4g128`, `bf16`, `f16`, `f32`.
@@ -72,9 +81,10 @@ impl Format {
     /// IEEE single.
     pub const F32: Format = Format { scheme: Scheme::F32, bits: 32, group: 0 };
 
-    /// A trellis format (7 and 8 bits: plain signed codes), or `None` where there is no such format.
-    pub const fn trellis(bits: u8, group: u16) -> Option<Format> {
-        if matches!(bits, 2..=8) && matches!(group, 16 | 32 | 64 | 128) { Some(Format { scheme: Scheme::Trellis, bits, group }) } else { None }
+    /// A format of rotated weights: a trellis of 2 to 6 bits, signed codes of 7 or 8, or `None` where there is no such format.
+    pub const fn rotated(bits: u8, group: u16) -> Option<Format> {
+        let scheme = if bits < 7 { Scheme::Trellis } else { Scheme::Signed };
+        if matches!(bits, 2..=8) && matches!(group, 16 | 32 | 64 | 128) { Some(Format { scheme, bits, group }) } else { None }
     }
     /// An affine format, or `None` where there is no such format.
     pub const fn affine(bits: u8, group: u16) -> Option<Format> {
@@ -109,7 +119,7 @@ impl Format {
     pub const fn is_dense(self) -> bool {
         match self.scheme {
             Scheme::Bf16 | Scheme::F16 | Scheme::F32 => true,
-            Scheme::Trellis | Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered => false,
+            Scheme::Trellis | Scheme::Signed | Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered => false,
         }
     }
 
@@ -128,7 +138,7 @@ impl Format {
         match self.scheme {
             Scheme::Bf16 | Scheme::F16 => times(times(rows, cols), 2),
             Scheme::F32 => times(times(rows, cols), 4),
-            Scheme::Trellis | Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered => {
+            Scheme::Trellis | Scheme::Signed | Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered => {
                 let (tiles, steps) = (rows.div_ceil(16), cols.div_ceil(16));
                 let scales = times(times(steps, 16).div_ceil(self.group as usize), self.group_bytes());
                 times(tiles, plus(plus(self.head_bytes(), scales), times(steps, 32 * self.bits as usize)))
@@ -139,20 +149,20 @@ impl Format {
     pub const fn order_bytes(self, cols: usize) -> usize {
         match self.scheme {
             Scheme::GptqOrdered => times(4, cols),
-            Scheme::Trellis | Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::Bf16 | Scheme::F16 | Scheme::F32 => 0,
+            Scheme::Trellis | Scheme::Signed | Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::Bf16 | Scheme::F16 | Scheme::F32 => 0,
         }
     }
-    /// Bytes in front of a tile: 16 f32 row scales of a trellis.
+    /// Bytes in front of a tile: 16 f32 row scales of rotated weights.
     pub(crate) const fn head_bytes(self) -> usize {
         match self.scheme {
-            Scheme::Trellis => 64,
+            Scheme::Trellis | Scheme::Signed => 64,
             Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered | Scheme::Bf16 | Scheme::F16 | Scheme::F32 => 0,
         }
     }
     /// Bytes of what a tile's 16 rows have per group: 8-bit scales; or 16-bit scales and offsets; or 16-bit scales and zeros.
     pub(crate) const fn group_bytes(self) -> usize {
         match self.scheme {
-            Scheme::Trellis => 16,
+            Scheme::Trellis | Scheme::Signed => 16,
             Scheme::Affine | Scheme::AffineBf16 => 64,
             Scheme::Gptq | Scheme::GptqOrdered => 32 + 2 * self.bits as usize,
             Scheme::Bf16 | Scheme::F16 | Scheme::F32 => 0,
@@ -177,7 +187,7 @@ impl fmt::Display for Format {
             Scheme::Bf16 => "bf16".to_string(),
             Scheme::F16 => "f16".to_string(),
             Scheme::F32 => "f32".to_string(),
-            Scheme::Trellis => format!("t{}g{}", self.bits, self.group),
+            Scheme::Trellis | Scheme::Signed => format!("t{}g{}", self.bits, self.group),
             Scheme::Affine => format!("a{}g{}", self.bits, self.group),
             Scheme::AffineBf16 => format!("b{}g{}", self.bits, self.group),
             Scheme::Gptq => format!("q{}g{}", self.bits, self.group),
@@ -201,7 +211,7 @@ impl FromStr for Format {
         let (bits, group) = rest.split_once('g').ok_or_else(unknown)?;
         let (bits, group) = (bits.parse().map_err(|_| unknown())?, group.parse().map_err(|_| unknown())?);
         match scheme {
-            "t" => Format::trellis(bits, group),
+            "t" => Format::rotated(bits, group),
             "a" => Format::affine(bits, group),
             "b" => Format::affine_bf16(bits, group),
             "q" | "p" => Format::gptq(bits, group, scheme == "p"),

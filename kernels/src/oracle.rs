@@ -33,7 +33,7 @@ fn row(m: &Matrix, row: usize) -> Vec<f64> {
         Scheme::F32 => (0..cols).map(|i| f64::from(f32::from_le_bytes(at(i, 4).try_into().expect("4 bytes")))).collect(),
         Scheme::F16 => (0..cols).map(|i| f16::from_bits(word(at(i, 2))).to_f64()).collect(),
         Scheme::Bf16 => (0..cols).map(|i| bf16::from_bits(word(at(i, 2))).to_f64()).collect(),
-        Scheme::Trellis => trellis(format, cols, tile(), row % 16),
+        Scheme::Trellis | Scheme::Signed => trellis(format, cols, tile(), row % 16),
         Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered => plain(format, cols, tile(), row % 16),
     };
     w.resize(cols.next_multiple_of(16), 0.0);
@@ -80,7 +80,7 @@ fn plain(format: Format, cols: usize, tile: &[u8], row: usize) -> Vec<f64> {
             Scheme::Affine => half(2 * row) * code + half(32 + 2 * row),
             Scheme::AffineBf16 => bf16::from_bits(word(2 * row)).to_f64() * code + bf16::from_bits(word(32 + 2 * row)).to_f64(),
             Scheme::Gptq | Scheme::GptqOrdered => half(2 * row) * (code - f64::from(zeros(format.bits(), &group[32..])[row])),
-            Scheme::Trellis | Scheme::Bf16 | Scheme::F16 | Scheme::F32 => unreachable!("{format} has no offsets"),
+            Scheme::Trellis | Scheme::Signed | Scheme::Bf16 | Scheme::F16 | Scheme::F32 => unreachable!("{format} has no offsets"),
         }
     });
     each.collect()

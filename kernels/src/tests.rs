@@ -33,7 +33,7 @@ fn formats() -> Vec<Format> {
     let mut all = vec![Format::BF16, Format::F16, Format::F32];
     for bits in 0..=16 {
         for group in [16, 32, 64, 128] {
-            all.extend(Format::trellis(bits, group));
+            all.extend(Format::rotated(bits, group));
             all.extend(Format::affine(bits, group));
             all.extend(Format::affine_bf16(bits, group));
         }
@@ -211,7 +211,7 @@ fn rows_longer_than_a_panel_are_the_same_for_one_token_and_for_many() {
 
 #[test]
 fn packed_bytes_are_the_same_on_every_instruction_set() {
-    for format in formats().into_iter().filter(|f| f.scheme() == Scheme::Trellis) {
+    for format in formats().into_iter().filter(|f| f.scheme().is_rotated()) {
         for (rows, cols) in [(3, 40), (16, 256), (20, 130)] {
             let mut w = gaussian(rows * cols, 8);
             w[3] = 30.0;
@@ -257,7 +257,7 @@ fn error_but_for_length(format: Format, w: &[f32], cols: usize) -> f64 {
 #[test]
 fn trellis_rows_are_unbiased() {
     let w = gaussian(20 * 300, 4);
-    for format in formats().into_iter().filter(|f| f.scheme() == Scheme::Trellis && f.bits() < 7) {
+    for format in formats().into_iter().filter(|f| f.scheme() == Scheme::Trellis) {
         let q = oracle::matrix(&matrix(format, &w, 300));
         for (w, q) in w.chunks_exact(300).zip(q.chunks_exact(300)) {
             let (product, square) = w.iter().zip(q).fold((0.0, 0.0), |(p, s), (&w, q)| (p + f64::from(w) * q, s + f64::from(w).powi(2)));
@@ -319,7 +319,7 @@ fn effort_pays() {
     for format in formats().into_iter().filter(|f| f.order_bytes(512) == 0) {
         let errors = Effort::ALL.map(|effort| relative_error(format, effort, &w, 512));
         let [fast, default, best] = errors;
-        if format.scheme() == Scheme::Trellis {
+        if format.scheme().is_rotated() {
             assert!(fast > default && default > best && fast < 1.2 * default, "{format}: {errors:?}");
         } else {
             assert!(fast == default && default == best, "{format}: {errors:?}");
@@ -348,12 +348,12 @@ fn codes_survive_packing() {
 fn errors_fall_with_bits_and_with_smaller_groups() {
     let w = gaussian(32 * 512, 21);
     for group in [16, 32, 64, 128] {
-        let errors: Vec<f64> = (2..=8).filter_map(|b| Format::trellis(b, group)).map(|f| relative_error(f, Effort::Default, &w, 512)).collect();
+        let errors: Vec<f64> = (2..=8).filter_map(|b| Format::rotated(b, group)).map(|f| relative_error(f, Effort::Default, &w, 512)).collect();
         assert!(errors.windows(2).all(|e| e[1] < 0.5 * e[0]), "g{group}: {errors:?}");
     }
     for bits in 2..=8 {
         let errors: Vec<f64> =
-            [16, 32, 64, 128].into_iter().filter_map(|g| Format::trellis(bits, g)).map(|f| relative_error(f, Effort::Default, &w, 512)).collect();
+            [16, 32, 64, 128].into_iter().filter_map(|g| Format::rotated(bits, g)).map(|f| relative_error(f, Effort::Default, &w, 512)).collect();
         assert!(errors.windows(2).all(|e| e[0] < e[1]), "{bits} bits: {errors:?}");
     }
 }
@@ -373,7 +373,7 @@ fn rotation_is_orthonormal() {
     let (a, b) = (gaussian(96, 1), gaussian(96, 2));
     let exact: f64 = a.iter().zip(&b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
     let mut y = [f32::NAN];
-    linear_at(Level::best(), &a, &[&matrix(Format::trellis(8, 16).expect("a format"), &b, 96)], &mut [&mut y]).expect("numbers");
+    linear_at(Level::best(), &a, &[&matrix(Format::rotated(8, 16).expect("a format"), &b, 96)], &mut [&mut y]).expect("numbers");
     assert!((exact - f64::from(y[0])).abs() < 0.3, "{exact} {y:?}");
     // The oracle's, of inputs and of weights, belong together.
     let [a, b] = [a, b].map(|v| v.into_iter().map(f64::from).collect::<Vec<f64>>());

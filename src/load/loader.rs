@@ -6,7 +6,7 @@ use crate::{
     planner::Plan,
 };
 use ram_kernels::{Arena, Effort, Format, Matrix, quantize};
-use ram_models::{Backend, Description, TensorSpec, Transformer, Weights};
+use ram_models::{Backend, Description, PackedLinear, TensorSpec, Transformer, Weights};
 use rayon::prelude::*;
 use std::{
     collections::{BTreeMap, HashMap},
@@ -145,6 +145,14 @@ impl Loaded {
         let matrices = matrices.map(|(e, at)| (e.spec.name.clone(), Matrix::new(arena.clone(), at, e.format, e.spec.shape[0], e.spec.shape[1])));
         let by_name = plan.entries.iter().filter(|e| !e.spec.kind.is_matrix()).enumerate().map(|(i, e)| (e.spec.name.clone(), i));
         Loaded { matrices: matrices.collect(), by_name: by_name.collect(), arena, vectors }
+    }
+
+    /// One matrix as a layer of candle, by its name in the checkpoint.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`] where there is no such matrix.
+    pub fn linear(&self, name: &str) -> Result<PackedLinear, Error> {
+        self.matrices.get(name).cloned().map(PackedLinear::new).ok_or_else(|| Error::MissingTensor(name.into()))
     }
 
     /// The model made of these weights.

@@ -3,7 +3,7 @@ use crate::{
     Error,
     checkpoint::{self, Checkpoint},
 };
-use ram_kernels::{Effort, Format, Scheme, relative_error};
+use ram_kernels::{Effort, Format, relative_error};
 use ram_models::TensorSpec;
 use rand_pcg::{Pcg64Mcg, rand_core::Rng};
 use rayon::prelude::*;
@@ -31,7 +31,7 @@ const LARGE: usize = 1_000_000_000;
 
 /// The default menu: every trellis format, 7 and 8 bits.
 pub fn trellis_menu() -> Vec<Format> {
-    let each = [2, 3, 4, 5, 6, 7, 8].into_iter().flat_map(|bits| [16, 32, 64, 128].into_iter().filter_map(move |group| Format::trellis(bits, group)));
+    let each = [2, 3, 4, 5, 6, 7, 8].into_iter().flat_map(|bits| [16, 32, 64, 128].into_iter().filter_map(move |group| Format::rotated(bits, group)));
     each.collect()
 }
 
@@ -83,7 +83,7 @@ struct Look {
 
 /// By format: the error with `effort` over that of the fast encoder, for Gaussian rows.
 fn gains(specs: &[&TensorSpec], menus: &[Vec<Format>], effort: Effort) -> BTreeMap<Format, f64> {
-    let formats: BTreeSet<Format> = menus.iter().flatten().copied().filter(|f| f.scheme() == Scheme::Trellis).collect();
+    let formats: BTreeSet<Format> = menus.iter().flatten().copied().filter(|f| f.scheme().is_rotated()).collect();
     // 2,048 inputs, or fewer where no matrix has as many.
     let cols = specs.iter().map(|s| s.shape[s.shape.len() - 1]).max().unwrap_or(16).min(2048);
     let sample = normal(ROWS * cols);

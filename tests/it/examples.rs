@@ -19,6 +19,9 @@ fn examples_do_what_they_say() {
     assert!(kl > 0.0 && kl < 0.05, "{score}");
     let own = example("custom_sampler", &[]);
     assert!(own.starts_with("The river") && own.len() > 40, "{own}");
+    let module = example("candle_module", &[]);
+    let errors: Vec<f64> = module.lines().map(|l| l.rsplit(' ').next().expect("a word").parse().expect("a number")).collect();
+    assert!(errors.len() == 3 && errors[0] < 0.5 && errors.is_sorted_by(|a, b| a > b) && errors[2] < 0.01, "{module}");
     let (first, second) = (example("under_budget", &[]), example("under_budget", &[]));
     let line = |text: &str| text.lines().nth(1).map(String::from);
     assert!(first.contains("bits per weight in") && line(&first) == line(&second), "{first}{second}");

@@ -82,7 +82,7 @@ impl<const W: bool> Scaling for AffineScaling<W> {
                 [scale, isa.mul(scale, isa.to_f(isa.load_i(&zeros(bits, &group[32..]).map(|z| -z))))]
             }
             Scheme::Affine => [isa.load_f16(&words(group)), isa.load_f16(&words(&group[32..]))],
-            Scheme::Trellis | Scheme::Bf16 | Scheme::F16 | Scheme::F32 => unreachable!("{scheme:?} has no offsets"),
+            Scheme::Trellis | Scheme::Signed | Scheme::Bf16 | Scheme::F16 | Scheme::F32 => unreachable!("{scheme:?} has no offsets"),
         }
     }
     #[inline(always)]
@@ -151,7 +151,7 @@ impl<const W: bool> Scaling for Centred<W> {
     }
     #[inline(always)]
     fn group<I: Isa>(isa: I, scheme: Scheme, group: &[u8]) -> [I::F; 2] {
-        debug_assert!(scheme == Scheme::Trellis);
+        debug_assert!(scheme.is_rotated());
         let scales: &[u8; 16] = group.first_chunk().expect("16 scales per group");
         [isa.load_i8(&scales.map(|s| s as i8)), isa.splat(0.0)]
     }
@@ -203,6 +203,9 @@ pub fn by_codec(level: Level, format: Format, kernel: impl CodecKernel) {
             4 => with::<Trellis<4>>(level, kernel),
             5 => with::<Trellis<5>>(level, kernel),
             6 => with::<Trellis<6>>(level, kernel),
+            _ => unreachable!("{format} has no codec"),
+        },
+        Scheme::Signed => match format.bits() {
             7 => with::<Plain7>(level, kernel),
             8 => with::<Plain8>(level, kernel),
             _ => unreachable!("{format} has no codec"),

@@ -66,10 +66,10 @@ pub fn of(format: Format) -> &'static [i8] {
             4 => &FOUR[size(format)],
             5 => &FIVE[size(format)],
             6 => &SIX,
-            7 | 8 => &[],
             _ => unreachable!("{format} has no levels"),
         },
-        Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered | Scheme::Bf16 | Scheme::F16 | Scheme::F32 => &[],
+        Scheme::Signed | Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered => &[],
+        Scheme::Bf16 | Scheme::F16 | Scheme::F32 => &[],
     }
 }
 
@@ -100,7 +100,7 @@ pub fn tables(format: Format) -> &'static Tables {
     match format.scheme() {
         Scheme::Trellis if format.bits() <= 5 => &TABLES[format.bits() - 2][size(format)],
         // Levels that are their own codes.
-        Scheme::Trellis | Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered => &[[0; 64]; 3],
+        Scheme::Trellis | Scheme::Signed | Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered => &[[0; 64]; 3],
         Scheme::Bf16 | Scheme::F16 | Scheme::F32 => unreachable!("{format} has no codes"),
     }
 }

@@ -19,7 +19,7 @@ pub fn encode(group: &[f32], format: Format, codes: &mut [u8]) -> (u16, u16) {
         }
         Scheme::Affine => |v| (f16::from_f32(v).to_bits(), f16::from_f32(v).to_f32()),
         Scheme::AffineBf16 => |v| (bf16::from_f32(v).to_bits(), bf16::from_f32(v).to_f32()),
-        Scheme::Trellis | Scheme::Bf16 | Scheme::F16 | Scheme::F32 => unreachable!("{format} has no offsets"),
+        Scheme::Trellis | Scheme::Signed | Scheme::Bf16 | Scheme::F16 | Scheme::F32 => unreachable!("{format} has no offsets"),
     };
     let step = ((hi - lo) / n).max(1e-7);
     let (edge, mut step) = if lo.abs() > hi.abs() { (lo, step) } else { (hi, -step) };

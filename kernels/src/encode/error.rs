@@ -1,7 +1,7 @@
 //! What a format loses of given weights.
 use super::{coder::Coder, effort::Effort, plain, quantize::quantize, trellis};
 use crate::{
-    Format, Scheme,
+    Format,
     decode::dequantize_rows,
     isa::{Isa, Kernel, Level, dispatch},
 };
@@ -12,7 +12,7 @@ use crate::{
 /// If the format has an order of inputs, which comes from elsewhere.
 pub fn relative_error(format: Format, effort: Effort, rows: &[f32], cols: usize) -> f64 {
     // Where inputs are padded, the rotated space has errors that no product sees.
-    if format.scheme() == Scheme::Trellis && cols.is_multiple_of(16) {
+    if format.scheme().is_rotated() && cols.is_multiple_of(16) {
         let [error, norm] = dispatch(Level::active(), TrellisError { format, effort, rows, cols });
         return if norm > 0.0 { error / norm } else { 0.0 };
     }

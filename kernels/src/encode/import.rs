@@ -20,7 +20,7 @@ pub fn place(format: Format, cols: usize, codes: &[u8], groups: Groups, out: &mu
     let gptq = match format.scheme() {
         Scheme::Gptq | Scheme::GptqOrdered => true,
         Scheme::Affine | Scheme::AffineBf16 => false,
-        Scheme::Trellis | Scheme::Bf16 | Scheme::F16 | Scheme::F32 => panic!("{format} has scales of another kind"),
+        Scheme::Trellis | Scheme::Signed | Scheme::Bf16 | Scheme::F16 | Scheme::F32 => panic!("{format} has scales of another kind"),
     };
     let (rows, per_row, padded) = (codes.len() / cols, cols.div_ceil(format.group()), cols.next_multiple_of(16));
     assert_eq!((codes.len(), out.len()), (rows * cols, format.row_bytes(rows, cols)));

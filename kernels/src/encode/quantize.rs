@@ -26,7 +26,7 @@ pub fn quantize_at(level: Level, format: Format, effort: Effort, rows: &[f32], c
             let tile_bytes = format.row_bytes(16, cols);
             rows.chunks(16 * cols).zip(out.chunks_exact_mut(tile_bytes)).for_each(|(rows, out)| affine_rows(format, rows, cols, out));
         }
-        Scheme::Trellis => dispatch(level, Trellis { format, effort, rows, cols, out }),
+        Scheme::Trellis | Scheme::Signed => dispatch(level, Trellis { format, effort, rows, cols, out }),
     }
 }
 

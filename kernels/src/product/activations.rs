@@ -26,7 +26,7 @@ impl Want {
     /// What `format` wants.
     pub fn of(format: Format) -> Want {
         match format.scheme() {
-            Scheme::Trellis => Want::Rotated,
+            Scheme::Trellis | Scheme::Signed => Want::Rotated,
             Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered => Want::Plain,
             Scheme::Bf16 | Scheme::F16 | Scheme::F32 => Want::Dense,
         }

@@ -53,8 +53,8 @@ fn take_turns(tiles: &Tiles, level: Level, levels: &mut decode::Levels, tokens: 
         // What is decoded already needs no kernel per width.
         let wide = format.bits() == 8;
         match format.scheme() {
-            Scheme::Trellis if wide => dispatch(level, Panel::<Centred<true>>(part, PhantomData)),
-            Scheme::Trellis => dispatch(level, Panel::<Centred<false>>(part, PhantomData)),
+            Scheme::Signed if wide => dispatch(level, Panel::<Centred<true>>(part, PhantomData)),
+            Scheme::Trellis | Scheme::Signed => dispatch(level, Panel::<Centred<false>>(part, PhantomData)),
             Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered if wide => {
                 dispatch(level, Panel::<AffineScaling<true>>(part, PhantomData));
             }
