@@ -44,7 +44,7 @@ pub use planner::{
     Choice, Curve, Entry, Limit, Measured, Memory, Method, Pin, Plan, Point, Request, allocate, choose, curves, measure, outline, plan, trellis_menu,
 };
 pub use ram_kernels::{Effort, Format, KvElement, integer_peak, isa::Level};
-pub use ram_models::{Backend, Description, Kind, KvCache, PackedLinear, TensorSpec, Transformer, candle_core, description};
+pub use ram_models::{Backend, Description, Kind, KvCache, Next, PackedLinear, TensorSpec, Transformer, candle_core, description};
 pub use run::{Decoder, Generator, Message, Model, Protocol, Report, Running, Sampler, Sampling, Stats, Template, Tokenizer, conversation_bytes};
 
 /// The instruction set that kernels run on, or a sentence where `RAM_RUN_ISA` names none that this machine has.

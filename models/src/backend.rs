@@ -11,7 +11,7 @@ use crate::{
     description::{Attention, Router},
     forward_error::Fault,
 };
-use std::fmt::Debug;
+use std::{fmt::Debug, ops::Range};
 
 /// What a model's tensors are.
 pub trait Tensors: Debug {
@@ -42,7 +42,15 @@ pub struct Norm<V> {
     pub eps: f64,
 }
 
-/// Tokens on their way through the layers: the residual stream, and what an operation leaves for the next one.
+/// Tokens of one sequence in a pass: which they are of all, and the position of the first.
+#[derive(Clone, Debug)]
+pub struct Span {
+    pub tokens: Range<usize>,
+    pub start: usize,
+}
+
+/// Tokens on their way through the layers: the residual stream, and what an operation leaves for the next one. They may be of several
+/// sequences, one after the other; only attention asks of which.
 pub trait Pass {
     /// What tensors are.
     type Tensors: Tensors;
@@ -63,8 +71,8 @@ pub trait Pass {
         shape: &Attention,
     ) -> Result<(), Fault>;
 
-    /// Keys and values join those in `state`; every query looks at all up to its own.
-    fn attend(&mut self, state: &mut Self::State, shape: &Attention) -> Result<(), Fault>;
+    /// Keys and values of each sequence join those in its state; every query looks at all of its sequence up to its own.
+    fn attend(&mut self, states: &mut [&mut Self::State], shape: &Attention) -> Result<(), Fault>;
 
     /// Adds `output` times what attention found, and a bias, to the stream.
     fn add_attended(&mut self, output: &Matrix<Self>, bias: Option<&Vector<Self>>) -> Result<(), Fault>;

@@ -1,9 +1,5 @@
 //! Keys and values of every layer, for the tokens of one sequence so far.
-use crate::{
-    ForwardError, KvElement,
-    backend::{Scratch, State},
-    description::Description,
-};
+use crate::{ForwardError, KvElement, backend::State, description::Description};
 use ram_kernels::Attention;
 
 /// The keys and values of one sequence.
@@ -11,25 +7,19 @@ use ram_kernels::Attention;
 pub struct KvCache {
     pub(crate) states: States,
     /// Those that it holds keys and values of.
-    pub(crate) tokens: Vec<u32>,
+    tokens: Vec<u32>,
+    /// Those that [`Transformer::next_logits`](crate::Transformer::next_logits) found last.
+    pub(crate) logits: Vec<f32>,
     capacity: usize,
     /// (KV heads, head_dim) of the layers that it is for.
     shapes: Vec<(usize, usize)>,
 }
 
-/// As its backend has them.
+/// As its backend has them, of every layer.
 #[derive(Debug)]
 pub(crate) enum States {
-    Fused {
-        layers: Vec<Attention>,
-        /// What a forward pass works in, so that decoding allocates next to nothing.
-        scratch: Box<Scratch>,
-    },
-    Candle {
-        layers: Vec<State>,
-        /// The last ones asked for.
-        logits: Vec<f32>,
-    },
+    Fused(Vec<Attention>),
+    Candle(Vec<State>),
 }
 
 fn shapes(description: &Description) -> impl ExactSizeIterator<Item = (usize, usize)> {
@@ -43,13 +33,17 @@ impl KvCache {
     /// If they are more than memory holds.
     pub fn new(description: &Description, capacity: usize, element: KvElement) -> KvCache {
         let layers = description.layers.iter().map(|l| l.attention.state(capacity, element)).collect();
-        KvCache { states: States::Fused { layers, scratch: Box::default() }, tokens: Vec::new(), capacity, shapes: shapes(description).collect() }
+        KvCache::with(States::Fused(layers), description, capacity)
     }
 
     /// The same for candle, which takes the room as it is used.
     pub(crate) fn of_candle(description: &Description, capacity: usize, element: KvElement) -> KvCache {
         let layers = vec![State::new(element); description.layers.len()];
-        KvCache { states: States::Candle { layers, logits: Vec::new() }, tokens: Vec::new(), capacity, shapes: shapes(description).collect() }
+        KvCache::with(States::Candle(layers), description, capacity)
+    }
+
+    fn with(states: States, description: &Description, capacity: usize) -> KvCache {
+        KvCache { states, tokens: Vec::new(), logits: Vec::new(), capacity, shapes: shapes(description).collect() }
     }
 
     /// Whether it was made for a model like this.
@@ -78,6 +72,11 @@ impl KvCache {
         &self.tokens
     }
 
+    /// Logits (vocab_size) of what follows its tokens, where it was asked for them last; else of what followed then.
+    pub fn logits(&self) -> &[f32] {
+        &self.logits
+    }
+
     /// Tokens it has room for.
     pub fn capacity(&self) -> usize {
         self.capacity
@@ -87,8 +86,8 @@ impl KvCache {
     pub fn truncate(&mut self, len: usize) {
         self.tokens.truncate(len);
         match &mut self.states {
-            States::Fused { layers, .. } => layers.iter_mut().for_each(|layer| layer.truncate(len)),
-            States::Candle { layers, .. } => layers.iter_mut().for_each(|layer| layer.truncate(len)),
+            States::Fused(layers) => layers.iter_mut().for_each(|layer| layer.truncate(len)),
+            States::Candle(layers) => layers.iter_mut().for_each(|layer| layer.truncate(len)),
         }
     }
 

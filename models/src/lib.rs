@@ -24,4 +24,4 @@ pub use packed_linear::{PackedLinear, floats};
 pub use quantization::{Gptq, GptqModule, Mlx, MlxModule, Quantization};
 pub use ram_kernels::KvElement;
 pub use tensors::{Kind, TensorSpec};
-pub use transformer::{Backend, Transformer, Weights};
+pub use transformer::{Backend, Next, Transformer, Weights};

@@ -1,7 +1,7 @@
 //! A model that is ready to run: tokens in, hidden states and logits out.
 use crate::{
     ForwardError, KvCache, KvElement, TensorSpec,
-    backend::{Candle, Fused, Home, Packed, Plain, Rotary, Scratch, State, Tensors},
+    backend::{Candle, Fused, Home, Packed, Plain, Rotary, Scratch, Span, Tensors},
     cache::States,
     description::Description,
     forward_error::Fault,
@@ -10,6 +10,7 @@ use crate::{
 };
 use candle_core::{Device, Tensor};
 use ram_kernels::{Matrix, isa::Level, team};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Where a model's tensors come from.
 pub trait Weights {
@@ -58,6 +59,17 @@ pub struct Transformer {
     description: Description,
     model: Built,
     rotaries: Vec<Rotary>,
+    /// What passes work in: as many as there were at once.
+    scratch: Mutex<Vec<Scratch>>,
+}
+
+/// A sequence's part of a batch: tokens that follow those in its cache.
+#[derive(Debug)]
+pub struct Next<'a> {
+    /// At least one.
+    pub tokens: &'a [u32],
+    /// Has them after.
+    pub cache: &'a mut KvCache,
 }
 
 #[derive(Debug)]
@@ -82,7 +94,7 @@ impl Transformer {
             }
         };
         let rotaries = Rotary::of(&description);
-        Ok(Transformer { description, model, rotaries })
+        Ok(Transformer { description, model, rotaries, scratch: Mutex::default() })
     }
 
     /// What the model is.
@@ -104,13 +116,26 @@ impl Transformer {
     /// Where there are no tokens, the cache has no room for them or is another model's, a token is not in the vocabulary, or a NaN or an
     /// infinity comes up; the cache is as it was then.
     pub fn forward(&self, tokens: &[u32], cache: &mut KvCache) -> Result<Tensor, ForwardError> {
-        self.run(tokens, cache, |cache| match (&self.model, &mut cache.states) {
-            (Built::Fused(model), States::Fused { layers, scratch }) => {
-                self.fused(model, tokens, cache.tokens.len(), layers, scratch, |pass| pass.finish(&model.norm))?;
-                Ok(Tensor::from_slice(scratch.hidden(), (tokens.len(), self.description.hidden_size), &Device::Cpu)?)
-            }
-            (Built::Candle(model, device), States::Candle { layers, .. }) => self.candle(model, device, tokens, cache.tokens.len(), layers),
-            _ => Err(ForwardError::OtherBackend),
+        self.forward_batch(&mut [Next { tokens, cache }])
+    }
+
+    /// The same for several sequences at once: hidden states of the tokens of all, one sequence after the other. They do not depend on
+    /// what else is in the batch.
+    ///
+    /// # Errors
+    /// As for [`Transformer::forward`]; all caches are as they were then.
+    pub fn forward_batch(&self, batch: &mut [Next]) -> Result<Tensor, ForwardError> {
+        let size = self.description.hidden_size;
+        self.run(batch, |tokens, spans, batch| match &self.model {
+            Built::Fused(model) => self.fused(
+                model,
+                tokens,
+                spans,
+                batch,
+                |pass, _| pass.finish(&model.norm),
+                |scratch| Ok(Tensor::from_slice(scratch.hidden(), (tokens.len(), size), &Device::Cpu)?),
+            ),
+            Built::Candle(model, device) => self.candle(model, device, tokens, spans, batch),
         })
     }
 
@@ -120,56 +145,94 @@ impl Transformer {
     /// # Errors
     /// As for [`Transformer::forward`].
     pub fn next_logits<'c>(&self, tokens: &[u32], cache: &'c mut KvCache) -> Result<&'c [f32], ForwardError> {
-        self.run(tokens, cache, |cache| match (&self.model, &mut cache.states) {
-            (Built::Fused(model), States::Fused { layers, scratch }) => {
-                self.fused(model, tokens, cache.tokens.len(), layers, scratch, |pass| pass.finish_last(&model.norm, model.head()))
+        self.next_logits_batch(&mut [Next { tokens, cache }])?;
+        Ok(cache.logits())
+    }
+
+    /// The same for several sequences at once: each cache has the logits of its own ([`KvCache::logits`]).
+    ///
+    /// # Errors
+    /// As for [`Transformer::forward_batch`].
+    pub fn next_logits_batch(&self, batch: &mut [Next]) -> Result<(), ForwardError> {
+        self.run(batch, |tokens, spans, batch| match &self.model {
+            Built::Fused(model) => {
+                self.fused(model, tokens, spans, batch, |pass, logits| pass.finish_last(&model.norm, model.head(), logits), |_| Ok(()))
             }
-            (Built::Candle(model, device), States::Candle { layers, logits }) => {
-                let hidden = self.candle(model, device, tokens, cache.tokens.len(), layers)?;
-                *logits = self.logits(&hidden.narrow(0, tokens.len() - 1, 1)?)?.squeeze(0)?.to_vec1()?;
+            Built::Candle(model, device) => {
+                let hidden = self.candle(model, device, tokens, spans, batch)?;
+                for (next, span) in batch.iter_mut().zip(spans) {
+                    next.cache.logits = self.logits(&hidden.narrow(0, span.tokens.end - 1, 1)?)?.squeeze(0)?.to_vec1()?;
+                }
                 Ok(())
             }
-            _ => Err(ForwardError::OtherBackend),
-        })?;
-        Ok(match &cache.states {
-            States::Fused { scratch, .. } => scratch.logits(self.description.vocab_size),
-            States::Candle { logits, .. } => logits,
         })
     }
 
-    /// What `compute` makes of tokens that are in order, in a cache that has them after.
-    fn run<R>(&self, tokens: &[u32], cache: &mut KvCache, compute: impl FnOnce(&mut KvCache) -> Result<R, ForwardError>) -> Result<R, ForwardError> {
-        self.check(tokens, cache)?;
-        let done = compute(cache);
-        match done {
-            Ok(_) => cache.advance(tokens),
-            // Some layers have the tokens already.
-            Err(_) => cache.truncate(cache.len()),
+    /// What `compute` makes of the tokens of all, which lie in `Span`s, in caches that have them after.
+    fn run<R>(&self, batch: &mut [Next], compute: impl FnOnce(&[u32], &[Span], &mut [Next]) -> Result<R, ForwardError>) -> Result<R, ForwardError> {
+        let (mut tokens, mut spans) = (Vec::new(), Vec::with_capacity(batch.len()));
+        for next in batch.iter() {
+            self.check(next.tokens, next.cache)?;
+            let first = tokens.len();
+            tokens.extend_from_slice(next.tokens);
+            spans.push(Span { tokens: first..tokens.len(), start: next.cache.len() });
+        }
+        if batch.is_empty() {
+            return Err(ForwardError::NoTokens);
+        }
+        let done = compute(&tokens, &spans, batch);
+        for next in batch {
+            match done {
+                Ok(_) => next.cache.advance(next.tokens),
+                // Some layers have the tokens already.
+                Err(_) => next.cache.truncate(next.cache.len()),
+            }
         }
         done
     }
 
-    /// All layers, and what `then` makes of the residual stream, in `scratch`.
-    fn fused(
+    /// All layers, what `then` makes of the residual stream and of the memory for logits, and what `take` takes of what that left.
+    fn fused<R>(
         &self,
         model: &Model<Packed>,
         tokens: &[u32],
-        start: usize,
-        layers: &mut [ram_kernels::Attention],
-        scratch: &mut Scratch,
-        then: impl FnOnce(Fused) -> Result<(), Fault>,
-    ) -> Result<(), ForwardError> {
-        team(Level::active(), |team| {
-            let mut pass = Fused::new(team, scratch, self.description.hidden_size, &self.rotaries, start, tokens.len());
-            model.stream(&mut pass, tokens, layers)?;
-            then(pass).map_err(|fault| fault.within(None))
-        })
+        spans: &[Span],
+        batch: &mut [Next],
+        then: impl FnOnce(Fused, &mut [&mut Vec<f32>]) -> Result<(), Fault>,
+        take: impl FnOnce(&Scratch) -> Result<R, ForwardError>,
+    ) -> Result<R, ForwardError> {
+        let (mut layers, mut logits) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
+        for next in batch {
+            let KvCache { states: States::Fused(own), logits: own_logits, .. } = &mut *next.cache else { return Err(ForwardError::OtherBackend) };
+            layers.push(own.as_mut_slice());
+            logits.push(own_logits);
+        }
+        let mut scratch = self.scratch().pop().unwrap_or_default();
+        let done = team(Level::active(), |team| {
+            let mut pass = Fused::new(team, &mut scratch, self.description.hidden_size, &self.rotaries, spans);
+            model.stream(&mut pass, tokens, &mut layers)?;
+            then(pass, &mut logits).map_err(|fault| fault.within(None))
+        });
+        let taken = done.and_then(|()| take(&scratch));
+        self.scratch().push(scratch);
+        taken
+    }
+
+    /// What no pass works in now.
+    fn scratch(&self) -> MutexGuard<'_, Vec<Scratch>> {
+        // Nothing panics while it is locked.
+        self.scratch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Hidden states after the final norm.
-    fn candle(&self, model: &Model<Plain>, device: &Device, tokens: &[u32], start: usize, layers: &mut [State]) -> Result<Tensor, ForwardError> {
-        let mut pass = Candle::new(device, &self.rotaries, start)?;
-        model.stream(&mut pass, tokens, layers)?;
+    fn candle(&self, model: &Model<Plain>, device: &Device, tokens: &[u32], spans: &[Span], batch: &mut [Next]) -> Result<Tensor, ForwardError> {
+        let mut layers = Vec::with_capacity(batch.len());
+        for next in batch {
+            let States::Candle(own) = &mut next.cache.states else { return Err(ForwardError::OtherBackend) };
+            layers.push(own.as_mut_slice());
+        }
+        let mut pass = Candle::new(device, &self.rotaries, spans)?;
+        model.stream(&mut pass, tokens, &mut layers)?;
         pass.finish(&model.norm).map_err(|fault| fault.within(None))
     }
 

@@ -1,6 +1,6 @@
 //! What a forward pass refuses, on models of a few thousand weights made up here.
 use crate::cache::States;
-use crate::{Backend, Description, ForwardError, Kind, KvCache, KvElement, TensorSpec, Transformer, Weights};
+use crate::{Backend, Description, ForwardError, Kind, KvCache, KvElement, Next, TensorSpec, Transformer, Weights};
 use ram_kernels::{Arena, Effort, Format, Matrix, quantize};
 use std::sync::Arc;
 
@@ -95,7 +95,7 @@ fn what_is_not_finite_is_an_error_that_says_where() {
                     let forward = model.forward(tokens, &mut cache).map(|_| ()).map_err(seen);
                     let logits = model.next_logits(tokens, &mut cache).map(|_| ()).map_err(seen);
                     assert_eq!((forward, logits), (Err((what, layer)), Err((what, layer))), "{format} {element:?} {larger:?}");
-                    let States::Fused { layers, .. } = &cache.states else { panic!("another backend") };
+                    let States::Fused(layers) = &cache.states else { panic!("another backend") };
                     assert!(cache.is_empty() && layers.iter().all(|l| l.is_empty()), "{format} {larger:?}");
                 }
             }
@@ -141,5 +141,41 @@ fn a_cache_of_another_model_is_refused() {
             assert!(error.to_string().contains(&format!("({layers}, {kv_heads}, {head_dim})")), "{error}");
         }
         assert!(cache.is_empty());
+    }
+}
+
+/// Sequences of several lengths at once, alone, on both backends: the same numbers, also where one goes on by one token and another by
+/// a prompt.
+#[test]
+fn a_batch_changes_nothing() {
+    fn shared<T: Send + Sync>(_: &T) {}
+    let weights = MadeUp { format: "t4g32".parse().expect("a format"), larger: &[] };
+    for backend in [Backend::Fused, Backend::Candle(candle_core::Device::Cpu)] {
+        let model = Transformer::new(config(4, 2), &weights, &backend).expect("a model");
+        shared(&model);
+        let prompts: Vec<Vec<u32>> = [1usize, 40, 7, 130, 2].iter().map(|n| (0..*n as u32).map(|i| i * 37 % 128).collect()).collect();
+        let mut caches: Vec<KvCache> = prompts.iter().map(|_| model.cache(200, KvElement::F16)).collect();
+        let mut alone: Vec<KvCache> = prompts.iter().map(|_| model.cache(200, KvElement::F16)).collect();
+        for round in 0..3 {
+            // Another one has a prompt each time.
+            let next: Vec<&[u32]> = prompts.iter().enumerate().map(|(i, p)| if round == 0 || i % 3 == round { &p[..] } else { &p[..1] }).collect();
+            let fits: Vec<usize> = (0..prompts.len()).filter(|&i| caches[i].len() + next[i].len() <= 200).collect();
+            let mut batch: Vec<Next> =
+                caches.iter_mut().enumerate().filter(|(i, _)| fits.contains(i)).map(|(i, cache)| Next { tokens: next[i], cache }).collect();
+            model.next_logits_batch(&mut batch).expect("logits");
+            for &i in &fits {
+                let want = model.next_logits(next[i], &mut alone[i]).expect("logits");
+                let same = |a: f32, b: f32| if matches!(backend, Backend::Fused) { a == b } else { (a - b).abs() < 1e-4 };
+                assert!(want.iter().zip(caches[i].logits()).all(|(a, b)| same(*a, *b)), "{backend:?}, sequence {i}, round {round}");
+                assert_eq!(caches[i].tokens(), alone[i].tokens());
+            }
+        }
+        // One that cannot be computed leaves all as they were.
+        let before: Vec<usize> = caches.iter().map(KvCache::len).collect();
+        let mut batch: Vec<Next> =
+            caches.iter_mut().enumerate().map(|(i, cache)| Next { tokens: if i == 2 { &[128] } else { &[1] }, cache }).collect();
+        assert!(matches!(model.forward_batch(&mut batch), Err(ForwardError::Vocabulary { token: 128, .. })));
+        assert!(matches!(model.forward_batch(&mut []), Err(ForwardError::NoTokens)));
+        assert_eq!(caches.iter().map(KvCache::len).collect::<Vec<_>>(), before);
     }
 }

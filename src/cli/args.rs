@@ -229,6 +229,9 @@ pub struct BenchArgs {
     /// Tokens that are in the KV cache before
     #[arg(long, short, value_delimiter = ',', default_value = "0", value_name = "TOKENS", allow_hyphen_values = true, value_parser = depth)]
     pub depth: Vec<usize>,
+    /// Sequences that decode at once, in one batch
+    #[arg(long, value_delimiter = ',', default_value = "1", value_name = "N", allow_hyphen_values = true, value_parser = |s: &str| whole(s, 1))]
+    pub parallel: Vec<usize>,
     /// Runs of each test, after one to warm up
     #[arg(long, short, default_value_t = 5, allow_hyphen_values = true, value_parser = |s: &str| whole(s, 1))]
     pub repeat: usize,
@@ -386,7 +389,7 @@ impl Args {
             BackendName::Fused => Backend::Fused,
             BackendName::Candle => Backend::Candle(device().map_err(|e| Error::Failed(format!("--backend candle: {e}")))?),
         };
-        Ok(Request { limit, method, pins, context: self.ctx, kv, effort, backend, reserved: 0 })
+        Ok(Request { limit, method, pins, context: self.ctx, sequences: 1, kv, effort, backend, reserved: 0 })
     }
 }
 

@@ -5,20 +5,20 @@ use super::{
     open, print,
 };
 use crate::cli::Error;
-use ram_run::{Model, peak_rss, size};
+use ram_run::{KvCache, Model, Next, peak_rss, size};
 use serde::Serialize;
 use std::time::Instant;
 
 /// One line of the table.
 #[derive(Serialize)]
 struct Row {
-    /// pp512, tg128, with @ depth.
+    /// pp512, tg128, with x sequences and @ depth.
     test: String,
     /// Tokens per second: median, least and most of the runs.
     tokens_per_second: f64,
     slowest: f64,
     fastest: f64,
-    /// Weight bytes that one token reads (decode) or one run reads, each once (prefill).
+    /// Weight bytes that one token reads (decode) or one run reads, each once (prefill), or a step of several sequences at least.
     bytes: u64,
     gigabytes_per_second: f64,
     /// Of the read bandwidth measured between the runs; decode only, and where the budget leaves memory to measure it.
@@ -47,6 +47,7 @@ pub fn run(args: &Args, a: &BenchArgs) -> Result<(), Error> {
         return Err(Error::Usage(format!("{}: {longest} tokens are too many, as {whose} {room}", flags.join(" and "))));
     }
     request.context = Some(args.ctx.unwrap_or(longest));
+    request.sequences = most(&a.parallel);
     let start = Instant::now();
     let plan = open::plan(&checkpoint, &request)?;
     let planning = start.elapsed().as_secs_f64();
@@ -56,26 +57,31 @@ pub fn run(args: &Args, a: &BenchArgs) -> Result<(), Error> {
     let per_token = active(&model, |e| e.bytes as f64) as u64;
     let (mut rows, mut bandwidths, mut peaks) = (Vec::new(), Vec::new(), Vec::new());
     for &depth in &a.depth {
-        for (decode, lengths) in [(false, prompts), (true, generate)] {
+        let decoding = a.parallel.iter().map(|&sequences| (Some(sequences), generate));
+        for (sequences, lengths) in [(None, prompts)].into_iter().chain(decoding) {
             for &n in lengths {
-                let runs = runs(&model, decode, depth, n, a.repeat)?;
+                let decode = sequences.is_some();
+                let runs = runs(&model, sequences, depth, n, a.repeat)?;
                 let mut rates: Vec<f64> = runs.iter().map(|r| r.rate).collect();
                 let rate = median(&mut rates).unwrap_or(0.0);
                 bandwidths.extend(runs.iter().filter_map(|r| r.bandwidth));
                 peaks.extend(runs.iter().map(|r| r.peak));
                 let bytes = if decode { per_token } else { plan.weight_bytes };
-                let speed = if decode { bytes as f64 * rate } else { bytes as f64 * rate / n as f64 };
+                let alone = sequences == Some(1);
+                // What a prompt, or a step of several sequences, reads once; those may read other experts each.
+                let speed = bytes as f64 * rate / sequences.unwrap_or(n) as f64;
                 let operations = operations(&model, n);
                 let (name, at) = (if decode { "tg" } else { "pp" }, if depth > 0 { format!(" @ {depth}") } else { String::new() });
+                let times = sequences.filter(|_| !alone).map_or(String::new(), |n| format!(" x {n}"));
                 let share = |f: &dyn Fn(&Run) -> Option<f64>| median(&mut runs.iter().filter_map(f).collect::<Vec<_>>());
                 rows.push(Row {
-                    test: format!("{name}{n}{at}"),
+                    test: format!("{name}{n}{times}{at}"),
                     tokens_per_second: rate,
                     slowest: rates[0],
                     fastest: rates[rates.len() - 1],
                     bytes,
                     gigabytes_per_second: speed / 1e9,
-                    share_of_bandwidth: if decode { share(&|r| Some(bytes as f64 * r.rate / r.bandwidth?)) } else { None },
+                    share_of_bandwidth: if alone { share(&|r| Some(bytes as f64 * r.rate / r.bandwidth?)) } else { None },
                     gigaoperations_per_second: (!decode).then(|| operations * rate / n as f64 / 1e9),
                     share_of_peak: if decode { None } else { share(&|r| Some(operations * r.rate / n as f64 / r.peak)) },
                 });
@@ -160,24 +166,36 @@ struct Run {
 }
 
 /// `repeat` runs after one to warm up.
-fn runs(model: &Model, decode: bool, depth: usize, n: usize, repeat: usize) -> Result<Vec<Run>, Error> {
+fn runs(model: &Model, sequences: Option<usize>, depth: usize, n: usize, repeat: usize) -> Result<Vec<Run>, Error> {
     let vocab = model.transformer.description().vocab_size as u32;
     // Spread over the vocabulary, as text is over the experts.
     let tokens: Vec<u32> = (0..(depth + n) as u32).map(|i| i.wrapping_mul(2_654_435_761) % vocab).collect();
-    let mut cache = model.cache();
+    let mut caches: Vec<KvCache> = (0..sequences.unwrap_or(1)).map(|_| model.cache()).collect();
     for piece in tokens[..depth].chunks(model.plan.chunk) {
-        model.transformer.forward(piece, &mut cache)?;
+        for cache in &mut caches {
+            model.transformer.forward(piece, cache)?;
+        }
     }
     let mut runs = Vec::new();
     for run in 0..=repeat {
-        cache.truncate(depth);
+        caches.iter_mut().for_each(|cache| cache.truncate(depth));
         let start = Instant::now();
         // What comes next is asked for after every token while decoding, once after a prompt.
-        for piece in tokens[depth..].chunks(if decode { 1 } else { n }) {
-            std::hint::black_box(model.logits_after(&mut cache, piece)?);
+        match sequences {
+            None => {
+                std::hint::black_box(model.logits_after(&mut caches[0], &tokens[depth..])?);
+            }
+            Some(_) => {
+                for step in 0..n {
+                    // Each sequence has another token.
+                    let token = |i: usize| std::slice::from_ref(&tokens[depth + (step + 7 * i) % n]);
+                    let mut batch: Vec<Next> = caches.iter_mut().enumerate().map(|(i, cache)| Next { tokens: token(i), cache }).collect();
+                    model.transformer.next_logits_batch(&mut batch)?;
+                }
+            }
         }
         if run > 0 {
-            let rate = n as f64 / start.elapsed().as_secs_f64();
+            let rate = (n * caches.len()) as f64 / start.elapsed().as_secs_f64();
             let bandwidth = ram_run::bandwidth_bytes(model.plan.memory.budget).map(ram_run::read_bandwidth);
             runs.push(Run { rate, bandwidth, peak: ram_run::integer_peak() });
         }

@@ -19,7 +19,7 @@ pub enum Limit {
 pub struct Memory {
     /// Packed weights, norms and biases.
     pub weights: u64,
-    /// Keys and values of the whole context.
+    /// Keys and values of the whole context, of every sequence.
     pub kv_cache: u64,
     /// Buffers of loading, and of one forward pass with its logits.
     pub scratch: u64,
@@ -63,8 +63,10 @@ pub struct Besides {
     pub tokenizer: u64,
     /// Bytes that one thread needs to load.
     pub buffers: u64,
-    /// Tokens that the KV cache holds.
+    /// Tokens that a KV cache holds.
     pub context: usize,
+    /// Sequences that have one at once.
+    pub sequences: usize,
     /// What it holds.
     pub kv: KvElement,
     /// Bytes that the caller keeps for itself.
@@ -107,7 +109,7 @@ impl Besides {
     }
 
     fn scratch(&self, chunk: usize) -> u64 {
-        self.backend.scratch_bytes(&self.description, chunk.min(self.context), self.context, self.threads()) as u64
+        self.backend.scratch_bytes(&self.description, chunk.min(self.context).max(self.sequences), self.context, self.threads()) as u64
     }
 
     fn threads(&self) -> usize {
@@ -116,12 +118,12 @@ impl Besides {
 
     fn with_chunk(&self, budget: Option<u64>, chunk: usize) -> Memory {
         // While they are computed, logits are there twice: in tiles, and in order.
-        let logits = 2 * (self.description.vocab_size * 4).max(logits_bytes(budget)) as u64;
+        let logits = 2 * (self.description.vocab_size * 4 * self.sequences).max(logits_bytes(budget)) as u64;
         let forward = self.scratch(chunk) + logits;
         let threads = self.threads() as u64;
         // Both at once: the system's allocator keeps what loading freed, and a quarter more than a forward needs.
         let scratch = forward + forward / 4 + self.buffers * threads;
-        let kv_cache = self.description.state_bytes(self.context, self.kv) as u64;
+        let kv_cache = (self.description.state_bytes(self.context, self.kv) as u64).saturating_mul(self.sequences as u64);
         let other = PROGRAM + TOKENIZER * self.tokenizer + TENSOR * self.tensors as u64 + THREAD * threads + self.reserved;
         Memory { weights: 0, kv_cache, scratch, other, total: kv_cache + scratch + other, budget }
     }
@@ -148,6 +150,7 @@ mod tests {
             (layers, experts, width, vocab) in (1usize..50, 1usize..130, 1usize..64, 1usize..200_000),
             (tokenizer, buffers, reserved) in (0u64..20_000_000, 0u64..10_000_000, 0u64..1_000_000_000),
             (context, f16, candle, threads) in (1usize..40_000, any::<bool>(), any::<bool>(), 1usize..200),
+            sequences in 1usize..40,
         ) -> Besides {
             let json = format!(
                 r#"{{"model_type": "mixtral", "vocab_size": {vocab}, "hidden_size": {}, "intermediate_size": {}, "num_hidden_layers": {layers},
@@ -162,7 +165,7 @@ mod tests {
             let description = Description::from_json(&json).expect("a configuration");
             let kv = if f16 { KvElement::F16 } else { KvElement::F32 };
             let backend = if candle { Backend::Candle(ram_models::candle_core::Device::Cpu) } else { Backend::Fused };
-            Besides { tensors: description.tensors().len(), description, backend, tokenizer, buffers, context, kv, reserved, threads }
+            Besides { tensors: description.tensors().len(), description, backend, tokenizer, buffers, context, sequences, kv, reserved, threads }
         }
     }
 

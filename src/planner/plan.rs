@@ -82,6 +82,8 @@ pub struct Request {
     pub pins: Vec<Pin>,
     /// Tokens that the KV cache holds; `None` for the model's own maximum, at most 4,096.
     pub context: Option<usize>,
+    /// Sequences that have a cache at once, and are computed in one batch.
+    pub sequences: usize,
     /// What the KV cache holds; `None` for f16, or f32 where everything is dense.
     pub kv: Option<KvElement>,
     /// How long the encoder searches.
@@ -95,7 +97,7 @@ pub struct Request {
 impl Default for Request {
     fn default() -> Request {
         let (limit, method, effort, backend) = (Limit::None, Method::Kl, Effort::Default, Backend::Fused);
-        Request { limit, method, pins: Vec::new(), context: None, kv: None, effort, backend, reserved: 0 }
+        Request { limit, method, pins: Vec::new(), context: None, sequences: 1, kv: None, effort, backend, reserved: 0 }
     }
 }
 
@@ -321,6 +323,7 @@ fn prepare(
         tokenizer,
         buffers: buffer_bytes(specs, own),
         context,
+        sequences: request.sequences.max(1),
         kv,
         reserved: request.reserved,
         threads: rayon::current_num_threads(),

@@ -91,7 +91,8 @@ fn the_least_budget_works_and_is_kept() {
         vec!["generate", "The river", "--max-tokens", "30"],
         vec!["generate", "--file", &text, "--max-tokens", "30", "--ctx", "200"],
         vec!["chat", "--max-tokens", "20"],
-        vec!["bench", "-r", "2", "-p", "600", "-n", "8"],
+        vec!["bench", "-r", "2", "-p", "600", "-n", "8", "--parallel", "1,4"],
+        vec!["generate", "The river", "--max-tokens", "8", "--backend", "candle"],
     ];
     for more in [&["eval-ppl"][..], &["eval-ppl", "--kl"], &["compare", "--at", "a4g64"]] {
         commands.push([more, &scored].concat());

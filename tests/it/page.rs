@@ -128,9 +128,9 @@ fn a_checkpoint_is_described() {
     assert!(stdout(&["inspect"]).contains("4 of 16 experts per token"));
     let version = stdout(&["--version"]);
     assert!(version.contains("packed format") && version.contains("scalar"), "{version}");
-    let bench = json(&["--weights", "6MB", "bench", "-p", "16", "-n", "8", "-d", "0,32", "-r", "2", "--json"]);
+    let bench = json(&["--weights", "6MB", "bench", "-p", "16", "-n", "8", "-d", "0,32", "--parallel", "1,3", "-r", "2", "--json"]);
     let tests: Vec<&str> = bench["tests"].as_array().expect("a list").iter().map(|t| t["test"].as_str().expect("a text")).collect();
-    assert_eq!(tests, ["pp16", "tg8", "pp16 @ 32", "tg8 @ 32"]);
+    assert_eq!(tests, ["pp16", "tg8", "tg8 x 3", "pp16 @ 32", "tg8 @ 32", "tg8 x 3 @ 32"]);
     assert!(bench["read_bandwidth"].as_f64() > Some(1e8));
     assert_eq!(command(&["bench", "--csv", "--json"]).output().expect("runs").status.code(), Some(2));
 }

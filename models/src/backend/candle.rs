@@ -1,5 +1,5 @@
 //! The same operations in candle's tensors, on any device: what is computed, as it is written in papers. The reference of the other.
-use super::{Home, Needs, Norm, Pass, Tensors, rotary::Rotary};
+use super::{Home, Needs, Norm, Pass, Span, Tensors, rotary::Rotary};
 use crate::{
     description::{Attention, Router},
     forward_error::Fault,
@@ -79,8 +79,7 @@ impl State {
 pub struct Candle<'a> {
     device: &'a Device,
     rotaries: &'a [Rotary],
-    /// Position of the first token.
-    start: usize,
+    spans: &'a [Span],
     /// The residual stream, (tokens, hidden_size).
     stream: Tensor,
     /// Queries, keys and values, (heads, tokens, head_dim).
@@ -94,10 +93,10 @@ pub struct Candle<'a> {
 }
 
 impl<'a> Candle<'a> {
-    /// Of tokens at positions from `start` on.
-    pub fn new(device: &'a Device, rotaries: &'a [Rotary], start: usize) -> Result<Candle<'a>> {
+    /// Of the tokens of `spans`.
+    pub fn new(device: &'a Device, rotaries: &'a [Rotary], spans: &'a [Span]) -> Result<Candle<'a>> {
         let stream = Tensor::zeros((0, 0), DType::F32, device)?;
-        Ok(Candle { device, rotaries, start, stream, heads: Vec::new(), attended: None, routes: Vec::new(), shared: None })
+        Ok(Candle { device, rotaries, spans, stream, heads: Vec::new(), attended: None, routes: Vec::new(), shared: None })
     }
 
     /// The normed stream.
@@ -111,12 +110,42 @@ impl<'a> Candle<'a> {
         rms_norm(&self.stream, &norm.weight, norm.eps as f32)
     }
 
+    /// What the queries of one sequence find, (tokens, heads of head_dim).
+    fn look_back(&self, state: &mut State, span: &Span, shape: &Attention) -> Result<Tensor> {
+        let own = |i: usize| self.heads[i].narrow(1, span.tokens.start, span.tokens.len())?.contiguous();
+        let (q, k, v) = (own(0)?, own(1)?, own(2)?);
+        let dtype = if state.element == KvElement::F16 { DType::F16 } else { DType::F32 };
+        // The largest half for what is larger.
+        let store = |x: &Tensor| if dtype == DType::F16 { x.clamp(-65504.0, 65504.0)?.to_dtype(dtype) } else { Ok(x.clone()) };
+        let [k, v] = [store(&k)?, store(&v)?];
+        let [k, v] = match &state.held {
+            Some([keys, values]) if state.len > 0 => {
+                let before = |held: &Tensor| held.narrow(1, 0, state.len);
+                [Tensor::cat(&[&before(keys)?, &k], 1)?, Tensor::cat(&[&before(values)?, &v], 1)?]
+            }
+            _ => [k, v],
+        };
+        let (kv_heads, seen) = (shape.num_key_value_heads, k.dim(1)?);
+        let (heads, tokens, dim) = q.dims3()?;
+        // Queries of one group lie behind each other.
+        let q = q.reshape((kv_heads, heads / kv_heads * tokens, dim))?;
+        let scores = (q.matmul(&k.to_dtype(DType::F32)?.t()?)? / (dim as f64).sqrt())?;
+        let hidden = |t: usize, s: usize| if s > span.start + t { f32::NEG_INFINITY } else { 0.0 };
+        let mask: Vec<f32> = (0..tokens).flat_map(|t| (0..seen).map(move |s| hidden(t, s))).collect();
+        let mask = Tensor::from_vec(mask, (tokens, seen), self.device)?;
+        let weights = softmax_last_dim(&scores.reshape((heads, tokens, seen))?.broadcast_add(&mask)?)?;
+        let out = weights.reshape((kv_heads, (), seen))?.matmul(&v.to_dtype(DType::F32)?)?;
+        (state.held, state.len) = (Some([k, v]), seen);
+        out.reshape((heads, tokens, dim))?.transpose(0, 1)?.contiguous()?.reshape((tokens, heads * dim))
+    }
+
     /// Cosines and sines (tokens, head_dim / 2) of the tokens' positions.
     fn angles(&self, shape: &Attention) -> Result<[Tensor; 2]> {
         let (tokens, half) = (self.stream.dim(0)?, shape.head_dim / 2);
         let mut all = vec![0.0; tokens * shape.head_dim];
         if let Some(rotary) = self.rotaries.iter().find(|r| r.is(shape)) {
-            all.chunks_exact_mut(shape.head_dim).enumerate().for_each(|(t, out)| rotary.angles(self.start + t, out));
+            let positions = self.spans.iter().flat_map(|span| (span.start..).take(span.tokens.len()));
+            all.chunks_exact_mut(shape.head_dim).zip(positions).for_each(|(out, position)| rotary.angles(position, out));
         }
         let all = Tensor::from_vec(all, (tokens, 2, half), self.device)?;
         Ok([all.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?, all.narrow(1, 1, 1)?.squeeze(1)?.contiguous()?])
@@ -173,33 +202,11 @@ impl Pass for Candle<'_> {
         Ok(())
     }
 
-    fn attend(&mut self, state: &mut State, shape: &Attention) -> std::result::Result<(), Fault> {
-        let [q, k, v] = [0, 1, 2].map(|i| &self.heads[i]);
-        finite(k, "keys or values")?;
-        finite(v, "keys or values")?;
-        let dtype = if state.element == KvElement::F16 { DType::F16 } else { DType::F32 };
-        // The largest half for what is larger.
-        let store = |x: &Tensor| if dtype == DType::F16 { x.clamp(-65504.0, 65504.0)?.to_dtype(dtype) } else { Ok(x.clone()) };
-        let [k, v] = [store(k)?, store(v)?];
-        let [k, v] = match &state.held {
-            Some([keys, values]) if state.len > 0 => {
-                let before = |held: &Tensor| held.narrow(1, 0, state.len);
-                [Tensor::cat(&[&before(keys)?, &k], 1)?, Tensor::cat(&[&before(values)?, &v], 1)?]
-            }
-            _ => [k, v],
-        };
-        let (kv_heads, seen) = (shape.num_key_value_heads, k.dim(1)?);
-        let (heads, tokens, dim) = q.dims3()?;
-        // Queries of one group lie behind each other.
-        let q = q.reshape((kv_heads, heads / kv_heads * tokens, dim))?;
-        let scores = (q.matmul(&k.to_dtype(DType::F32)?.t()?)? / (dim as f64).sqrt())?;
-        let hidden = |t: usize, s: usize| if s > self.start + t { f32::NEG_INFINITY } else { 0.0 };
-        let mask: Vec<f32> = (0..tokens).flat_map(|t| (0..seen).map(move |s| hidden(t, s))).collect();
-        let mask = Tensor::from_vec(mask, (tokens, seen), self.device)?;
-        let weights = softmax_last_dim(&scores.reshape((heads, tokens, seen))?.broadcast_add(&mask)?)?;
-        let out = weights.reshape((kv_heads, (), seen))?.matmul(&v.to_dtype(DType::F32)?)?;
-        self.attended = Some(out.reshape((heads, tokens, dim))?.transpose(0, 1)?.contiguous()?.reshape((tokens, heads * dim))?);
-        (state.held, state.len) = (Some([k, v]), seen);
+    fn attend(&mut self, states: &mut [&mut State], shape: &Attention) -> std::result::Result<(), Fault> {
+        finite(&self.heads[1], "keys or values")?;
+        finite(&self.heads[2], "keys or values")?;
+        let each = states.iter_mut().zip(self.spans).map(|(state, span)| self.look_back(state, span, shape));
+        self.attended = Some(Tensor::cat(&each.collect::<Result<Vec<_>>>()?, 0)?);
         Ok(())
     }
 

@@ -1,5 +1,5 @@
 //! Operations of ram-kernels by a team of threads, each of a few parallel regions over all tokens.
-use super::{Home, Norm, Pass, Tensors, rotary::Rotary};
+use super::{Home, Norm, Pass, Span, Tensors, rotary::Rotary};
 use crate::{
     description::{Attention, Router},
     forward_error::Fault,
@@ -45,6 +45,10 @@ impl Home for Packed {
 pub struct Scratch {
     /// 0, 1, 2, ...
     tokens: Vec<u32>,
+    /// Those of all tokens in their sequences.
+    positions: Vec<usize>,
+    /// The last tokens of all sequences.
+    last: Vec<u32>,
     /// The residual stream, (tokens, hidden_size).
     hidden: Vec<f32>,
     /// Of each kind of rotary positions cosines and sines, (tokens, 2, head_dim / 2).
@@ -130,21 +134,25 @@ const LOGITS: NotFinite = NotFinite("logits");
 pub struct Fused<'a> {
     team: &'a Team,
     s: &'a mut Scratch,
+    spans: &'a [Span],
     hidden_size: usize,
     rotaries: &'a [Rotary],
 }
 
 impl<'a> Fused<'a> {
-    /// Of tokens at positions from `start` on, in `scratch`.
-    pub fn new(team: &'a Team, s: &'a mut Scratch, hidden_size: usize, rotaries: &'a [Rotary], start: usize, tokens: usize) -> Fused<'a> {
+    /// Of the tokens of `spans`, in a scratch.
+    pub fn new(team: &'a Team, s: &'a mut Scratch, hidden_size: usize, rotaries: &'a [Rotary], spans: &'a [Span]) -> Fused<'a> {
+        let tokens = spans.last().map_or(0, |span| span.tokens.end);
         s.tokens.clear();
         s.tokens.extend(0..tokens as u32);
+        s.positions.clear();
+        s.positions.extend(spans.iter().flat_map(|span| (span.start..).take(span.tokens.len())));
         s.angles.resize_with(rotaries.len(), Vec::new);
         for (angles, rotary) in s.angles.iter_mut().zip(rotaries) {
             angles.resize(tokens * rotary.head_dim, 0.0);
-            team.chunks(angles, rotary.head_dim, |t, angles| rotary.angles(start + t, angles));
+            team.chunks(angles, rotary.head_dim, |t, angles| rotary.angles(s.positions[t], angles));
         }
-        Fused { team, s, hidden_size, rotaries }
+        Fused { team, s, spans, hidden_size, rotaries }
     }
 
     /// The normed stream, in the scratch's `hidden`.
@@ -152,14 +160,24 @@ impl<'a> Fused<'a> {
         norm_rows(self.team, &mut self.s.hidden, &norm.weight, norm.eps as f32).map_err(|_| HEAD_INPUTS.into())
     }
 
-    /// Logits of the last token, as [`Scratch::logits`] gives them.
-    pub fn finish_last(self, norm: &Norm<Vec<f32>>, head: &Matrix) -> Result<(), Fault> {
-        let Scratch { tokens, hidden, inputs, products, .. } = self.s;
-        let (last, only, level) = (&hidden[(tokens.len() - 1) * self.hidden_size..], &tokens[..1], self.team.level());
-        let input = |_| normed(level, last, &norm.weight, norm.eps as f32);
-        inputs.fill(self.team, [(head, only)].into_iter(), 1, self.hidden_size, input).map_err(|_| HEAD_INPUTS)?;
-        products.run(self.team, &[inputs.product(head, only)]);
-        if finite(level, &products.of(0).as_flattened()[..head.rows()]) { Ok(()) } else { Err(LOGITS.into()) }
+    /// Logits of the last token of every sequence into `out`.
+    pub fn finish_last(self, norm: &Norm<Vec<f32>>, head: &Matrix, out: &mut [&mut Vec<f32>]) -> Result<(), Fault> {
+        let Scratch { tokens, last, hidden, inputs, products, .. } = self.s;
+        let (team, level, size) = (self.team, self.team.level(), self.hidden_size);
+        last.clear();
+        last.extend(self.spans.iter().map(|span| span.tokens.end as u32 - 1));
+        let (n, each) = (last.len(), &tokens[..last.len()]);
+        let input = |i: usize| normed(level, &hidden[last[i] as usize * size..][..size], &norm.weight, norm.eps as f32);
+        inputs.fill(team, [(head, each)].into_iter(), n, size, input).map_err(|_| HEAD_INPUTS)?;
+        products.run(team, &[inputs.product(head, each)]);
+        for (i, out) in out.iter_mut().enumerate() {
+            out.resize(head.rows(), 0.0);
+            products.token(0, i, n).copy_to(out);
+            if !finite(level, out) {
+                return Err(LOGITS.into());
+            }
+        }
+        Ok(())
     }
 
     /// Adds the weighted results of MLPs; `routes` and how many of them a token has are those of each.
@@ -188,11 +206,6 @@ impl Scratch {
     /// The residual stream, (tokens, hidden_size).
     pub fn hidden(&self) -> &[f32] {
         &self.hidden
-    }
-
-    /// The first `rows` results of the last product.
-    pub fn logits(&self, rows: usize) -> &[f32] {
-        &self.products.of(0).as_flattened()[..rows]
     }
 }
 
@@ -244,12 +257,18 @@ impl Pass for Fused<'_> {
         Ok(())
     }
 
-    fn attend(&mut self, state: &mut State, shape: &Attention) -> Result<(), Fault> {
+    fn attend(&mut self, states: &mut [&mut State], shape: &Attention) -> Result<(), Fault> {
         let Scratch { tokens, qkv, by_head, attended, .. } = &mut *self.s;
         let [q, kv] = shape.widths();
+        let stride = q + 2 * kv;
         attended.resize(tokens.len() * q, 0.0);
-        let heads = [0, q, q + kv].map(|start| Heads { data: &qkv[start..], stride: q + 2 * kv });
-        Ok(attend(self.team, state, heads, shape.num_attention_heads, by_head, attended)?)
+        for (state, span) in states.iter_mut().zip(self.spans) {
+            let first = span.tokens.start * stride;
+            let heads = [0, q, q + kv].map(|start| Heads { data: &qkv[first + start..], stride });
+            let out = &mut attended[span.tokens.start * q..span.tokens.end * q];
+            attend(self.team, state, heads, shape.num_attention_heads, by_head, out)?;
+        }
+        Ok(())
     }
 
     fn add_attended(&mut self, output: &Matrix, bias: Option<&Vec<f32>>) -> Result<(), Fault> {

@@ -69,10 +69,10 @@ impl<T: Tensors> Attention<T> {
         Ok(Attention { shape: shape.clone(), norm, qkv, qkv_bias, qk_norm, output, output_bias })
     }
 
-    /// Adds the attention of its norm to the residual stream.
-    pub(super) fn forward<P: Pass<Tensors = T>>(&self, pass: &mut P, state: &mut P::State) -> Result<(), Fault> {
+    /// Adds the attention of its norm to the residual stream; `states` are those of the sequences.
+    pub(super) fn forward<P: Pass<Tensors = T>>(&self, pass: &mut P, states: &mut [&mut P::State]) -> Result<(), Fault> {
         pass.heads(&self.norm, &self.qkv, self.qkv_bias.as_ref(), self.qk_norm.as_ref(), &self.shape)?;
-        pass.attend(state, &self.shape)?;
+        pass.attend(states, &self.shape)?;
         pass.add_attended(&self.output, self.output_bias.as_ref())
     }
 }
