@@ -2,7 +2,7 @@
 //!
 //! Every instruction set shows the same virtual registers: 16 floats, 16 integers, 64 bytes. Lane order and the
 //! order of every float operation are therefore the same everywhere, and so are the results, bit for bit.
-//! A token exists only where its instructions do; `#[target_feature]` stands in `isa/x86.rs` alone, in the shims of
+//! A token exists only where its instructions do; target features stand in `isa/x86.rs` alone, in the shims of
 //! [`dispatch`], and everything they call is `#[inline(always)]` so that it is compiled with the feature on.
 
 mod flush;

@@ -60,7 +60,7 @@ fn folders_and_configs() {
     for (key, value) in [
         ("hidden_act", "gelu".into()),
         ("num_attention_heads", 0.into()),
-        ("rope_scaling", serde_json::json!({"rope_type": "yarn", "factor": 4.0})),
+        ("rope_scaling", serde_json::json!({"rope_type": "longrope", "factor": 4.0})),
         ("a_new_key", true.into()),
         ("quantization_config", serde_json::json!({"quant_method": "awq", "bits": 4})),
     ] {
