@@ -20,6 +20,8 @@ struct Row {
     fastest: f64,
     /// Weight bytes that one token reads (decode) or one run reads, each once (prefill), or a step of several sequences at least.
     bytes: u64,
+    #[serde(skip)]
+    per: &'static str,
     gigabytes_per_second: f64,
     /// Of the read bandwidth measured between the runs; decode only, and where the budget leaves memory to measure it.
     share_of_bandwidth: Option<f64>,
@@ -80,6 +82,13 @@ pub fn run(args: &Args, a: &BenchArgs) -> Result<(), Error> {
                     slowest: rates[0],
                     fastest: rates[rates.len() - 1],
                     bytes,
+                    per: if !decode {
+                        "per run"
+                    } else if alone {
+                        "per token"
+                    } else {
+                        "per step, at least"
+                    },
                     gigabytes_per_second: speed / 1e9,
                     share_of_bandwidth: if alone { share(&|r| Some(bytes as f64 * r.rate / r.bandwidth?)) } else { None },
                     gigaoperations_per_second: (!decode).then(|| operations * rate / n as f64 / 1e9),
@@ -116,10 +125,9 @@ pub fn run(args: &Args, a: &BenchArgs) -> Result<(), Error> {
             (_, Some(operations), Some(share)) => format!("{operations:.0} Gop/s, {:.0} % of the integer peak", 100.0 * share),
             _ => format!("{:.1} GB/s", r.gigabytes_per_second),
         };
-        let each = if r.gigaoperations_per_second.is_none() { "per token" } else { "per run" };
         let range = format!("{:.1} to {:.1}", r.slowest, r.fastest);
         let bytes = size::show(r.bytes);
-        print(&format!("| {} | {:.1} | {range} | {bytes} {each} | {limit} |\n", r.test, r.tokens_per_second))?;
+        print(&format!("| {} | {:.1} | {range} | {bytes} {} | {limit} |\n", r.test, r.tokens_per_second, r.per))?;
     }
     let bandwidth = bandwidth.map_or("not measured (the budget leaves no memory for it)".into(), |b| format!("{:.1} GB/s", b / 1e9));
     let memory = peak_rss().map_or("unknown".into(), size::show);
