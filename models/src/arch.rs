@@ -81,7 +81,6 @@ const OFF: [&str; 9] = [
     "pruned_heads",
     "rope_interleaved",
     "tie_encoder_decoder",
-    // Of images: text alone is the same with it.
     "use_mrope",
     "use_sliding_window",
 ];
@@ -156,9 +155,14 @@ fn attention(keys: &mut Keys, variant: &Variant) -> Result<Attention, ConfigErro
     Ok(Attention { num_attention_heads, num_key_value_heads, head_dim, qkv_bias, output_bias, qk_norm, rope: rope::read(keys, theta)? })
 }
 
+/// Positions that a file says its model has.
+fn trained(keys: &mut Keys) -> Result<usize, ConfigError> {
+    keys.need("max_position_embeddings", |k, key| k.size(key, 1, 1 << 30))
+}
+
 /// A window of attention that is never reached: null, or the whole context.
 fn no_window(keys: &mut Keys) -> Result<(), ConfigError> {
-    let context = keys.need("max_position_embeddings", |k, key| k.size(key, 1, 1 << 30))?;
+    let context = trained(keys)?;
     let window = keys.size("sliding_window", 0, usize::MAX)?.unwrap_or(0);
     if window > 0 && window < context {
         return Err(keys.unsupported("sliding_window", "attention over the whole context (null, or at least max_position_embeddings)"));
@@ -172,9 +176,9 @@ fn switched_window(keys: &mut Keys) -> Result<(), ConfigError> {
 }
 
 /// The MLP of a layer without experts.
-fn dense(keys: &mut Keys) -> Result<Gated, ConfigError> {
+fn dense(keys: &mut Keys) -> Result<Mlp, ConfigError> {
     let width = keys.need("intermediate_size", size)?;
-    Ok(Gated { width, names: named("mlp") })
+    Ok(Mlp::Dense(Gated { width, names: named("mlp") }))
 }
 
 /// Projections as most families name them.
@@ -221,13 +225,14 @@ fn qwen_layers(keys: &mut Keys, attention: &Attention, mixture: &Mixture) -> Res
     // Those without a dense layer may leave its width away.
     size(keys, "intermediate_size")?;
     let plain = if (0..count).all(sparse) { None } else { Some(dense(keys)?) };
-    let mlp = |l: usize| plain.clone().filter(|_| !sparse(l)).map_or_else(|| Mlp::Sparse(mixture.clone()), Mlp::Dense);
+    let mlp = |l: usize| plain.clone().filter(|_| !sparse(l)).unwrap_or_else(|| Mlp::Sparse(mixture.clone()));
     Ok((0..count).map(|l| Layer { attention: attention.clone(), mlp: mlp(l) }).collect())
 }
 
-/// Layers that are all the same.
-fn alike(keys: &mut Keys, layer: Layer) -> Result<Vec<Layer>, ConfigError> {
-    Ok(vec![layer; layers(keys)?])
+/// A model whose layers are all the same.
+fn alike(keys: &mut Keys, attention: Attention, mlp: Mlp) -> Result<Description, ConfigError> {
+    let layers = vec![Layer { attention, mlp }; layers(keys)?];
+    around(keys, layers)
 }
 
 /// What all families have around their layers.
@@ -243,7 +248,7 @@ fn around(keys: &mut Keys, layers: Vec<Layer>) -> Result<Description, ConfigErro
             return Err(keys.unsupported(key, "bfloat16, float16 and float32"));
         }
     }
-    let trained = keys.need("max_position_embeddings", |k, key| k.size(key, 1, 1 << 30))?;
+    let trained = trained(keys)?;
     let reached = layers.iter().map(|l| l.attention.rope.positions(trained)).min().unwrap_or(trained);
     Ok(Description {
         model_type: String::new(),

@@ -3,7 +3,7 @@ mod candle;
 mod fused;
 mod rotary;
 
-pub use candle::{Candle, Plain, State};
+pub use candle::{Candle, Plain, State, finite};
 pub use fused::{Fused, Needs, Packed, Scratch};
 pub use rotary::Rotary;
 

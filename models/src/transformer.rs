@@ -1,7 +1,7 @@
 //! A model that is ready to run: tokens in, hidden states and logits out.
 use crate::{
     ForwardError, KvCache, KvElement, TensorSpec,
-    backend::{Candle, Fused, Home, Packed, Plain, Rotary, Scratch, Span, Tensors},
+    backend::{Candle, Fused, Home, Packed, Plain, Rotary, Scratch, Span, Tensors, finite},
     cache::States,
     description::Description,
     forward_error::Fault,
@@ -256,11 +256,16 @@ impl Transformer {
     /// # Errors
     /// Where the shape is another, or a logit is not finite.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor, ForwardError> {
-        let done = match &self.model {
-            Built::Fused(model) => hidden.apply(&PackedLinear::new(model.head().clone())),
-            Built::Candle(model, _) => model.head().times(hidden),
-        };
-        done.map_err(|e| if is_not_finite(&e) { ForwardError::NotFinite { what: "logits", layer: None } } else { e.into() })
+        match &self.model {
+            Built::Fused(model) => hidden
+                .apply(&PackedLinear::new(model.head().clone()))
+                .map_err(|e| if is_not_finite(&e) { ForwardError::NotFinite { what: "logits", layer: None } } else { e.into() }),
+            Built::Candle(model, _) => {
+                let logits = model.head().times(hidden)?;
+                finite(&logits, "logits").map_err(|fault| fault.within(None))?;
+                Ok(logits)
+            }
+        }
     }
 }
 

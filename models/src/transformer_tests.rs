@@ -179,3 +179,23 @@ fn a_batch_changes_nothing() {
         assert_eq!(caches.iter().map(KvCache::len).collect::<Vec<_>>(), before);
     }
 }
+
+/// What candle computes is looked at, too, where it leaves the model or chooses experts.
+#[test]
+fn candle_says_what_is_not_finite() {
+    for (larger, what) in [
+        (&[("model.norm", 1e10), ("lm_head", 1e38)][..], "logits"),
+        (&[("layers.1.post_attention_layernorm", 1e3), ("layers.1.mlp.shared_expert_gate", 1e38)], "logits of the router"),
+        (&[("layers.1.post_attention_layernorm", 1e3), ("layers.1.mlp.gate.weight", 1e38)], "logits of the router"),
+        (&[("layers.0.self_attn.v_proj.bias", f32::MAX * 2.0)], "keys or values"),
+    ] {
+        let weights = MadeUp { format: Format::F32, larger };
+        let model = Transformer::new(config(2, 2), &weights, &Backend::Candle(candle_core::Device::Cpu)).expect("a model");
+        let mut cache = model.cache(8, KvElement::F32);
+        match model.next_logits(&TOKENS, &mut cache) {
+            Err(ForwardError::NotFinite { what: found, .. }) => assert_eq!(found, what),
+            other => panic!("{what}: {:?}", other.map(<[f32]>::len)),
+        }
+        assert!(cache.is_empty());
+    }
+}

@@ -1,7 +1,7 @@
 //! Mixtral: every layer a mixture, its experts' projections under names of their own.
-use super::{Variant, alike, around, attention, named, no_window, num_experts, router, size};
+use super::{Variant, alike, attention, named, no_window, num_experts, router, size};
 use crate::{
-    description::{ConfigError, Description, Gated, GatedNames, Layer, Mixture, MixtureNames, Mlp},
+    description::{ConfigError, Description, Gated, GatedNames, Mixture, MixtureNames, Mlp},
     json::Keys,
 };
 
@@ -22,6 +22,5 @@ pub fn describe(keys: &mut Keys) -> Result<Description, ConfigError> {
         also: Some(MixtureNames { router: "mlp.gate", expert: named("mlp.experts") }),
         router_module: "block_sparse_moe.gate",
     };
-    let layers = alike(keys, Layer { attention, mlp: Mlp::Sparse(mixture) })?;
-    around(keys, layers)
+    alike(keys, attention, Mlp::Sparse(mixture))
 }

@@ -1,7 +1,7 @@
 //! Qwen3: RMS norms of queries and keys, `attention_bias` on all four projections, a head_dim of its own.
-use super::{Variant, alike, around, attention, dense, size, switched_window};
+use super::{Variant, alike, attention, dense, size, switched_window};
 use crate::{
-    description::{ConfigError, Description, Layer, Mlp},
+    description::{ConfigError, Description},
     json::Keys,
 };
 
@@ -11,7 +11,6 @@ pub fn describe(keys: &mut Keys) -> Result<Description, ConfigError> {
     keys.need("head_dim", size)?;
     let attention = attention(keys, &Variant { qkv_bias: bias, output_bias: bias, qk_norm: true, theta: Some(10_000.0), ..Variant::default() })?;
     switched_window(keys)?;
-    let mlp = Mlp::Dense(dense(keys)?);
-    let layers = alike(keys, Layer { attention, mlp })?;
-    around(keys, layers)
+    let mlp = dense(keys)?;
+    alike(keys, attention, mlp)
 }

@@ -8,7 +8,7 @@ use crate::{
 /// How positions are turned; `theta` is the base where no key says one.
 pub fn read(keys: &mut Keys, theta: Option<f64>) -> Result<Rope, ConfigError> {
     keys.whole("partial_rotary_factor")?;
-    let trained = keys.need("max_position_embeddings", |k, key| k.size(key, 1, 1 << 30))?;
+    let trained = super::trained(keys)?;
     let mut base = keys.number("rope_theta", f64::MIN_POSITIVE, f64::MAX)?;
     let mut scaling = Scaling::Default;
     for object in ["rope_parameters", "rope_scaling"] {

@@ -157,8 +157,8 @@ fn gated([gate, up, down]: &[PackedLinear; 3], x: &Tensor) -> Result<Tensor> {
     down.times(&(silu(&gate.times(x)?)? * up.times(x)?)?)
 }
 
-/// An infinity or a NaN is not itself times 0 plus itself.
-fn finite(x: &Tensor, what: &'static str) -> std::result::Result<(), Fault> {
+/// 0 times an infinity or a NaN is a NaN, and so is a sum with one.
+pub fn finite(x: &Tensor, what: &'static str) -> std::result::Result<(), Fault> {
     let sum = x.to_dtype(DType::F32)?.affine(0.0, 0.0)?.sum_all()?.to_scalar::<f32>()?;
     if sum == 0.0 { Ok(()) } else { Err(NotFinite(what).into()) }
 }
@@ -230,7 +230,12 @@ impl Pass for Candle<'_> {
             routes
         });
         self.routes = chosen.collect();
-        self.shared = routers.get(1).map(|row| sigmoid(&row.times(&x)?)).transpose()?;
+        self.shared = None;
+        if let Some(row) = routers.get(1) {
+            let logits = row.times(&x)?;
+            finite(&logits, "logits of the router")?;
+            self.shared = Some(sigmoid(&logits)?);
+        }
         Ok(())
     }
 
