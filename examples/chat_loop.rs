@@ -1,4 +1,4 @@
-//! A conversation in a program: the model's own template, and a KV cache that only sees what is new.
+//! A conversation in a program: the model's own template, and a session that computes only what is new.
 //!
 //!     cargo run --release --example chat_loop
 use ram_run::{Checkpoint, Error, Limit, Message, Model, Request, Sampling, Template, plan};
@@ -11,21 +11,18 @@ fn main() -> Result<(), Error> {
     let tokenizer = &model.tokenizer;
     let template = Template::new(tokenizer.chat_template.clone().ok_or_else(|| Error::Template("this model has none".into()))?);
 
-    let (mut messages, mut cache, mut held) = (Vec::new(), model.cache(), Vec::new());
+    let (mut messages, mut session) = (Vec::new(), model.session(Sampling::default())?);
     for question in ["What is a river ?", "And a town ?"] {
         messages.push(Message::new("user", question));
         let text = template.render(&messages, &tokenizer.bos_text, &tokenizer.eos_text, true)?;
-        let tokens = tokenizer.encode(&text, false)?;
-        // What both have in common is not computed again.
-        cache.truncate(tokens.iter().zip(&held).take_while(|(a, b)| a == b).count());
-        let mut generator = model.generate(&mut cache, tokens.clone(), Sampling::default(), 40)?;
-        let mut decoder = tokenizer.stream(&tokens);
+        // What it has in common with the text before is not computed again.
+        session.prompt(&tokenizer.encode(&text, false)?)?;
+        let mut decoder = tokenizer.stream(session.tokens());
         let mut answer = String::new();
-        for token in &mut generator {
+        for token in model.generate(&mut session, 40) {
             answer += &decoder.push(token?)?;
         }
         answer += &decoder.finish()?;
-        held = generator.tokens().to_vec();
         println!("{question}\n{answer}\n");
         messages.push(Message::new("assistant", &answer));
     }

@@ -2,26 +2,25 @@
 //! within eight.
 //!
 //!     cargo run --release --example custom_sampler
-use ram_run::{Checkpoint, Error, Limit, Model, Request, plan};
+use ram_run::{Checkpoint, Error, Limit, Model, Request, Sampling, plan};
 
 fn main() -> Result<(), Error> {
     let checkpoint = Checkpoint::open(concat!(env!("CARGO_MANIFEST_DIR"), "/models/tiny-qwen3-moe").as_ref())?;
     let request = Request { limit: Limit::Weights(7_000_000), ..Request::default() };
     let model = Model::load(&checkpoint, &plan(&checkpoint, &request, &|_| ())?, &|_| ())?;
 
-    let mut tokens = model.tokenizer.encode("The river", true)?;
-    let mut cache = model.cache();
-    let mut logits = model.logits_after(&mut cache, &tokens)?;
+    let mut session = model.session(Sampling::default())?;
+    session.prompt(&model.tokenizer.encode("The river", true)?)?;
     for _ in 0..30 {
-        let recent = &tokens[tokens.len().saturating_sub(8)..];
+        let recent = session.tokens()[session.tokens().len().saturating_sub(8)..].to_vec();
+        let logits = model.logits(&mut session)?;
         let allowed = logits.iter().zip(0u32..).filter(|(_, token)| !recent.contains(token));
         let Some((_, token)) = allowed.max_by(|a, b| a.0.total_cmp(b.0)) else { break };
         if model.tokenizer.eos.contains(&token) {
             break;
         }
-        tokens.push(token);
-        logits = model.logits_after(&mut cache, &[token])?;
+        session.push(token);
     }
-    println!("{}", model.tokenizer.decode(&tokens)?);
+    println!("{}", model.tokenizer.decode(session.tokens())?);
     Ok(())
 }

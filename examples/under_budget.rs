@@ -3,7 +3,7 @@
 //!
 //!     cargo run --release --example under_budget
 use ram_run::{
-    Checkpoint, Error, Limit, Model, Request, load,
+    Checkpoint, Error, Limit, Model, Request, Sampling, load,
     packed::{self, Found},
     peak_rss, plan, size,
 };
@@ -32,8 +32,9 @@ fn main() -> Result<(), Error> {
         }
     };
     let model = Model::new(&checkpoint, &plan, &weights)?;
-    let mut cache = model.cache();
-    let next = model.logits_after(&mut cache, &model.tokenizer.encode("The river", true)?)?;
+    let mut session = model.session(Sampling::default())?;
+    session.prompt(&model.tokenizer.encode("The river", true)?)?;
+    let next = model.logits(&mut session)?;
     let likeliest = next.iter().zip(0u32..).max_by(|a, b| a.0.total_cmp(b.0)).map_or(0, |(_, token)| token);
     println!("The river{}", model.tokenizer.decode(&[likeliest])?);
     println!("peak memory {}", peak_rss().map_or("unknown".into(), size::show));

@@ -90,6 +90,9 @@ pub enum Error {
     /// The tokenizer refused a text or a token.
     #[error("the tokenizer failed: {0}")]
     Tokenizer(String),
+    /// Somebody ended the computation: [`Session::cancel`](crate::Session::cancel).
+    #[error("cancelled")]
+    Cancelled,
     /// Computing gave no number: a damaged checkpoint, as each of its numbers alone is finite.
     #[error("{0} are no numbers: the checkpoint is damaged, fetch it again")]
     NotFinite(String),
@@ -181,6 +184,7 @@ impl From<ForwardError> for Error {
     fn from(e: ForwardError) -> Error {
         match e {
             ForwardError::NoTokens => Error::Empty,
+            ForwardError::Cancelled => Error::Cancelled,
             ForwardError::Full { tokens, start, capacity } => Error::Context { tokens: start + tokens, capacity },
             ForwardError::NotFinite { what, layer: Some(layer) } => Error::NotFinite(format!("{what} in layer {layer}")),
             ForwardError::NotFinite { what, layer: None } => Error::NotFinite(what.to_string()),

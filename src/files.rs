@@ -1,9 +1,9 @@
 //! Files that must be files: what a path leads to is looked at before it is opened, since opening a FIFO waits for ever.
 use crate::Error;
 use std::{
-    fs::{self, File, FileType},
+    fs::{self, File, FileType, Permissions},
     io::{self, Read},
-    os::unix::fs::FileTypeExt,
+    os::unix::fs::{FileTypeExt, PermissionsExt},
     path::Path,
 };
 
@@ -53,6 +53,28 @@ pub(crate) fn text_if_there(path: &Path, most: u64) -> Result<Option<String>, Er
         return Err(bad(format!("has more than {most} bytes, too many for what it should be")));
     }
     String::from_utf8(bytes).map(Some).map_err(|e| bad(format!("is no UTF-8 text (byte {})", e.utf8_error().valid_up_to())))
+}
+
+/// Writes a file whole or not at all: beside its place, then moved there. What is there and is no regular file (a device, a pipe, a
+/// link to either, or to nothing yet) is written to and stays what it is.
+///
+/// # Errors
+/// [`Error::Io`] where it cannot be written.
+pub fn write_whole(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), Error> {
+    let real = path.canonicalize().unwrap_or_else(|_| path.into());
+    let written = || {
+        if fs::symlink_metadata(&real).is_ok_and(|about| !about.is_file()) {
+            return write(&mut File::create(&real)?);
+        }
+        // Those of the file that is there; else what the process' mask leaves of a new file's.
+        let permissions = fs::metadata(&real).map_or_else(|_| Permissions::from_mode(0o666), |about| about.permissions());
+        let folder = real.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let mut file = tempfile::Builder::new().prefix(".ram-run-").permissions(permissions).tempfile_in(folder)?;
+        write(file.as_file_mut())?;
+        file.persist(&real)?;
+        Ok(())
+    };
+    written().map_err(|source| Error::Io { path: path.into(), source })
 }
 
 #[cfg(test)]

@@ -10,9 +10,9 @@
 //! let plan = plan(&checkpoint, &request, &|_| ())?; // nothing is quantized yet
 //! let model = Model::load(&checkpoint, &plan, &|_| ())?;
 //!
-//! let mut cache = model.cache();
-//! let prompt = model.tokenizer.encode("The river", true)?;
-//! let tokens = model.generate(&mut cache, prompt, Sampling::default(), 8)?.collect::<Result<Vec<u32>, _>>()?;
+//! let mut session = model.session(Sampling::default())?;
+//! session.prompt(&model.tokenizer.encode("The river", true)?)?;
+//! let tokens = model.generate(&mut session, 8).collect::<Result<Vec<u32>, _>>()?;
 //! println!("{}", model.tokenizer.decode(&tokens)?);
 //!
 //! let text = "The river flows through the town . ".repeat(20);
@@ -44,8 +44,10 @@ pub use planner::{
     Choice, Curve, Entry, Limit, Measured, Memory, Method, Pin, Plan, Point, Request, allocate, choose, curves, measure, outline, plan, trellis_menu,
 };
 pub use ram_kernels::{Effort, Format, KvElement, integer_peak, isa::Level};
-pub use ram_models::{Backend, Description, Kind, KvCache, Next, PackedLinear, TensorSpec, Transformer, candle_core, description};
-pub use run::{Decoder, Generator, Message, Model, Protocol, Report, Running, Sampler, Sampling, Stats, Template, Tokenizer, conversation_bytes};
+pub use ram_models::{Backend, Cancel, Description, Kind, KvCache, Next, PackedLinear, TensorSpec, Transformer, candle_core, description};
+pub use run::{
+    Decoder, Generator, Message, Model, Protocol, Report, Running, Sampler, Sampling, Session, Stats, Template, Tokenizer, conversation_bytes,
+};
 
 /// The instruction set that kernels run on, or a sentence where `RAM_RUN_ISA` names none that this machine has.
 ///

@@ -3,12 +3,14 @@ mod generate;
 mod model;
 mod perplexity;
 mod sampler;
+mod session;
 mod template;
 mod tokenizer;
 
-pub use generate::{Generator, Stats};
+pub use generate::Generator;
 pub use model::Model;
 pub use perplexity::{Protocol, Report, Running};
 pub use sampler::{Sampler, Sampling};
+pub use session::{Session, Stats};
 pub use template::{Message, Template, conversation_bytes};
 pub use tokenizer::{Decoder, Tokenizer};

@@ -1,4 +1,4 @@
-//! One block of memory for all packed weights, and the matrices in it.
+//! Memory: one block for all packed weights, the matrices in it, lists that take no more than they need.
 use crate::Format;
 use memmap2::MmapMut;
 use std::{io, ops::Range, sync::Arc};
@@ -7,6 +7,12 @@ use std::{io, ops::Range, sync::Arc};
 #[derive(Debug)]
 pub struct Arena {
     pages: MmapMut,
+}
+
+/// Makes `to` as long as `len`, and takes no more memory than that.
+pub fn resize<T: Default + Clone>(to: &mut Vec<T>, len: usize) {
+    to.reserve_exact(len.saturating_sub(to.len()));
+    to.resize(len, T::default());
 }
 
 /// Matrices start on cache lines.

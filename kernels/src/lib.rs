@@ -17,15 +17,17 @@ mod team;
 #[cfg(test)]
 mod tests;
 
-pub use arena::{ALIGN, Arena, Matrix};
+pub use arena::{ALIGN, Arena, Matrix, resize};
 pub use decode::{dequantize_row, dequantize_rows, embed};
 pub use encode::training;
 pub use encode::{Effort, Groups, place, quantize, quantize_at, relative_error};
 pub use format::{Format, FormatError, Scheme};
 pub use ops::{
-    Attention, Heads, KvElement, NotFinite, Same, Tiled, Turn, Values, Watch, add_tiles, attend, attention, attention_at, divergence, finite,
-    log_sum_exp, norm_rows, normed,
+    Heads, KvElement, KvLayer, NotFinite, Same, Tiled, Turn, Values, Watch, add_tiles, attend, attend_numbers, attention, attention_at, centre,
+    divergence, finite, log_sum_exp, norm_rows, normed,
 };
 pub use peak::integer_peak;
-pub use product::{Experts, Inputs, Mixture, PANEL_BYTES, Product, Products, Routed, Rows, experts, experts_at, input_error, linear, linear_at};
+pub use product::{
+    Experts, Inputs, Mixture, PANEL_BYTES, Product, Products, Routed, Rows, Taken, experts, experts_at, input_error, linear, linear_at,
+};
 pub use team::{Team, team};

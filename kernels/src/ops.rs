@@ -1,13 +1,17 @@
 //! What happens to tokens between products.
 mod attention;
+#[cfg(test)]
+mod attention_tests;
 mod finite;
+mod kv;
 mod residual;
 pub mod rotate;
 mod scores;
 mod values;
 
-pub use attention::{Attention, Heads, KvElement, attend, attention, attention_at};
+pub use attention::{attend, attend_numbers, attention, attention_at};
 pub use finite::{NotFinite, Watch, finite};
+pub use kv::{Heads, KvElement, KvLayer, centre};
 pub use residual::{Share, Turn, add_shares, add_tiles, norm_rows, normed};
 pub use scores::{divergence, log_sum_exp};
 pub use values::{Gated, Reordered, Same, Tiled, Values};

@@ -1,6 +1,6 @@
 //! Every format on every instruction set of this machine, against oracles so plain that they are obviously right.
 use crate::{
-    Arena, Attention, Effort, Experts, Format, Inputs, KvElement, Matrix, Products, Same, Scheme, attention_at, embed, encode, experts_at,
+    Arena, Effort, Experts, Format, Inputs, Matrix, Products, Same, Scheme, embed, encode, experts_at,
     isa::{Isa, Kernel, Level, dispatch},
     linear_at,
     ops::{Gated, rotate},
@@ -481,44 +481,6 @@ fn results_of_many_tokens_are_those_of_one() {
         let mut one = vec![0.0; hidden];
         experts_at(Level::active(), &x[t * hidden..][..hidden], &e, &routes[t * per_token..][..per_token], per_token, &mut one).expect("numbers");
         assert_eq!(one, out[t * hidden..][..hidden], "token {t}");
-    }
-}
-
-#[test]
-fn attention_matches_the_oracle() {
-    for (heads, kv_heads, d) in [(4, 2, 24), (3, 3, 16), (8, 1, 64)] {
-        let tokens = 150;
-        let (q, k, v) = (gaussian(tokens * heads * d, 1), gaussian(tokens * kv_heads * d, 2), gaussian(tokens * kv_heads * d, 3));
-        let mut want = Vec::new();
-        for t in 0..tokens {
-            for h in 0..heads {
-                let kv = |x: &[f32], s: usize, i: usize| f64::from(x[(s * kv_heads + h * kv_heads / heads) * d + i]);
-                let score = |s: usize| (0..d).map(|i| f64::from(q[(t * heads + h) * d + i]) * kv(&k, s, i)).sum::<f64>() / (d as f64).sqrt();
-                let weights: Vec<f64> = (0..=t).map(|s| score(s).exp()).collect();
-                let total: f64 = weights.iter().sum();
-                want.extend((0..d).map(|i| weights.iter().enumerate().map(|(s, w)| w * kv(&v, s, i)).sum::<f64>() / total));
-            }
-        }
-        for (element, limit) in [(KvElement::F32, 2e-6), (KvElement::F16, 4e-3)] {
-            let mut first: Option<Vec<f32>> = None;
-            for level in levels() {
-                for pieces in [vec![tokens], vec![1; tokens], vec![64, 3, 50, 33]] {
-                    let mut cache = Attention::new(kv_heads, d, tokens, element);
-                    let mut out = vec![f32::NAN; q.len()];
-                    let mut at = 0;
-                    for n in pieces {
-                        let r = |heads: usize| at * heads * d..(at + n) * heads * d;
-                        attention_at(level, &mut cache, &q[r(heads)], &k[r(kv_heads)], &v[r(kv_heads)], heads, &mut out[r(heads)]).expect("numbers");
-                        at += n;
-                    }
-                    for (a, b) in want.iter().zip(&out) {
-                        assert!((a - f64::from(*b)).abs() < limit, "{element:?} {level:?}: {b} is not {a}");
-                    }
-                    let first = first.get_or_insert_with(|| out.clone());
-                    assert!(*first == out, "{element:?} {level:?}: pieces or instruction sets differ");
-                }
-            }
-        }
     }
 }
 

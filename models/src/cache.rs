@@ -1,16 +1,18 @@
 //! Keys and values of every layer, for the tokens of one sequence so far.
 use crate::{ForwardError, KvElement, backend::State, description::Description};
-use ram_kernels::Attention;
+use ram_kernels::KvLayer;
+use std::io::{self, Read, Write};
 
 /// The keys and values of one sequence.
 #[derive(Debug)]
 pub struct KvCache {
     pub(crate) states: States,
-    /// Those that it holds keys and values of.
-    tokens: Vec<u32>,
-    /// Those that [`Transformer::next_logits`](crate::Transformer::next_logits) found last.
+    /// Tokens that it holds keys and values of.
+    len: usize,
+    /// Those that were asked for last.
     pub(crate) logits: Vec<f32>,
     capacity: usize,
+    element: KvElement,
     /// (KV heads, head_dim) of the layers that it is for.
     shapes: Vec<(usize, usize)>,
 }
@@ -18,7 +20,7 @@ pub struct KvCache {
 /// As its backend has them, of every layer.
 #[derive(Debug)]
 pub(crate) enum States {
-    Fused(Vec<Attention>),
+    Fused(Vec<KvLayer>),
     Candle(Vec<State>),
 }
 
@@ -27,23 +29,20 @@ fn shapes(description: &Description) -> impl ExactSizeIterator<Item = (usize, us
 }
 
 impl KvCache {
-    /// Room for `capacity` tokens, for the fused backend.
-    ///
-    /// # Panics
-    /// If they are more than memory holds.
+    /// Room for `capacity` tokens, for the fused backend. Memory is taken as it is used.
     pub fn new(description: &Description, capacity: usize, element: KvElement) -> KvCache {
         let layers = description.layers.iter().map(|l| l.attention.state(capacity, element)).collect();
-        KvCache::with(States::Fused(layers), description, capacity)
+        KvCache::with(States::Fused(layers), description, capacity, element)
     }
 
     /// The same for candle, which takes the room as it is used.
     pub(crate) fn of_candle(description: &Description, capacity: usize, element: KvElement) -> KvCache {
         let layers = vec![State::new(element); description.layers.len()];
-        KvCache::with(States::Candle(layers), description, capacity)
+        KvCache::with(States::Candle(layers), description, capacity, element)
     }
 
-    fn with(states: States, description: &Description, capacity: usize) -> KvCache {
-        KvCache { states, tokens: Vec::new(), logits: Vec::new(), capacity, shapes: shapes(description).collect() }
+    fn with(states: States, description: &Description, capacity: usize, element: KvElement) -> KvCache {
+        KvCache { states, len: 0, logits: Vec::new(), capacity, element, shapes: shapes(description).collect() }
     }
 
     /// Whether it was made for a model like this.
@@ -59,22 +58,22 @@ impl KvCache {
 
     /// Tokens in it.
     pub fn len(&self) -> usize {
-        self.tokens.len()
+        self.len
     }
 
     /// Whether it holds no token.
     pub fn is_empty(&self) -> bool {
-        self.tokens.is_empty()
-    }
-
-    /// The tokens in it: a sequence that begins with them goes on from it.
-    pub fn tokens(&self) -> &[u32] {
-        &self.tokens
+        self.len == 0
     }
 
     /// Logits (vocab_size) of what follows its tokens, where it was asked for them last; else of what followed then.
     pub fn logits(&self) -> &[f32] {
         &self.logits
+    }
+
+    /// What it holds.
+    pub fn element(&self) -> KvElement {
+        self.element
     }
 
     /// Tokens it has room for.
@@ -84,7 +83,7 @@ impl KvCache {
 
     /// Forgets all but the first `len` tokens.
     pub fn truncate(&mut self, len: usize) {
-        self.tokens.truncate(len);
+        self.len = self.len.min(len);
         match &mut self.states {
             States::Fused(layers) => layers.iter_mut().for_each(|layer| layer.truncate(len)),
             States::Candle(layers) => layers.iter_mut().for_each(|layer| layer.truncate(len)),
@@ -96,7 +95,52 @@ impl KvCache {
         self.truncate(0);
     }
 
-    pub(crate) fn advance(&mut self, tokens: &[u32]) {
-        self.tokens.extend_from_slice(tokens);
+    /// Another one with the first `len` tokens. Memory that both have in common is shared until one of them writes to it.
+    #[must_use]
+    pub fn fork(&self, len: usize) -> KvCache {
+        let len = len.min(self.len);
+        let states = match &self.states {
+            States::Fused(layers) => States::Fused(layers.iter().map(|layer| layer.fork(len)).collect()),
+            States::Candle(layers) => States::Candle(layers.clone()),
+        };
+        let mut fork = KvCache { states, len, logits: Vec::new(), shapes: self.shapes.clone(), ..*self };
+        fork.truncate(len);
+        fork
+    }
+
+    /// Writes the keys and values that it holds, as its backend has them.
+    ///
+    /// # Errors
+    /// Those of `to`; candle's.
+    pub fn save(&self, to: &mut dyn Write) -> io::Result<()> {
+        match &self.states {
+            States::Fused(layers) => layers.iter().try_for_each(|layer| layer.save(to)),
+            States::Candle(layers) => layers.iter().try_for_each(|layer| layer.save(to)),
+        }
+    }
+
+    /// Reads what [`KvCache::save`] wrote of `len` tokens, of a cache like this one.
+    ///
+    /// # Errors
+    /// Those of `from`, where it has fewer bytes or numbers that are not finite, and where there is no room. It is empty then.
+    pub fn restore(&mut self, len: usize, from: &mut dyn Read) -> io::Result<()> {
+        self.clear();
+        if len > self.capacity {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("has {len} tokens, too many for a context of {}", self.capacity)));
+        }
+        let shapes = self.shapes.iter();
+        let read = match &mut self.states {
+            States::Fused(layers) => layers.iter_mut().try_for_each(|layer| layer.restore(len, from)),
+            States::Candle(layers) => layers.iter_mut().zip(shapes).try_for_each(|(layer, shape)| layer.restore(len, *shape, from)),
+        };
+        self.len = len;
+        if read.is_err() {
+            self.clear();
+        }
+        read
+    }
+
+    pub(crate) fn advance(&mut self, tokens: usize) {
+        self.len += tokens;
     }
 }

@@ -37,6 +37,9 @@ pub enum ForwardError {
     /// A cache that was made for another backend.
     #[error("the KV cache was made for another backend: make one with Transformer::cache")]
     OtherBackend,
+    /// Somebody asked for that.
+    #[error("cancelled")]
+    Cancelled,
     /// A NaN or an infinity came up.
     #[error("{what}{} are no numbers", layer.map(|l| format!(" in layer {l}")).unwrap_or_default())]
     NotFinite {

@@ -3,6 +3,7 @@
 mod arch;
 mod backend;
 mod cache;
+mod cancel;
 pub mod description;
 mod forward_error;
 mod json;
@@ -16,7 +17,9 @@ mod transformer;
 #[cfg(test)]
 mod transformer_tests;
 
+pub use backend::Work;
 pub use cache::KvCache;
+pub use cancel::Cancel;
 pub use candle_core;
 pub use description::{ConfigError, Description};
 pub use forward_error::ForwardError;

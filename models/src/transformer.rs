@@ -1,7 +1,7 @@
 //! A model that is ready to run: tokens in, hidden states and logits out.
 use crate::{
-    ForwardError, KvCache, KvElement, TensorSpec,
-    backend::{Candle, Fused, Home, Packed, Plain, Rotary, Scratch, Span, Tensors, finite},
+    Cancel, ForwardError, KvCache, KvElement, TensorSpec,
+    backend::{Candle, Fused, Home, Packed, Plain, Rotary, Scratch, Span, Tensors, Work, finite},
     cache::States,
     description::Description,
     forward_error::Fault,
@@ -41,14 +41,13 @@ pub enum Backend {
 }
 
 impl Backend {
-    /// An upper bound of the bytes that one [`Transformer::forward`] of `tokens` tokens, in a context of `context`, by `threads` threads
-    /// holds at its peak in the CPU's memory, besides weights, cache and logits. n rows of logits take `8 n vocab_size` bytes while they
-    /// are computed, half of that after.
-    pub fn scratch_bytes(&self, description: &Description, tokens: usize, context: usize, threads: usize) -> usize {
+    /// An upper bound of the bytes that one forward pass takes at its peak in the CPU's memory, besides weights, cache and logits. n rows of
+    /// logits take `8 n vocab_size` bytes while they are computed, half of that after.
+    pub fn scratch_bytes(&self, description: &Description, work: Work) -> usize {
         let (needs, hidden_size) = (description.needs(), description.hidden_size);
         match self {
-            Backend::Fused => needs.scratch_bytes(hidden_size, tokens, threads),
-            Backend::Candle(_) => Plain::scratch_bytes(&needs, hidden_size, tokens, context, threads),
+            Backend::Fused => Packed::pass_bytes(&needs, hidden_size, Rotary::of(description).len(), work),
+            Backend::Candle(_) => Plain::pass_bytes(&needs, hidden_size, work),
         }
     }
 }
@@ -70,6 +69,22 @@ pub struct Next<'a> {
     pub tokens: &'a [u32],
     /// Has them after.
     pub cache: &'a mut KvCache,
+    /// Whether logits of what follows them are wanted: [`KvCache::logits`].
+    pub logits: bool,
+    /// Ends the pass of the whole batch.
+    pub cancel: Option<&'a Cancel>,
+}
+
+impl<'a> Next<'a> {
+    /// Tokens and what follows them, which nobody cancels.
+    pub fn new(tokens: &'a [u32], cache: &'a mut KvCache) -> Next<'a> {
+        Next { tokens, cache, logits: true, cancel: None }
+    }
+}
+
+/// Whether somebody has cancelled one of them.
+fn cancelled(cancels: &[Option<&Cancel>]) -> bool {
+    cancels.iter().flatten().any(|cancel| cancel.is_cancelled())
 }
 
 #[derive(Debug)]
@@ -116,14 +131,14 @@ impl Transformer {
     /// Where there are no tokens, the cache has no room for them or is another model's, a token is not in the vocabulary, or a NaN or an
     /// infinity comes up; the cache is as it was then.
     pub fn forward(&self, tokens: &[u32], cache: &mut KvCache) -> Result<Tensor, ForwardError> {
-        self.forward_batch(&mut [Next { tokens, cache }])
+        self.forward_batch(&mut [Next::new(tokens, cache)])
     }
 
     /// The same for several sequences at once: hidden states of the tokens of all, one sequence after the other. They do not depend on
     /// what else is in the batch.
     ///
     /// # Errors
-    /// As for [`Transformer::forward`]; all caches are as they were then.
+    /// As for [`Transformer::forward`], and where it is cancelled; all caches are as they were then.
     pub fn forward_batch(&self, batch: &mut [Next]) -> Result<Tensor, ForwardError> {
         let size = self.description.hidden_size;
         self.run(batch, |tokens, spans, batch| match &self.model {
@@ -145,22 +160,22 @@ impl Transformer {
     /// # Errors
     /// As for [`Transformer::forward`].
     pub fn next_logits<'c>(&self, tokens: &[u32], cache: &'c mut KvCache) -> Result<&'c [f32], ForwardError> {
-        self.next_logits_batch(&mut [Next { tokens, cache }])?;
+        self.advance(&mut [Next::new(tokens, cache)])?;
         Ok(cache.logits())
     }
 
-    /// The same for several sequences at once: each cache has the logits of its own ([`KvCache::logits`]).
+    /// Appends the tokens of several sequences at once; the caches of those that want logits have them then.
     ///
     /// # Errors
     /// As for [`Transformer::forward_batch`].
-    pub fn next_logits_batch(&self, batch: &mut [Next]) -> Result<(), ForwardError> {
+    pub fn advance(&self, batch: &mut [Next]) -> Result<(), ForwardError> {
         self.run(batch, |tokens, spans, batch| match &self.model {
             Built::Fused(model) => {
                 self.fused(model, tokens, spans, batch, |pass, logits| pass.finish_last(&model.norm, model.head(), logits), |_| Ok(()))
             }
             Built::Candle(model, device) => {
                 let hidden = self.candle(model, device, tokens, spans, batch)?;
-                for (next, span) in batch.iter_mut().zip(spans) {
+                for (next, span) in batch.iter_mut().zip(spans).filter(|(next, _)| next.logits) {
                     next.cache.logits = self.logits(&hidden.narrow(0, span.tokens.end - 1, 1)?)?.squeeze(0)?.to_vec1()?;
                 }
                 Ok(())
@@ -183,7 +198,7 @@ impl Transformer {
         let done = compute(&tokens, &spans, batch);
         for next in batch {
             match done {
-                Ok(_) => next.cache.advance(next.tokens),
+                Ok(_) => next.cache.advance(next.tokens.len()),
                 // Some layers have the tokens already.
                 Err(_) => next.cache.truncate(next.cache.len()),
             }
@@ -191,26 +206,28 @@ impl Transformer {
         done
     }
 
-    /// All layers, what `then` makes of the residual stream and of the memory for logits, and what `take` takes of what that left.
+    /// All layers, what `then` makes of the residual stream and of the memory for the logits of those that want them, and what `take` takes
+    /// of what that left.
     fn fused<R>(
         &self,
         model: &Model<Packed>,
         tokens: &[u32],
         spans: &[Span],
         batch: &mut [Next],
-        then: impl FnOnce(Fused, &mut [&mut Vec<f32>]) -> Result<(), Fault>,
+        then: impl FnOnce(Fused, &mut [Option<&mut Vec<f32>>]) -> Result<(), Fault>,
         take: impl FnOnce(&Scratch) -> Result<R, ForwardError>,
     ) -> Result<R, ForwardError> {
         let (mut layers, mut logits) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
+        let cancels: Vec<Option<&Cancel>> = batch.iter().map(|next| next.cancel).collect();
         for next in batch {
             let KvCache { states: States::Fused(own), logits: own_logits, .. } = &mut *next.cache else { return Err(ForwardError::OtherBackend) };
             layers.push(own.as_mut_slice());
-            logits.push(own_logits);
+            logits.push(next.logits.then_some(own_logits));
         }
         let mut scratch = self.scratch().pop().unwrap_or_default();
         let done = team(Level::active(), |team| {
             let mut pass = Fused::new(team, &mut scratch, self.description.hidden_size, &self.rotaries, spans);
-            model.stream(&mut pass, tokens, &mut layers)?;
+            model.stream(&mut pass, tokens, &mut layers, || cancelled(&cancels))?;
             then(pass, &mut logits).map_err(|fault| fault.within(None))
         });
         let taken = done.and_then(|()| take(&scratch));
@@ -219,7 +236,7 @@ impl Transformer {
     }
 
     /// What no pass works in now.
-    fn scratch(&self) -> MutexGuard<'_, Vec<Scratch>> {
+    pub(crate) fn scratch(&self) -> MutexGuard<'_, Vec<Scratch>> {
         // Nothing panics while it is locked.
         self.scratch.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -227,12 +244,13 @@ impl Transformer {
     /// Hidden states after the final norm.
     fn candle(&self, model: &Model<Plain>, device: &Device, tokens: &[u32], spans: &[Span], batch: &mut [Next]) -> Result<Tensor, ForwardError> {
         let mut layers = Vec::with_capacity(batch.len());
+        let cancels: Vec<Option<&Cancel>> = batch.iter().map(|next| next.cancel).collect();
         for next in batch {
             let States::Candle(own) = &mut next.cache.states else { return Err(ForwardError::OtherBackend) };
             layers.push(own.as_mut_slice());
         }
         let mut pass = Candle::new(device, &self.rotaries, spans)?;
-        model.stream(&mut pass, tokens, &mut layers)?;
+        model.stream(&mut pass, tokens, &mut layers, || cancelled(&cancels))?;
         pass.finish(&model.norm).map_err(|fault| fault.within(None))
     }
 

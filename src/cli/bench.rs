@@ -5,7 +5,7 @@ use super::{
     open, print,
 };
 use crate::cli::Error;
-use ram_run::{KvCache, Model, Next, peak_rss, size};
+use ram_run::{KvCache, Model, Next, Sampling, peak_rss, size};
 use serde::Serialize;
 use std::time::Instant;
 
@@ -178,32 +178,38 @@ fn runs(model: &Model, sequences: Option<usize>, depth: usize, n: usize, repeat:
     let vocab = model.transformer.description().vocab_size as u32;
     // Spread over the vocabulary, as text is over the experts.
     let tokens: Vec<u32> = (0..(depth + n) as u32).map(|i| i.wrapping_mul(2_654_435_761) % vocab).collect();
-    let mut caches: Vec<KvCache> = (0..sequences.unwrap_or(1)).map(|_| model.cache()).collect();
+    let mut session = model.session(Sampling::default())?;
+    let mut caches: Vec<KvCache> = (0..sequences.unwrap_or(0)).map(|_| model.transformer.cache(model.plan.context, model.plan.kv)).collect();
     for piece in tokens[..depth].chunks(model.plan.chunk) {
         for cache in &mut caches {
-            model.transformer.forward(piece, cache)?;
+            model.transformer.advance(&mut [Next { logits: false, ..Next::new(piece, cache) }])?;
         }
     }
     let mut runs = Vec::new();
     for run in 0..=repeat {
         caches.iter_mut().for_each(|cache| cache.truncate(depth));
+        if sequences.is_none() && depth > 0 {
+            session.prompt(&tokens[..depth])?;
+            std::hint::black_box(model.logits(&mut session)?);
+        }
         let start = Instant::now();
         // What comes next is asked for after every token while decoding, once after a prompt.
         match sequences {
             None => {
-                std::hint::black_box(model.logits_after(&mut caches[0], &tokens[depth..])?);
+                session.prompt(&tokens)?;
+                std::hint::black_box(model.logits(&mut session)?);
             }
             Some(_) => {
                 for step in 0..n {
                     // Each sequence has another token.
                     let token = |i: usize| std::slice::from_ref(&tokens[depth + (step + 7 * i) % n]);
-                    let mut batch: Vec<Next> = caches.iter_mut().enumerate().map(|(i, cache)| Next { tokens: token(i), cache }).collect();
-                    model.transformer.next_logits_batch(&mut batch)?;
+                    let mut batch: Vec<Next> = caches.iter_mut().enumerate().map(|(i, cache)| Next::new(token(i), cache)).collect();
+                    model.transformer.advance(&mut batch)?;
                 }
             }
         }
         if run > 0 {
-            let rate = (n * caches.len()) as f64 / start.elapsed().as_secs_f64();
+            let rate = (n * caches.len().max(1)) as f64 / start.elapsed().as_secs_f64();
             let bandwidth = ram_run::bandwidth_bytes(model.plan.memory.budget).map(ram_run::read_bandwidth);
             runs.push(Run { rate, bandwidth, peak: ram_run::integer_peak() });
         }

@@ -11,16 +11,12 @@ use super::{
 use crate::cli::{Error, note, note_pale, renderer};
 use command::{Command, Settings};
 use input::Input;
-use ram_run::{KvCache, Message, Model, Sampling, Template, conversation_bytes, files};
-use std::{
-    io::IsTerminal,
-    path::Path,
-    sync::atomic::{AtomicBool, Ordering},
-};
+use ram_run::{Cancel, Message, Model, Sampling, Session, Template, conversation_bytes, files};
+use std::{io::IsTerminal, path::Path, sync::LazyLock};
 use thinking::{Part, Thinking};
 
-/// Set by Ctrl-C: the answer that streams ends.
-static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+/// Ctrl-C: the answer that is computed ends.
+static INTERRUPTED: LazyLock<Cancel> = LazyLock::new(Cancel::default);
 
 /// Bytes per token of context that a conversation may have: texts have 2 to 6.
 const PER_TOKEN: usize = 16;
@@ -34,10 +30,10 @@ fn most_bytes(context: usize) -> usize {
 const NO_ANSWER: &str = "none";
 
 /// A conversation and what it is computed with.
-struct Session {
+struct Conversation {
     model: Model,
     template: Template,
-    cache: KvCache,
+    session: Session,
     messages: Vec<Message>,
     settings: Settings,
     overflow: Overflow,
@@ -61,16 +57,14 @@ pub fn run(args: &Args, a: &ChatArgs) -> Result<(), Error> {
     request.reserved = Template::rendering_bytes(most_bytes(request.context_for(checkpoint.description())));
     let plan = open::plan(&checkpoint, &request)?;
     let model = open::model(args, &checkpoint, &plan)?;
-    let mut session = Session {
-        cache: model.cache(),
+    let sampling = a.sampling.over(&Sampling::published(checkpoint.folder())?);
+    let mut session = model.session(sampling.clone())?;
+    session.cancelled_by(INTERRUPTED.clone());
+    let mut conversation = Conversation {
+        session,
         template,
         messages: a.system.iter().map(|s| Message::new("system", s)).collect(),
-        settings: Settings {
-            sampling: a.sampling.over(&Sampling::published(checkpoint.folder())?),
-            max_tokens: a.sampling.max_tokens,
-            think: a.think,
-            stats: !args.quiet,
-        },
+        settings: Settings { sampling, max_tokens: a.sampling.max_tokens, think: a.think, stats: !args.quiet },
         overflow: a.overflow,
         answers: 0,
         summary: NO_ANSWER.into(),
@@ -80,21 +74,21 @@ pub fn run(args: &Args, a: &ChatArgs) -> Result<(), Error> {
     if input.is_terminal() && !args.quiet {
         note(&format!("{:.2} bits per weight, context {} tokens. /help lists commands.", plan.bits_per_weight, plan.context));
     }
-    let _ = ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed));
+    let _ = ctrlc::set_handler(|| INTERRUPTED.cancel());
     loop {
-        INTERRUPTED.store(false, Ordering::Relaxed);
+        INTERRUPTED.renew();
         let Some(line) = input.message()? else { break };
         if !input.edits() {
             // What came while it waited for a line is not meant for the answer.
-            INTERRUPTED.store(false, Ordering::Relaxed);
+            INTERRUPTED.renew();
         }
-        let before = session.messages.clone();
-        match session.turn(&mut input, &line) {
+        let before = conversation.messages.clone();
+        match conversation.turn(&mut input, &line) {
             Ok(true) => {}
             Ok(false) => break,
             // A person can do something about it and goes on where it was; a script must not miss it.
             Err(e) if input.is_terminal() && !e.is_broken_pipe() => {
-                session.messages = before;
+                conversation.messages = before;
                 note(&e.to_string());
             }
             Err(e) => return Err(e),
@@ -103,7 +97,7 @@ pub fn run(args: &Args, a: &ChatArgs) -> Result<(), Error> {
     Ok(())
 }
 
-impl Session {
+impl Conversation {
     /// Does what a line asks for; whether the conversation goes on.
     fn turn(&mut self, input: &mut Input, line: &str) -> Result<bool, Error> {
         match command::parse(line)? {
@@ -164,7 +158,7 @@ impl Session {
                 // Counted anew: what the cache holds may belong to what was taken back or forgotten.
                 let text = if self.messages.iter().any(|m| m.role == "user") { self.text()? } else { Ok(String::new()) };
                 let held = text.map_or_else(Ok, |text| self.model.tokenizer.encode(&text, false).map(|tokens| tokens.len().to_string()))?;
-                let (messages, context) = (self.messages.len(), self.cache.capacity());
+                let (messages, context) = (self.messages.len(), self.session.capacity());
                 note(&format!("{messages} messages, {held} of {context} tokens of context; last answer: {}", self.summary));
             }
             Command::Set(name, value) => {
@@ -180,7 +174,7 @@ impl Session {
                 note(&format!("saved {} messages in {}", self.messages.len(), path.display()));
             }
             Command::Load(path) => {
-                self.messages = load(&path, prompt::most(self.cache.capacity()))?;
+                self.messages = load(&path, prompt::most(self.session.capacity()))?;
                 self.summary = NO_ANSWER.into();
                 note(&format!("loaded {} messages from {}", self.messages.len(), path.display()));
             }
@@ -205,7 +199,7 @@ impl Session {
     /// The conversation as the template writes it, or why it is too long for that.
     fn text(&self) -> Result<Result<String, String>, Error> {
         let bytes = conversation_bytes(&self.messages);
-        if bytes > most_bytes(self.cache.capacity()) {
+        if bytes > most_bytes(self.session.capacity()) {
             return Ok(Err(format!("{bytes} bytes")));
         }
         let t = &self.model.tokenizer;
@@ -215,7 +209,7 @@ impl Session {
     /// The conversation as tokens, with the text it ends with; what does not fit is dropped or refused.
     fn prompt(&mut self) -> Result<(String, Vec<u32>), Error> {
         loop {
-            let capacity = self.cache.capacity();
+            let capacity = self.session.capacity();
             // Sliding leaves room for an answer too: a quarter of the context, or what an answer may have.
             let slides = self.overflow == Overflow::Slide;
             let room = if slides { self.settings.max_tokens.min(capacity / 4) } else { 1 };
@@ -246,7 +240,8 @@ impl Session {
         let mut sampling = self.settings.sampling.clone();
         sampling.seed = sampling.seed.wrapping_add(self.answers);
         self.answers += 1;
-        let mut generator = self.model.generate(&mut self.cache, tokens.clone(), sampling, self.settings.max_tokens)?;
+        self.session.sample_by(sampling)?;
+        self.session.prompt(&tokens)?;
         let mut thinking = Thinking::begun(&text);
         let think = self.settings.think;
         let mut said = String::new();
@@ -262,17 +257,16 @@ impl Session {
                 print(&t)
             }
         };
-        let stop = || INTERRUPTED.load(Ordering::Relaxed);
-        let streamed =
-            generate::stream(&self.model, &mut generator, &tokens, stop, &mut |piece| thinking.push(piece).into_iter().try_for_each(&mut show));
+        let most = self.settings.max_tokens;
+        let streamed = generate::stream(&self.model, &mut self.session, most, &mut |piece| thinking.push(piece).into_iter().try_for_each(&mut show));
         if let Err(e) = streamed {
             print("\n")?;
             return Err(e);
         }
         thinking.finish().map_or(Ok(()), &mut show)?;
         print("\n")?;
-        self.summary = generate::summary(&self.model, &generator);
-        let full = generator.tokens().len() > self.cache.capacity();
+        self.summary = generate::summary(&self.model, &self.session.stats);
+        let full = self.session.is_full();
         self.messages.push(Message::new("assistant", said.trim()));
         if self.settings.stats && std::io::stderr().is_terminal() {
             let full = if full { "; the context is full" } else { "" };

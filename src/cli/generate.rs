@@ -4,7 +4,7 @@ use super::{
     open, print, prompt,
 };
 use crate::cli::{Error, note};
-use ram_run::{Generator, Model, Sampler, Sampling, peak_rss, size};
+use ram_run::{Model, Sampler, Sampling, Session, Stats, peak_rss, size};
 
 /// Generates and streams.
 pub fn run(args: &Args, a: &GenerateArgs) -> Result<(), Error> {
@@ -20,15 +20,23 @@ pub fn run(args: &Args, a: &GenerateArgs) -> Result<(), Error> {
     // Before a weight is read: a prompt that does not fit is known now.
     let tokens = open::tokenizer(&checkpoint)?.encode_at_most(&prompt, true, plan.context)?;
     let model = open::model(args, &checkpoint, &plan)?;
-    let mut cache = model.cache();
-    let mut generator = model.generate(&mut cache, tokens.clone(), sampling, a.sampling.max_tokens)?;
+    let mut session = match &a.session {
+        Some(path) if path.exists() => model.restore(path, sampling.clone())?,
+        _ => model.session(sampling.clone())?,
+    };
+    // Choices begin anew with every prompt.
+    session.sample_by(sampling)?;
+    session.prompt(&tokens)?;
     if !a.json {
         print(&prompt)?;
     }
-    let text = stream(&model, &mut generator, &tokens, || false, &mut |piece| if a.json { Ok(()) } else { print(piece) })?;
-    let stats = generator.stats.clone();
+    let text = stream(&model, &mut session, a.sampling.max_tokens, &mut |piece| if a.json { Ok(()) } else { print(piece) })?;
+    if let Some(path) = &a.session {
+        model.save(&session, path)?;
+    }
+    let stats = &session.stats;
     if a.json {
-        let new = &generator.tokens()[tokens.len()..];
+        let new = &session.tokens()[tokens.len()..];
         let json = serde_json::json!({
             "prompt": prompt, "text": text, "tokens": new, "prompt_tokens": stats.prompt_tokens,
             "prefill_seconds": stats.prefill.as_secs_f64(), "decoded_tokens": stats.decoded, "decode_seconds": stats.decode.as_secs_f64(),
@@ -38,29 +46,23 @@ pub fn run(args: &Args, a: &GenerateArgs) -> Result<(), Error> {
     }
     print("\n")?;
     if !args.quiet {
-        note(&summary(&model, &generator));
+        note(&summary(&model, stats));
     }
     Ok(())
 }
 
-/// The text of the tokens that `generator` gives, shown piece by piece as it comes, until `stop`.
-pub fn stream(
-    model: &Model,
-    generator: &mut Generator,
-    context: &[u32],
-    stop: impl Fn() -> bool,
-    show: &mut dyn FnMut(&str) -> Result<(), Error>,
-) -> Result<String, Error> {
-    let mut decoder = model.tokenizer.stream(context);
+/// The text that follows, shown piece by piece as it comes; where it is cancelled, up to there.
+pub fn stream(model: &Model, session: &mut Session, max_tokens: usize, show: &mut dyn FnMut(&str) -> Result<(), Error>) -> Result<String, Error> {
+    let mut decoder = model.tokenizer.stream(session.tokens());
     let mut text = String::new();
     let mut add = |piece: String| {
         text.push_str(&piece);
         show(&piece)
     };
-    for token in generator {
-        add(decoder.push(token?)?)?;
-        if stop() {
-            break;
+    for token in model.generate(session, max_tokens) {
+        match token {
+            Err(ram_run::Error::Cancelled) => break,
+            token => add(decoder.push(token?)?)?,
         }
     }
     add(decoder.finish()?)?;
@@ -68,8 +70,7 @@ pub fn stream(
 }
 
 /// Speed, bits and memory in a line.
-pub fn summary(model: &Model, generator: &Generator) -> String {
-    let s = &generator.stats;
+pub fn summary(model: &Model, s: &Stats) -> String {
     let rate = |n: usize, t: std::time::Duration| if t.is_zero() { 0.0 } else { n as f64 / t.as_secs_f64() };
     let peak = peak_rss().map_or("unknown".into(), size::show);
     let budget = model.plan.memory.budget.map_or(String::new(), |b| format!(" of {}", size::show(b)));

@@ -1,23 +1,15 @@
 //! Files that a command writes where a person said.
 use crate::cli::Error;
-use std::{fs, io::Write, path::Path};
+use ram_run::files;
+use std::{io::Write, path::Path};
 
-/// Writes a file whole or not at all: beside its place, then moved there. What is there and is no regular file (a device, a pipe, a
-/// link to either, or to nothing yet) is written to and stays what it is.
+/// Writes a text to a file, whole or not at all.
 ///
 /// # Errors
 /// Where it cannot be written; a folder that is not there is named.
 pub fn write(path: &Path, text: &str) -> Result<(), Error> {
-    let real = path.canonicalize().unwrap_or_else(|_| path.into());
-    if fs::symlink_metadata(&real).is_ok_and(|about| !about.is_file()) {
-        return fs::write(&real, text).map_err(Error::io(path));
-    }
-    check(&real)?;
-    let mut file =
-        tempfile::Builder::new().prefix(".ram-run-").permissions(permissions(&real)).tempfile_in(folder(&real)).map_err(Error::io(path))?;
-    file.write_all(text.as_bytes()).map_err(Error::io(path))?;
-    file.persist(&real).map_err(|e| Error::io(path)(e.error))?;
-    Ok(())
+    check(path)?;
+    Ok(files::write_whole(path, |file| file.write_all(text.as_bytes()))?)
 }
 
 /// Whether the folder is there, for work that takes long to know before it begins.
@@ -36,16 +28,13 @@ fn folder(path: &Path) -> &Path {
     path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Those of the file that is there; else what the process' mask leaves of a new file's.
-fn permissions(path: &Path) -> fs::Permissions {
-    use std::os::unix::fs::PermissionsExt;
-    fs::metadata(path).map_or_else(|_| fs::Permissions::from_mode(0o666), |about| about.permissions())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::{FileTypeExt, symlink};
+    use std::{
+        fs,
+        os::unix::fs::{FileTypeExt, symlink},
+    };
 
     #[test]
     fn files_are_replaced_and_devices_stay() {

@@ -1,6 +1,6 @@
 //! A budget is a promise about the process: weights, KV cache, scratch and everything else, while loading and after.
 use ram_kernels::KvElement;
-use ram_models::{Backend, Description};
+use ram_models::{Backend, Description, Work};
 use serde::Serialize;
 
 /// What the process may take.
@@ -57,6 +57,8 @@ pub struct Besides {
     pub description: Description,
     /// What computes.
     pub backend: Backend,
+    /// Whether it has matrices with an order of their inputs.
+    pub ordered: bool,
     /// How many tensors it has.
     pub tensors: usize,
     /// Bytes of tokenizer.json.
@@ -109,7 +111,9 @@ impl Besides {
     }
 
     fn scratch(&self, chunk: usize) -> u64 {
-        self.backend.scratch_bytes(&self.description, chunk.min(self.context).max(self.sequences), self.context, self.threads()) as u64
+        let tokens = chunk.min(self.context).max(self.sequences);
+        let (sequences, context, threads, ordered) = (self.sequences, self.context, self.threads(), self.ordered);
+        self.backend.scratch_bytes(&self.description, Work { tokens, sequences, context, threads, ordered }) as u64
     }
 
     fn threads(&self) -> usize {
@@ -149,7 +153,7 @@ mod tests {
             (hidden, heads, kv_heads, head_dim) in (1usize..64, 1usize..5, 1usize..3, 1usize..65),
             (layers, experts, width, vocab) in (1usize..50, 1usize..130, 1usize..64, 1usize..200_000),
             (tokenizer, buffers, reserved) in (0u64..20_000_000, 0u64..10_000_000, 0u64..1_000_000_000),
-            (context, f16, candle, threads) in (1usize..40_000, any::<bool>(), any::<bool>(), 1usize..200),
+            (context, kv, candle, threads) in (1usize..40_000, 0usize..4, any::<bool>(), 1usize..200),
             sequences in 1usize..40,
         ) -> Besides {
             let json = format!(
@@ -163,9 +167,9 @@ mod tests {
                 experts.min(8)
             );
             let description = Description::from_json(&json).expect("a configuration");
-            let kv = if f16 { KvElement::F16 } else { KvElement::F32 };
+            let kv = KvElement::ALL[kv];
             let backend = if candle { Backend::Candle(ram_models::candle_core::Device::Cpu) } else { Backend::Fused };
-            Besides { tensors: description.tensors().len(), description, backend, tokenizer, buffers, context, sequences, kv, reserved, threads }
+            Besides { tensors: description.tensors().len(), description, backend, ordered: sequences % 2 == 0, tokenizer, buffers, context, sequences, kv, reserved, threads }
         }
     }
 

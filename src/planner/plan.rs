@@ -11,7 +11,7 @@ use crate::{
     checkpoint::{Checkpoint, buffer_bytes},
     error::Setting,
 };
-use ram_kernels::{Effort, Format, KvElement, input_error};
+use ram_kernels::{Effort, Format, KvElement, Scheme, input_error};
 use ram_models::{Backend, Description, Kind, TensorSpec};
 use regex::Regex;
 use serde::{Serialize, Serializer};
@@ -191,10 +191,7 @@ fn text<T: fmt::Display, S: Serializer>(v: &T, s: S) -> Result<S::Ok, S::Error> 
 }
 
 fn kv<S: Serializer>(v: &KvElement, s: S) -> Result<S::Ok, S::Error> {
-    s.serialize_str(match v {
-        KvElement::F16 => "f16",
-        KvElement::F32 => "f32",
-    })
+    s.serialize_str(v.name())
 }
 
 /// Makes the plan; `done` is told the number of weights of each matrix whose curve is known.
@@ -319,6 +316,7 @@ fn prepare(
     let besides = Besides {
         description: description.clone(),
         backend: request.backend.clone(),
+        ordered: specs.iter().any(|s| s.kind.is_matrix() && own(s).scheme() == Scheme::GptqOrdered),
         tensors: specs.len(),
         tokenizer,
         buffers: buffer_bytes(specs, own),

@@ -1,121 +1,110 @@
-//! Generation as an iterator of tokens.
-use super::sampler::Sampler;
+//! What comes next: of one session, of several at once, and as an iterator.
+use super::{model::Model, session::Session};
 use crate::Error;
-use ram_models::{KvCache, Transformer};
-use std::{
-    collections::BTreeSet,
-    time::{Duration, Instant},
-};
+use ram_models::Next;
+use std::time::Instant;
 
-/// What was done and how long it took.
-#[derive(Clone, Debug, Default)]
-pub struct Stats {
-    /// Tokens of the prompt that were computed.
-    pub prompt_tokens: usize,
-    /// Time for them.
-    pub prefill: Duration,
-    /// Tokens that were given out.
-    pub generated: usize,
-    /// Tokens computed after the first.
-    pub decoded: usize,
-    /// Time for them.
-    pub decode: Duration,
-}
-
-/// Tokens that follow a prompt, as they are computed; ends at an end token, at `max_tokens` or where the context is full.
-pub struct Generator<'a> {
-    transformer: &'a Transformer,
-    cache: &'a mut KvCache,
-    sampler: Sampler,
-    eos: &'a BTreeSet<u32>,
-    tokens: Vec<u32>,
-    left: usize,
-    chunk: usize,
-    finished: bool,
-    /// What was done so far.
-    pub stats: Stats,
-}
-
-impl<'a> Generator<'a> {
-    /// `tokens` is the whole text so far; those that the cache already holds are not computed again. `chunk` tokens of
-    /// a prompt are computed at a time.
+impl Model {
+    /// The next token of a session, which has it then. What was not computed of its text is, some tokens at a time.
     ///
     /// # Errors
-    /// [`Error::Context`] for a prompt that does not fit, [`Error::Empty`] for an empty one.
-    pub fn new(
-        transformer: &'a Transformer,
-        cache: &'a mut KvCache,
-        sampler: Sampler,
-        eos: &'a BTreeSet<u32>,
-        tokens: Vec<u32>,
-        max_tokens: usize,
-        chunk: usize,
-    ) -> Result<Generator<'a>, Error> {
-        if tokens.is_empty() {
-            return Err(Error::Empty);
+    /// [`Error::Empty`] before the first [`Session::prompt`], [`Error::Context`] where the context is full, [`Error::Cancelled`].
+    pub fn next(&self, session: &mut Session) -> Result<u32, Error> {
+        loop {
+            if let Some(Some(token)) = self.step(&mut [&mut *session])?.pop() {
+                return Ok(token);
+            }
         }
-        if tokens.len() > cache.capacity() {
-            return Err(Error::Context { tokens: tokens.len(), capacity: cache.capacity() });
-        }
-        // What the cache holds of another text is forgotten. The last token is always computed: its logits are what comes next.
-        let common = cache.tokens().iter().zip(&tokens[..tokens.len() - 1]).take_while(|(held, token)| held == token).count();
-        cache.truncate(common);
-        Ok(Generator { transformer, cache, sampler, eos, tokens, left: max_tokens, chunk: chunk.max(1), finished: false, stats: Stats::default() })
     }
 
-    /// Prompt and generated tokens.
-    pub fn tokens(&self) -> &[u32] {
-        &self.tokens
+    /// Logits (vocab_size) of what follows a session's tokens, for choices of one's own: [`Session::push`] adds what they were.
+    ///
+    /// # Errors
+    /// As for [`Model::next`].
+    pub fn logits<'s>(&self, session: &'s mut Session) -> Result<&'s [f32], Error> {
+        while !self.compute(&mut [&mut *session])?.contains(&true) {}
+        Ok(session.cache.logits())
     }
 
-    fn step(&mut self) -> Result<u32, Error> {
-        let start = Instant::now();
-        let first = self.stats.prompt_tokens == 0;
-        let from = self.cache.len();
-        let logits = logits_after(self.transformer, self.cache, &self.tokens[from..], self.chunk)?;
-        let token = self.sampler.sample(logits, &self.tokens)?;
-        if first {
-            self.stats.prompt_tokens = self.tokens.len() - from;
-            self.stats.prefill = start.elapsed();
-        } else {
-            self.stats.decoded += 1;
-            self.stats.decode += start.elapsed();
+    /// One forward pass for several sessions: of as many tokens as the plan has memory for, at least one of each. Who waits for one token is
+    /// served first, and longer texts in order, so that a long prompt keeps nobody waiting. Gives each session's next token, or none where
+    /// its text is not computed to the end yet. A session's tokens do not depend on the others.
+    ///
+    /// # Errors
+    /// As for [`Model::next`], where it is so for one of them; none has another token then.
+    pub fn step(&self, sessions: &mut [&mut Session]) -> Result<Vec<Option<u32>>, Error> {
+        let (start, prompts) = (Instant::now(), sessions.iter().map(|s| s.stats.generated == 0).collect::<Vec<_>>());
+        let before: Vec<usize> = sessions.iter().map(|s| s.computed()).collect();
+        let whole = self.compute(sessions)?;
+        let mut chosen = Vec::with_capacity(sessions.len());
+        for ((session, whole), (prompt, before)) in sessions.iter_mut().zip(whole).zip(prompts.into_iter().zip(before)) {
+            let (computed, stats) = (session.computed() - before, &mut session.stats);
+            if prompt {
+                (stats.prompt_tokens, stats.prefill) = (stats.prompt_tokens + computed, stats.prefill + start.elapsed());
+            } else {
+                (stats.decoded, stats.decode) = (stats.decoded + computed, stats.decode + start.elapsed());
+            }
+            chosen.push(if whole { Some(session.choose()?) } else { None });
         }
-        self.tokens.push(token);
-        Ok(token)
+        Ok(chosen)
+    }
+
+    /// The forward pass of a step; of each session whether all of its tokens are computed and logits known.
+    fn compute(&self, sessions: &mut [&mut Session]) -> Result<Vec<bool>, Error> {
+        for session in sessions.iter_mut() {
+            if session.tokens().is_empty() {
+                return Err(Error::Empty);
+            }
+            if session.is_full() {
+                return Err(Error::Context { tokens: session.tokens().len(), capacity: session.capacity() });
+            }
+            // The logits of the last token may be of another session, or not be there.
+            let last = session.tokens().len() - 1;
+            session.cache.truncate(last);
+        }
+        let mut room = self.plan.chunk.saturating_sub(sessions.len());
+        let counts = sessions.iter().map(|session| {
+            let more = (session.pending().len() - 1).min(room);
+            room -= more;
+            more + 1
+        });
+        let counts: Vec<usize> = counts.collect();
+        let whole: Vec<bool> = sessions.iter().zip(&counts).map(|(session, count)| *count == session.pending().len()).collect();
+        let mut batch = Vec::with_capacity(sessions.len());
+        for ((session, count), &logits) in sessions.iter_mut().zip(counts).zip(&whole) {
+            let (tokens, cache, cancel) = session.parts(count);
+            batch.push(Next { tokens, cache, logits, cancel: Some(cancel) });
+        }
+        self.transformer.advance(&mut batch)?;
+        Ok(whole)
+    }
+
+    /// The tokens that follow, as they are computed; ends at an end token, after `max_tokens` or where the context is full.
+    pub fn generate<'a>(&'a self, session: &'a mut Session, max_tokens: usize) -> Generator<'a> {
+        Generator { model: self, session, left: max_tokens }
     }
 }
 
-/// Logits (vocab_size) of what follows `tokens`, which are added to the cache, `chunk` at a time.
-///
-/// # Errors
-/// If there is no token, or no room for them.
-pub fn logits_after<'c>(transformer: &Transformer, cache: &'c mut KvCache, tokens: &[u32], chunk: usize) -> Result<&'c [f32], Error> {
-    if tokens.is_empty() {
-        return Err(Error::Empty);
-    }
-    let (before, last) = tokens.split_at((tokens.len() - 1) / chunk * chunk);
-    for piece in before.chunks(chunk) {
-        transformer.forward(piece, cache)?;
-    }
-    Ok(transformer.next_logits(last, cache)?)
+/// Tokens as they are computed; an end token is not one of them.
+pub struct Generator<'a> {
+    model: &'a Model,
+    /// Whose tokens they are.
+    pub session: &'a mut Session,
+    left: usize,
 }
 
 impl Iterator for Generator<'_> {
     type Item = Result<u32, Error>;
     fn next(&mut self) -> Option<Result<u32, Error>> {
-        if self.finished || self.left == 0 || self.tokens.len() > self.cache.capacity() {
+        if self.left == 0 || self.session.is_full() {
             return None;
         }
         self.left -= 1;
-        let token = self.step();
-        self.finished = token.as_ref().map_or(true, |t| self.eos.contains(t));
-        match token {
-            Ok(t) if self.eos.contains(&t) => None,
-            token => {
-                self.stats.generated += usize::from(token.is_ok());
-                Some(token)
-            }
+        let token = self.model.next(self.session);
+        let end = token.as_ref().is_ok_and(|token| self.model.tokenizer.eos.contains(token));
+        if end || token.is_err() {
+            self.left = 0;
         }
+        (!end).then_some(token)
     }
 }

@@ -1,8 +1,8 @@
 //! A model that runs: weights, tokenizer and plan together.
 use super::{
-    generate::{self, Generator},
     perplexity::{Protocol, Report, Running, Scored, perplexity},
     sampler::{Sampler, Sampling},
+    session::Session,
     tokenizer::Tokenizer,
 };
 use crate::{
@@ -11,7 +11,8 @@ use crate::{
     load::{self, Loaded},
     planner::{Plan, logits_bytes},
 };
-use ram_models::{KvCache, Transformer};
+use ram_models::Transformer;
+use std::path::Path;
 
 /// Weights in memory as a plan says, with the tokenizer.
 pub struct Model {
@@ -43,30 +44,31 @@ impl Model {
         Ok(Model { transformer: weights.transformer(description, &plan.backend)?, tokenizer, plan: plan.clone() })
     }
 
-    /// An empty KV cache for the plan's context.
-    pub fn cache(&self) -> KvCache {
-        self.transformer.cache(self.plan.context, self.plan.kv)
-    }
-
-    /// Tokens that follow `tokens`; what the cache already holds of them is not computed again.
+    /// A session without a text, of up to the plan's context, whose tokens are chosen by `sampling`.
     ///
     /// # Errors
-    /// [`Error::Context`] for a prompt that does not fit; [`Error::Setting`] for a sampling out of range.
-    pub fn generate<'a>(&'a self, cache: &'a mut KvCache, tokens: Vec<u32>, sampling: Sampling, max_tokens: usize) -> Result<Generator<'a>, Error> {
-        Generator::new(&self.transformer, cache, Sampler::new(sampling)?, &self.tokenizer.eos, tokens, max_tokens, self.plan.chunk)
+    /// [`Error::Setting`] for a number out of its range.
+    pub fn session(&self, sampling: Sampling) -> Result<Session, Error> {
+        Ok(Session::new(self.transformer.cache(self.plan.context, self.plan.kv), Sampler::new(sampling)?))
     }
 
-    /// Logits (vocab_size) of what follows `tokens`, which are added to the cache: what [`Model::generate`] samples from,
-    /// for a sampler of one's own.
+    /// Writes a session to a file, whole or not at all: its tokens, their keys and values, and how far it is in its choices.
     ///
     /// # Errors
-    /// [`Error::Context`] where they do not fit the cache; [`Error::Empty`] for no token.
-    pub fn logits_after<'c>(&self, cache: &'c mut KvCache, tokens: &[u32]) -> Result<&'c [f32], Error> {
-        let (all, capacity) = (cache.len() + tokens.len(), cache.capacity());
-        if all > capacity {
-            return Err(Error::Context { tokens: all, capacity });
-        }
-        generate::logits_after(&self.transformer, cache, tokens, self.plan.chunk)
+    /// Where the file cannot be written.
+    pub fn save(&self, session: &Session, path: &Path) -> Result<(), Error> {
+        session.save(path, &self.plan.fingerprint)
+    }
+
+    /// The session that [`Model::save`] wrote, of a model with the same plan and numbers in its KV cache: it goes on the same, with the same
+    /// `sampling`.
+    ///
+    /// # Errors
+    /// [`Error::File`] where it is another's, damaged or none; [`Error::Context`] where it is too long; as for [`Model::session`].
+    pub fn restore(&self, path: &Path, sampling: Sampling) -> Result<Session, Error> {
+        let mut session = self.session(sampling)?;
+        session.restore(path, &self.plan.fingerprint)?;
+        Ok(session)
     }
 
     /// Perplexity of a text, tokenized once without special tokens; against `reference` also the KL divergence.

@@ -82,9 +82,12 @@ impl Sampling {
 }
 
 /// A [`Sampling`] at work.
+#[derive(Clone, Debug)]
 pub struct Sampler {
     how: Sampling,
     random: Pcg64Mcg,
+    /// Random numbers taken.
+    drawn: u64,
     candidates: Vec<(f32, u32)>,
 }
 
@@ -96,7 +99,18 @@ impl Sampler {
     pub fn new(how: Sampling) -> Result<Sampler, Error> {
         how.check().map_err(|(setting, value, range)| Error::setting(setting, value, format!("must be {range}")))?;
         let random = Pcg64Mcg::new(u128::from(how.seed) << 64 | 0xa02_bdbf_7bb3_c0a7);
-        Ok(Sampler { how, random, candidates: Vec::new() })
+        Ok(Sampler { how, random, drawn: 0, candidates: Vec::new() })
+    }
+
+    /// Random numbers that it has taken.
+    pub(super) fn drawn(&self) -> u64 {
+        self.drawn
+    }
+
+    /// Goes on as one that has taken `drawn` of them.
+    pub(super) fn advance(&mut self, drawn: u64) {
+        self.random.advance(u128::from(drawn));
+        self.drawn += drawn;
     }
 
     /// The next token; `history` is everything before it.
@@ -142,6 +156,7 @@ impl Sampler {
         c.retain(|(l, _)| probability(*l) >= f64::from(self.how.min_p));
         let weight = |l: f32| (f64::from(l - most) / f64::from(self.how.temperature)).exp();
         let total: f64 = c.iter().map(|(l, _)| weight(*l)).sum();
+        self.drawn += 1;
         let mut left = (self.random.next_u64() >> 11) as f64 / (1u64 << 53) as f64 * total;
         for (l, token) in c.iter() {
             left -= weight(*l);

@@ -41,10 +41,11 @@ fn look(folder: &Path) -> (String, u64, u64) {
     let matrices: Vec<_> = checkpoint.specs().iter().filter(|s| s.kind.is_matrix()).map(|s| loaded.matrix(s).unwrap()).collect();
     let packed = hash(matrices.iter().map(|m| m.bytes()));
     let model = Model::new(&checkpoint, &plan, &loaded).unwrap();
-    let mut cache = model.cache();
     let greedy = Sampling { temperature: 0.0, ..Sampling::default() };
     let prompt = model.tokenizer.encode(PROMPT, true).unwrap();
-    let tokens = model.generate(&mut cache, prompt, greedy, 24).unwrap().collect::<Result<Vec<u32>, _>>().unwrap();
+    let mut session = model.session(greedy).unwrap();
+    session.prompt(&prompt).unwrap();
+    let tokens = model.generate(&mut session, 24).collect::<Result<Vec<u32>, _>>().unwrap();
     let text = hash(tokens.iter().map(|t| t.to_le_bytes()).collect::<Vec<_>>().iter().map(|b| b.as_slice()));
     (plan.fingerprint, packed, text)
 }

@@ -20,6 +20,7 @@ mod properties;
 mod quality;
 mod quantized;
 mod real;
+mod sessions;
 mod skips;
 pub mod templates;
 mod terminal;

@@ -1,5 +1,5 @@
 //! The library called wrongly from safe code: an error that names what does not belong together, never a panic or a wrong answer.
-use ram_run::{Checkpoint, Error, KvElement, Limit, Method, Model, Plan, Protocol, Request, Sampling, Setting, load, packed, plan};
+use ram_run::{Checkpoint, Error, Method, Model, Plan, Protocol, Request, Setting, load, packed, plan};
 use std::path::{Path, PathBuf};
 
 fn fixture(name: &str) -> PathBuf {
@@ -83,37 +83,4 @@ fn distributions_over_other_vocabularies_are_not_compared() {
     let windows = Protocol::windows(16, 16);
     mismatch(model.perplexity(&text, &windows, Some(1), Some(&larger), &mut |_| ()), "vocabularies of 264 and 272");
     assert_eq!(model.perplexity(&text, &windows, Some(1), Some(&same), &mut |_| ()).expect("scores").kl, Some(0.0));
-}
-
-/// A cache that holds another text of at least the same length gives what an empty one gives.
-#[test]
-fn a_cache_of_another_text_is_not_gone_on_from() {
-    let (checkpoint, plan) = {
-        let checkpoint = Checkpoint::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny-qwen3-moe")).expect("opens");
-        let request = Request { limit: Limit::Weights(7_000_000), context: Some(64), kv: Some(KvElement::F16), ..Request::default() };
-        let plan = plan(&checkpoint, &request, &|_| ()).expect("a plan");
-        (checkpoint, plan)
-    };
-    let model = Model::load(&checkpoint, &plan, &|_| ()).expect("loads");
-    let tokens = |text: &str| model.tokenizer.encode(text, true).expect("encodes");
-    let (first, second) = (tokens("The river flows through the town of"), tokens("The town was built in the year"));
-    let go_on = |cache: &mut ram_run::KvCache, prompt: &[u32]| {
-        let generator = model.generate(cache, prompt.to_vec(), Sampling::default(), 12).expect("begins");
-        generator.collect::<Result<Vec<u32>, _>>().expect("generates")
-    };
-    let alone = go_on(&mut model.cache(), &second);
-    let mut cache = model.cache();
-    go_on(&mut cache, &first);
-    assert_eq!(go_on(&mut cache, &second), alone);
-    assert_ne!(go_on(&mut cache, &first), alone);
-    // A prefix that is the same is not computed again.
-    let mut longer = first.clone();
-    longer.extend(&alone);
-    let held = cache.tokens().len();
-    let mut generator = model.generate(&mut cache, longer.clone(), Sampling::default(), 1).expect("begins");
-    generator.next().expect("one").expect("generated");
-    assert!(held > first.len() && generator.stats.prompt_tokens < longer.len() && generator.stats.generated == 1);
-    // Nothing asked for, nothing generated.
-    let mut none = model.generate(&mut cache, first, Sampling::default(), 0).expect("begins");
-    assert!(none.next().is_none() && none.stats.generated == 0);
 }

@@ -58,10 +58,11 @@ fn the_library_says_where_too() {
         let plan = ram_run::plan(&checkpoint, &request, &|_| ()).expect("a plan");
         let model = Model::load(&checkpoint, &plan, &|_| ()).expect("a model");
         let prompt = model.tokenizer.encode("a", true).expect("tokens");
-        let mut cache = model.cache();
-        let first = model.generate(&mut cache, prompt, Sampling::default(), 4).expect("a generator").next();
+        let mut session = model.session(Sampling::default()).expect("a session");
+        session.prompt(&prompt).expect("fits");
+        let first = model.generate(&mut session, 4).next();
         assert!(matches!(&first, Some(Err(Error::NotFinite(place))) if says.starts_with(place)), "{name}: {first:?}");
-        assert!(cache.is_empty());
+        assert_eq!(session.computed(), 0);
     }
 }
 
@@ -75,6 +76,8 @@ fn a_cache_of_another_model_is_an_error() {
     };
     let (model, other) = (model("qwen2-step-f32"), model("qwen3-bias-f32"));
     let prompt = model.tokenizer.encode("a", true).expect("tokens");
-    let error = model.logits_after(&mut other.cache(), &prompt).expect_err("another model's cache");
+    let mut session = other.session(Sampling::default()).expect("a session");
+    session.prompt(&prompt).expect("fits");
+    let error = model.next(&mut session).expect_err("another model's session");
     assert!(matches!(&error, Error::Mismatch(text) if text.contains("KV cache")), "{error}");
 }

@@ -49,10 +49,11 @@ fn it_knows_the_capital_of_france() {
     for limit in [Limit::None, Limit::Weights(100_000_000)] {
         let plan = ram_run::plan(&checkpoint, &Request { limit, context: Some(64), ..Request::default() }, &|_| {}).expect("a plan");
         let model = Model::load(&checkpoint, &plan, &|_| {}).expect("loads");
-        let mut cache = model.cache();
         let tokens = model.tokenizer.encode(FRANCE, true).expect("encodes");
         let greedy = Sampling { temperature: 0.0, ..Sampling::default() };
-        let said: Vec<u32> = model.generate(&mut cache, tokens, greedy, 4).expect("begins").collect::<Result<_, _>>().expect("tokens");
+        let mut session = model.session(greedy).expect("a session");
+        session.prompt(&tokens).expect("fits");
+        let said: Vec<u32> = model.generate(&mut session, 4).collect::<Result<_, _>>().expect("tokens");
         let said = model.tokenizer.decode(&said).expect("a text");
         assert!(said.trim_start().starts_with("Paris"), "{limit:?}: {said}");
     }

@@ -1,6 +1,7 @@
 //! Inputs of products, made ready once: rotated and quantized to i8, with the sums that zero points need.
 use crate::{
     Format, Scheme,
+    arena::resize,
     isa::{Isa, Kernel, dispatch},
     ops::{NotFinite, Values, Watch, rotate},
     team::Team,
@@ -84,12 +85,11 @@ impl Rows {
     ) -> Result<(), NotFinite> {
         let padded = cols.next_multiple_of(16);
         let block = if want == Want::Rotated { rotate::block(padded) } else { PLAIN_BLOCK };
-        let words = if want == Want::Dense { padded } else { padded / 4 + 2 * spans(padded, SPANS) };
-        // An odd number of cache lines: rows whose length is a power of two would all fall into one set of the L1 cache.
-        let stride = (words.div_ceil(16) | 1) * 16;
+        let stride = stride(want, padded);
         (self.want, self.padded, self.block, self.stride) = (want, padded, block, stride);
         let end = rows.end.checked_mul(stride).expect("as many rows of inputs as memory holds");
-        self.words.resize(self.words.len().max(end), 0);
+        let len = self.words.len().max(end);
+        resize(&mut self.words, len);
         let (level, source, watch) = (team.level(), |i: usize| source(rows.start + i), Watch::default());
         team.chunks(&mut self.words[rows.start * stride..end], stride, |i, words| match want {
             Want::Dense => watch.see(dispatch(level, Copy { source: source(i), words: &mut words[..padded] })),
@@ -100,6 +100,11 @@ impl Rows {
             }
         });
         watch.result("inputs")
+    }
+
+    /// Bytes that it has taken.
+    pub(super) fn bytes(&self) -> usize {
+        self.words.capacity() * size_of::<u32>()
     }
 
     /// The form they are in.
@@ -135,6 +140,18 @@ impl Rows {
     pub fn floats(&self, token: u32) -> &[[u32; 16]] {
         self.words[token as usize * self.stride..][..self.padded].as_chunks().0
     }
+}
+
+/// Words of a row.
+fn stride(want: Want, padded: usize) -> usize {
+    let words = if want == Want::Dense { padded } else { padded / 4 + 2 * spans(padded, SPANS) };
+    // An odd number of cache lines: rows whose length is a power of two would all fall into one set of the L1 cache.
+    (words.div_ceil(16) | 1) * 16
+}
+
+/// Bytes of `rows` rows in one form.
+pub(super) fn most_bytes(want: Want, rows: usize, cols: usize) -> usize {
+    rows * stride(want, cols.next_multiple_of(16)) * size_of::<u32>()
 }
 
 /// Spans of the first `widths` widths.

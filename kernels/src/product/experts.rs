@@ -31,6 +31,17 @@ pub struct Routed<'a> {
     pub per_token: usize,
 }
 
+/// A part of a layer's experts, as far as memory goes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Taken {
+    /// How many there are.
+    pub experts: usize,
+    /// How many of them a token takes.
+    pub per_token: usize,
+    /// Rows of gate and up.
+    pub width: usize,
+}
+
 /// What [`Mixture::gate`] and [`Mixture::add_to`] work in, used again.
 #[derive(Debug, Default)]
 pub struct Mixture {
@@ -103,16 +114,48 @@ impl Mixture {
         Ok(())
     }
 
-    /// An upper bound of the bytes of results that are kept at once, for `tokens` tokens of `hidden` inputs and parts of so many experts per
-    /// token and so many rows.
-    pub fn result_bytes(tokens: usize, hidden: usize, parts: &[(usize, usize)]) -> usize {
-        let of = |rows: usize| 64 * tokens * rows.div_ceil(16);
-        let per_token: usize = parts.iter().map(|(per_token, _)| per_token).sum();
-        let all = parts.iter().map(|(per_token, rows)| per_token * 2 * of(*rows)).sum::<usize>();
-        // One expert may have all tokens.
-        let one = parts.iter().map(|(_, rows)| 2 * of(*rows)).max().unwrap_or(0);
-        let (down, least) = (per_token * of(hidden), per_token * of(32));
-        all.min(RESULTS.max(one)).max(down.min(RESULTS.max(least)))
+    /// Bytes that it has taken.
+    pub fn bytes(&self) -> usize {
+        let lists = self.buckets.capacity() * size_of::<Bucket>() + self.shares.capacity() * size_of::<Share>();
+        let numbers = size_of::<u32>() * (self.tokens.capacity() + self.count.capacity()) + size_of::<usize>() * self.next.capacity();
+        lists + numbers + self.inputs.bytes() + self.products.bytes() + self.middle.iter().map(Inputs::bytes).sum::<usize>()
+    }
+
+    /// The most that it takes for `tokens` tokens of `hidden` inputs and layers whose parts are these, whether or not matrices have orders of
+    /// their own.
+    pub fn most_bytes(tokens: usize, hidden: usize, layers: &[Vec<Taken>], ordered: bool) -> usize {
+        let most = |of: &dyn Fn(&[Taken]) -> usize| layers.iter().map(|parts| of(parts)).max().unwrap_or(0);
+        let sum = |parts: &[Taken], of: &dyn Fn(&Taken) -> usize| parts.iter().map(of).sum::<usize>();
+        let all = |parts: &[Taken]| tokens * sum(parts, &|p| p.per_token);
+        let lists = most(&|parts| {
+            // An expert that nobody takes has no bucket; gate and up may have an order each.
+            let experts = sum(parts, &|p| p.experts.min(tokens * p.per_token));
+            let (orders, rows) = if ordered { (2 * experts, 2 * all(parts)) } else { (0, 0) };
+            let each = size_of::<Share>() + 2 * size_of::<u32>();
+            // A list that grows may be twice as long as it was.
+            2 * experts * size_of::<Bucket>()
+                + 2 * all(parts) * each
+                + size_of::<usize>() * sum(parts, &|p| p.experts)
+                + Inputs::most_bytes(tokens, hidden, orders, rows)
+        });
+        let middle = |part: usize| {
+            let own = |p: &Taken| {
+                let rows = tokens * p.per_token;
+                let (orders, ordered) = if ordered { (p.experts.min(rows), rows) } else { (0, 0) };
+                Inputs::most_bytes(rows, p.width, orders, ordered)
+            };
+            most(&|parts| parts.get(part).map_or(0, own))
+        };
+        let results = most(&|parts| {
+            let of = |rows: usize| size_of::<[f32; 16]>() * tokens * rows.div_ceil(16);
+            let each = sum(parts, &|p| p.per_token * 2 * of(p.width));
+            // One expert may have all tokens.
+            let one = parts.iter().map(|p| 2 * of(p.width)).max().unwrap_or(0);
+            let per_token = sum(parts, &|p| p.per_token);
+            let (down, least) = (per_token * of(hidden), per_token * of(32));
+            each.min(RESULTS.max(one)).max(down.min(RESULTS.max(least)))
+        });
+        lists + results + (0..layers.iter().map(Vec::len).max().unwrap_or(0)).map(middle).sum::<usize>()
     }
 
     /// Adds the weighted sums of the down projections to `rows`, (tokens, hidden), with the same `parts` as [`Mixture::gate`]. They go

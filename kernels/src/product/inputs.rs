@@ -1,10 +1,11 @@
 //! Inputs of products, made ready once for all matrices that take them in one form.
 use super::{
-    activations::{Rows, Want},
+    activations::{Rows, Want, most_bytes},
     task::Product,
 };
 use crate::{
     Matrix,
+    arena::resize,
     ops::{NotFinite, Reordered, Values},
     team::Team,
 };
@@ -90,9 +91,25 @@ impl Inputs {
         to.tokens.clear();
         to.order.extend_from_slice(order);
         to.tokens.extend_from_slice(tokens);
-        let more = self.count.len()..tokens.len();
-        self.count.extend(more.map(|i| i as u32));
+        if self.count.len() < tokens.len() {
+            resize(&mut self.count, tokens.len());
+            self.count.iter_mut().zip(0..).for_each(|(count, i)| *count = i);
+        }
         to.rows.fill(team, Want::Plain, 0..tokens.len(), cols, |i| Reordered { row: dense.floats(tokens[i]).as_flattened(), order })
+    }
+
+    /// Bytes that it has taken.
+    pub fn bytes(&self) -> usize {
+        let ordered = self.ordered.iter().map(|o| o.order.capacity() + size_of::<u32>() * o.tokens.capacity() + o.rows.bytes());
+        self.forms.iter().map(Rows::bytes).sum::<usize>() + ordered.sum::<usize>() + size_of::<u32>() * self.count.capacity()
+    }
+
+    /// The most that it takes for `rows` rows of `cols` inputs: in all three forms. Where matrices have orders of their own, `orders` of them
+    /// at the most at once, each has its order, and there are `ordered` rows of them all.
+    pub fn most_bytes(rows: usize, cols: usize, orders: usize, ordered: usize) -> usize {
+        let forms = [Want::Dense, Want::Plain, Want::Rotated].map(|want| most_bytes(want, rows, cols));
+        let tokens = 2 * size_of::<u32>() * ordered;
+        forms.iter().sum::<usize>() + orders * size_of::<u32>() * cols + most_bytes(Want::Plain, ordered, cols) + tokens
     }
 
     /// `matrix` times `tokens`, for which they were made ready.

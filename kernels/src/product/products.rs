@@ -2,6 +2,7 @@
 use super::{inputs::Inputs, task::Product};
 use crate::{
     Matrix,
+    arena::resize,
     isa::Level,
     ops::{NotFinite, Same, Tiled, Watch, finite},
     team::{Team, team},
@@ -49,13 +50,24 @@ impl Products {
             }
             self.ends.push(end);
         }
-        self.tiles.resize(self.tiles.len().max(end), [0.0; 16]);
+        let len = self.tiles.len().max(end);
+        resize(&mut self.tiles, len);
         let (tasks, level) = (&self.tasks, team.level());
         team.parts(&mut self.tiles[..end], &self.task_ends, |i, y, turns| {
             let at = |i: usize| (&products[tasks[i].0 as usize], tasks[i].1 as usize);
             let (p, first) = at(i);
             p.multiply(level, first, y, &|| turns.then().map(|i| at(i).0.bytes_from(at(i).1)));
         });
+    }
+
+    /// Bytes that results have taken.
+    pub fn bytes(&self) -> usize {
+        self.tiles.capacity() * size_of::<[f32; 16]>()
+    }
+
+    /// The most that the results of products of so many rows each take at once, for `tokens` tokens each.
+    pub fn most_bytes(tokens: usize, rows: impl IntoIterator<Item = usize>) -> usize {
+        rows.into_iter().map(|rows| tokens * rows.div_ceil(16) * size_of::<[f32; 16]>()).sum()
     }
 
     /// Results of product `i`, (tiles, tokens) of 16 rows.

@@ -1,5 +1,5 @@
 //! The same operations in candle's tensors, on any device: what is computed, as it is written in papers. The reference of the other.
-use super::{Home, Needs, Norm, Pass, Span, Tensors, rotary::Rotary};
+use super::{Home, Needs, Norm, Pass, Span, Tensors, Work, rotary::Rotary};
 use crate::{
     description::{Attention, Router},
     forward_error::Fault,
@@ -11,7 +11,8 @@ use candle_nn::{
     ops::{rms_norm, sigmoid, silu, softmax_last_dim},
     rotary_emb::rope,
 };
-use ram_kernels::{KvElement, NotFinite};
+use ram_kernels::{KvElement, NotFinite, centre};
+use std::io::{self, Read, Write};
 
 /// Matrices packed in the CPU's memory, all else on a device.
 #[derive(Debug)]
@@ -29,13 +30,14 @@ impl Tensors for Plain {
 }
 
 impl Plain {
-    /// As [`Needs::scratch_bytes`].
-    pub fn scratch_bytes(needs: &Needs, hidden_size: usize, tokens: usize, context: usize, threads: usize) -> usize {
+    /// An upper bound of the bytes that a pass takes.
+    pub fn pass_bytes(needs: &Needs, hidden_size: usize, work: Work) -> usize {
+        let Work { tokens, context, threads, .. } = work;
         // The stream, its norm, sums; q, k and v as they come and turned; an MLP's gate, up and what is made of them.
-        let width = needs.taken[0].1.max(needs.taken[1].1).max(needs.dense);
+        let width = needs.mlps.iter().flatten().map(|mlp| mlp.width).max().unwrap_or(0);
         let each = 6 * hidden_size + 3 * needs.qkv + 2 * needs.queries + 4 * width + 2 * needs.products;
         // Scores of all heads, masked, their softmax; the mask.
-        let scores = (3 * needs.queries / needs.head_dim.max(1) + 2) * context;
+        let scores = (3 * needs.heads + 2) * context;
         // Keys and values of a layer: held, joined, in f32.
         let state = 4 * (needs.qkv - needs.queries) * context;
         // Decoded, and as the product wants it; tiles in every thread.
@@ -54,7 +56,7 @@ impl Home for Plain {
     }
 }
 
-/// Keys and values (kv_heads, tokens, head_dim) of a layer, in the cache's type.
+/// Keys and values (kv_heads, tokens, head_dim) of a layer, as the cache holds them.
 #[derive(Clone, Debug)]
 pub struct State {
     held: Option<[Tensor; 2]>,
@@ -73,6 +75,52 @@ impl State {
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
     }
+
+    /// Writes keys, then values, as f32.
+    pub fn save(&self, to: &mut dyn Write) -> io::Result<()> {
+        let numbers = |held: &Tensor| held.narrow(1, 0, self.len)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>();
+        for held in self.held.iter().flatten() {
+            numbers(held).map_err(io::Error::other)?.iter().try_for_each(|v| to.write_all(&v.to_le_bytes()))?;
+        }
+        Ok(())
+    }
+
+    /// Reads what [`State::save`] wrote, of so many KV heads and numbers of a head.
+    pub fn restore(&mut self, len: usize, (kv_heads, head_dim): (usize, usize), from: &mut dyn Read) -> io::Result<()> {
+        let dtype = if self.element == KvElement::F16 { DType::F16 } else { DType::F32 };
+        let mut bytes = vec![0; 4 * kv_heads * len * head_dim];
+        let mut part = || {
+            from.read_exact(&mut bytes)?;
+            let numbers: Vec<f32> = bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+            if numbers.iter().any(|v| !v.is_finite()) {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "has keys or values that are no numbers"));
+            }
+            let tensor = Tensor::from_vec(numbers, (kv_heads, len, head_dim), &Device::Cpu);
+            tensor.and_then(|t| t.to_dtype(dtype)).map_err(io::Error::other)
+        };
+        (self.held, self.len) = if len == 0 { (None, 0) } else { (Some([part()?, part()?]), len) };
+        Ok(())
+    }
+}
+
+/// Keys or values (kv_heads, tokens, head_dim), of which the first are held already, with the others as codes make them.
+fn held(x: &Tensor, state: &State, keys: bool) -> Result<Tensor> {
+    let (element, (_, tokens, dim)) = (state.element, x.dims3()?);
+    if matches!(element, KvElement::F32 | KvElement::F16) {
+        return Ok(x.clone());
+    }
+    let mut all = x.flatten_all()?.to_vec1::<f32>()?;
+    for own in all.chunks_exact_mut(tokens * dim) {
+        let mut less = Vec::new();
+        for t in state.len..tokens {
+            let element = element.at(t);
+            if keys && less.is_empty() && element != KvElement::F16 && element != element.at(0) {
+                less = centre(dim, |t, i| own[t * dim + i]);
+            }
+            element.held(&mut own[t * dim..][..dim], &less);
+        }
+    }
+    Tensor::from_vec(all, x.shape(), x.device())
 }
 
 /// A pass in tensors.
@@ -114,17 +162,18 @@ impl<'a> Candle<'a> {
     fn look_back(&self, state: &mut State, span: &Span, shape: &Attention) -> Result<Tensor> {
         let own = |i: usize| self.heads[i].narrow(1, span.tokens.start, span.tokens.len())?.contiguous();
         let (q, k, v) = (own(0)?, own(1)?, own(2)?);
-        let dtype = if state.element == KvElement::F16 { DType::F16 } else { DType::F32 };
-        // The largest half for what is larger.
-        let store = |x: &Tensor| if dtype == DType::F16 { x.clamp(-65504.0, 65504.0)?.to_dtype(dtype) } else { Ok(x.clone()) };
-        let [k, v] = [store(&k)?, store(&v)?];
-        let [k, v] = match &state.held {
-            Some([keys, values]) if state.len > 0 => {
-                let before = |held: &Tensor| held.narrow(1, 0, state.len);
-                [Tensor::cat(&[&before(keys)?, &k], 1)?, Tensor::cat(&[&before(values)?, &v], 1)?]
-            }
-            _ => [k, v],
+        let before = state.held.as_ref().filter(|_| state.len > 0);
+        let joined = |i: usize, new: &Tensor| match before {
+            Some(held) => Tensor::cat(&[&held[i].narrow(1, 0, state.len)?.to_device(self.device)?, new], 1),
+            None => Ok(new.clone()),
         };
+        // Numbers that are held in codes are held as what codes make of them.
+        let store = |x: &Tensor| match state.element {
+            // The largest half for what is larger.
+            KvElement::F16 => x.clamp(-65504.0, 65504.0)?.to_dtype(DType::F16),
+            _ => Ok(x.clone()),
+        };
+        let [k, v] = [held(&joined(0, &store(&k)?)?, state, true)?, held(&joined(1, &store(&v)?)?, state, false)?];
         let (kv_heads, seen) = (shape.num_key_value_heads, k.dim(1)?);
         let (heads, tokens, dim) = q.dims3()?;
         // Queries of one group lie behind each other.

@@ -6,8 +6,8 @@ use crate::{
     router::route,
 };
 use ram_kernels::{
-    Attention as State, Experts, Heads, Inputs, Matrix, Mixture, NotFinite, PANEL_BYTES, Product, Products, Routed, Same, Team, Turn, Watch,
-    add_tiles, attend, embed, finite, norm_rows, normed,
+    Experts, Heads, Inputs, KvLayer, Matrix, Mixture, NotFinite, PANEL_BYTES, Product, Products, Routed, Same, Taken, Team, Turn, Watch, add_tiles,
+    attend, attend_numbers, embed, finite, norm_rows, normed, resize,
 };
 
 /// Tensors in the CPU's memory, packed.
@@ -68,7 +68,7 @@ pub struct Scratch {
 }
 
 /// What a pass needs, in numbers per token: the most that any part does.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Needs {
     /// Inputs of products outside the experts.
     pub inputs: usize,
@@ -76,54 +76,88 @@ pub struct Needs {
     pub products: usize,
     /// Queries, keys and values together.
     pub qkv: usize,
-    /// Queries alone.
+    /// Queries alone, and of how many heads.
     pub queries: usize,
+    pub heads: usize,
     /// Numbers of a head.
     pub head_dim: usize,
-    /// Experts to choose from.
+    /// Experts to choose from, and how many a token takes.
     pub experts: usize,
-    /// How many experts a token takes and how wide they are, and the same of the shared one.
-    pub taken: [(usize, usize); 2],
-    /// Width of an MLP that every token takes.
-    pub dense: usize,
+    pub taken: usize,
+    /// MLPs of the layers that differ in them: those that are chosen from and the shared one, or the one that every token takes.
+    pub mlps: Vec<Vec<Taken>>,
+}
+
+/// How much is computed at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Work {
+    /// Tokens of a forward pass.
+    pub tokens: usize,
+    /// Sequences that they are of, at the most.
+    pub sequences: usize,
+    /// Tokens that a sequence may have.
+    pub context: usize,
+    /// Threads that there are.
+    pub threads: usize,
+    /// Whether there are matrices with an order of their inputs.
+    pub ordered: bool,
 }
 
 impl Needs {
     /// What both need.
-    pub fn most(self, other: Needs) -> Needs {
-        let pair = |i: usize| (self.taken[i].0.max(other.taken[i].0), self.taken[i].1.max(other.taken[i].1));
+    pub fn most(mut self, other: Needs) -> Needs {
+        self.mlps.extend(other.mlps.into_iter().filter(|mlp| !self.mlps.contains(mlp)).collect::<Vec<_>>());
         Needs {
             inputs: self.inputs.max(other.inputs),
             products: self.products.max(other.products),
             qkv: self.qkv.max(other.qkv),
             queries: self.queries.max(other.queries),
+            heads: self.heads.max(other.heads),
             head_dim: self.head_dim.max(other.head_dim),
             experts: self.experts.max(other.experts),
-            taken: [pair(0), pair(1)],
-            dense: self.dense.max(other.dense),
+            taken: self.taken.max(other.taken),
+            mlps: self.mlps,
         }
     }
+}
 
-    /// An upper bound of the bytes of a [`Scratch`] after `tokens` tokens of `hidden_size` by `threads` threads. Logits are not in it: n rows
-    /// of them take `8 n vocab_size` bytes while they are computed, half of that after.
-    pub fn scratch_bytes(&self, hidden_size: usize, tokens: usize, threads: usize) -> usize {
-        // Inputs in all three forms at most, once more where act-order wants them; f32 products, in tiles.
-        const READY: usize = 10;
-        const PRODUCT: usize = 4;
-        let outside = READY * self.inputs + PRODUCT * self.products;
-        // q, k and v in order, attention by head and in order.
-        let attention = 4 * self.qkv + 2 * 4 * self.queries;
-        // Experts of a token, gated, and results of some of them at a time; of a layer without experts.
-        let (sparse, dense) = (self.taken, [(1, self.dense)]);
-        let results = Mixture::result_bytes(tokens, hidden_size, &sparse).max(Mixture::result_bytes(tokens, hidden_size, &dense));
-        let middle = |parts: &[(usize, usize)]| READY * parts.iter().map(|(taken, width)| taken * width.next_multiple_of(16)).sum::<usize>();
-        let mixture = READY * hidden_size + middle(&sparse).max(middle(&dense)) + 4 * self.experts + 64 * (self.taken[0].0 + 1);
-        // The residual stream, a copy of it, its norm, and the rotary angles.
-        let stream = 3 * 4 * hidden_size + 4 * self.head_dim;
-        // For many tokens or for a row of the embedding.
-        let threads = threads * PANEL_BYTES.max(16 * hidden_size);
-        // A constant for what does not grow with the tokens: buckets, tasks.
-        tokens * (stream + outside + attention + mixture) + results + threads + (1 << 20)
+impl Scratch {
+    /// Bytes that it has taken.
+    #[cfg(test)]
+    pub fn bytes(&self) -> usize {
+        let numbers = [&self.hidden, &self.qkv, &self.by_head, &self.attended, &self.logits].map(Vec::capacity);
+        let routes = size_of::<(u32, f32)>() * (self.routes.capacity() + self.shared_routes.capacity());
+        let places = size_of::<u32>() * (self.tokens.capacity() + self.last.capacity()) + size_of::<usize>() * self.positions.capacity();
+        let angles = self.angles.iter().map(Vec::capacity).sum::<usize>();
+        let floats = size_of::<f32>() * (numbers.iter().sum::<usize>() + angles);
+        floats + routes + places + self.inputs.bytes() + self.products.bytes() + self.mixture.bytes()
+    }
+
+    /// The most that it takes where parts need so much, besides the logits of what comes next: n rows of them take `4 n vocab_size` bytes
+    /// more while they are computed.
+    pub fn most_bytes(needs: &Needs, hidden_size: usize, rotaries: usize, work: Work) -> usize {
+        let Work { tokens, sequences, context, ordered, .. } = work;
+        // Lists that grow may be twice as long as they were.
+        let places = 2 * tokens * (2 * size_of::<u32>() + size_of::<usize>());
+        let angles = rotaries * needs.head_dim;
+        let floats = tokens * (hidden_size + angles + needs.qkv + needs.queries + needs.experts)
+            + attend_numbers(needs.heads, needs.head_dim, tokens, sequences, context);
+        let routes = tokens * size_of::<(u32, f32)>() * (needs.taken.max(1) + 1);
+        // q, k and v may have an order each.
+        let (orders, rows) = if ordered { (3, 3 * tokens) } else { (0, 0) };
+        let inputs = Inputs::most_bytes(tokens, needs.inputs, orders, rows);
+        // Of three products each may end within a tile.
+        let products = Products::most_bytes(tokens, [needs.products + 48]);
+        places + size_of::<f32>() * floats + routes + inputs + products + Mixture::most_bytes(tokens, hidden_size, &needs.mlps, ordered)
+    }
+}
+
+impl Packed {
+    /// An upper bound of the bytes that a pass takes: its scratch, what threads keep for products with many tokens or for a row of the
+    /// embedding, hidden states that are handed out, and what does not grow with the tokens.
+    pub fn pass_bytes(needs: &Needs, hidden_size: usize, rotaries: usize, work: Work) -> usize {
+        let threads = work.threads * PANEL_BYTES.max(16 * hidden_size);
+        Scratch::most_bytes(needs, hidden_size, rotaries, work) + size_of::<f32>() * work.tokens * hidden_size + threads + (1 << 20)
     }
 }
 
@@ -149,7 +183,7 @@ impl<'a> Fused<'a> {
         s.positions.extend(spans.iter().flat_map(|span| (span.start..).take(span.tokens.len())));
         s.angles.resize_with(rotaries.len(), Vec::new);
         for (angles, rotary) in s.angles.iter_mut().zip(rotaries) {
-            angles.resize(tokens * rotary.head_dim, 0.0);
+            resize(angles, tokens * rotary.head_dim);
             team.chunks(angles, rotary.head_dim, |t, angles| rotary.angles(s.positions[t], angles));
         }
         Fused { team, s, spans, hidden_size, rotaries }
@@ -160,17 +194,20 @@ impl<'a> Fused<'a> {
         norm_rows(self.team, &mut self.s.hidden, &norm.weight, norm.eps as f32).map_err(|_| HEAD_INPUTS.into())
     }
 
-    /// Logits of the last token of every sequence into `out`.
-    pub fn finish_last(self, norm: &Norm<Vec<f32>>, head: &Matrix, out: &mut [&mut Vec<f32>]) -> Result<(), Fault> {
+    /// Logits of the last token of every sequence that has a place for them.
+    pub fn finish_last(self, norm: &Norm<Vec<f32>>, head: &Matrix, out: &mut [Option<&mut Vec<f32>>]) -> Result<(), Fault> {
         let Scratch { tokens, last, hidden, inputs, products, .. } = self.s;
         let (team, level, size) = (self.team, self.team.level(), self.hidden_size);
         last.clear();
-        last.extend(self.spans.iter().map(|span| span.tokens.end as u32 - 1));
+        last.extend(self.spans.iter().zip(&*out).filter(|(_, out)| out.is_some()).map(|(span, _)| span.tokens.end as u32 - 1));
         let (n, each) = (last.len(), &tokens[..last.len()]);
+        if n == 0 {
+            return Ok(());
+        }
         let input = |i: usize| normed(level, &hidden[last[i] as usize * size..][..size], &norm.weight, norm.eps as f32);
         inputs.fill(team, [(head, each)].into_iter(), n, size, input).map_err(|_| HEAD_INPUTS)?;
         products.run(team, &[inputs.product(head, each)]);
-        for (i, out) in out.iter_mut().enumerate() {
+        for (i, out) in out.iter_mut().flatten().enumerate() {
             out.resize(head.rows(), 0.0);
             products.token(0, i, n).copy_to(out);
             if !finite(level, out) {
@@ -211,10 +248,10 @@ impl Scratch {
 
 impl Pass for Fused<'_> {
     type Tensors = Packed;
-    type State = State;
+    type State = KvLayer;
 
     fn embed(&mut self, table: &Matrix, tokens: &[u32]) -> Result<(), Fault> {
-        self.s.hidden.resize(tokens.len() * self.hidden_size, 0.0);
+        resize(&mut self.s.hidden, tokens.len() * self.hidden_size);
         embed(self.team, table, tokens, &mut self.s.hidden);
         Ok(())
     }
@@ -238,7 +275,7 @@ impl Pass for Fused<'_> {
         let angles = self.rotaries.iter().position(|r| r.is(shape)).map_or(&[][..], |i| &angles[i]);
         let ends = [qkv[0].rows(), qkv[0].rows() + qkv[1].rows()];
         let stride = ends[1] + qkv[2].rows();
-        out.resize(n * stride, 0.0);
+        resize(out, n * stride);
         team.chunks(out, stride, |t, row| {
             let (q, rest) = row.split_at_mut(ends[0]);
             let (k, v) = rest.split_at_mut(ends[1] - ends[0]);
@@ -257,18 +294,15 @@ impl Pass for Fused<'_> {
         Ok(())
     }
 
-    fn attend(&mut self, states: &mut [&mut State], shape: &Attention) -> Result<(), Fault> {
+    fn attend(&mut self, states: &mut [&mut KvLayer], shape: &Attention) -> Result<(), Fault> {
         let Scratch { tokens, qkv, by_head, attended, .. } = &mut *self.s;
         let [q, kv] = shape.widths();
         let stride = q + 2 * kv;
-        attended.resize(tokens.len() * q, 0.0);
-        for (state, span) in states.iter_mut().zip(self.spans) {
-            let first = span.tokens.start * stride;
-            let heads = [0, q, q + kv].map(|start| Heads { data: &qkv[first + start..], stride });
-            let out = &mut attended[span.tokens.start * q..span.tokens.end * q];
-            attend(self.team, state, heads, shape.num_attention_heads, by_head, out)?;
-        }
-        Ok(())
+        resize(attended, tokens.len() * q);
+        let heads = [0, q, q + kv].map(|start| Heads { data: &qkv[start..], stride });
+        let mut caches: Vec<(&mut KvLayer, usize)> =
+            states.iter_mut().zip(self.spans).map(|(state, span)| (&mut **state, span.tokens.len())).collect();
+        Ok(attend(self.team, &mut caches, heads, shape.num_attention_heads, by_head, attended)?)
     }
 
     fn add_attended(&mut self, output: &Matrix, bias: Option<&Vec<f32>>) -> Result<(), Fault> {
@@ -293,8 +327,8 @@ impl Pass for Fused<'_> {
         let each: Vec<Product> = routers.iter().map(|m| inputs.product(m, tokens)).collect();
         products.run(team, &each);
         let (all, taken) = (routers[0].rows(), router.num_experts_per_tok);
-        logits.resize(n * all, 0.0);
-        routes.resize(n * taken, (0, 0.0));
+        resize(logits, n * all);
+        resize(routes, n * taken);
         team.chunks2((logits, all), (routes, taken), |t, logits, routes| {
             products.token(0, t, n).copy_to(logits);
             watch.see(finite(level, logits));

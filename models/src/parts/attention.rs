@@ -7,6 +7,7 @@ use crate::{
     forward_error::Fault,
     tensors::Kind,
 };
+use ram_kernels::KvLayer;
 
 /// Its tensors.
 #[derive(Debug)]
@@ -28,12 +29,12 @@ impl description::Attention {
 
     /// Bytes of the keys and values of `capacity` tokens; `usize::MAX` where they are more than that counts.
     pub(crate) fn state_bytes(&self, capacity: usize, element: KvElement) -> usize {
-        ram_kernels::Attention::bytes(self.num_key_value_heads, self.head_dim, capacity, element)
+        KvLayer::bytes(self.num_key_value_heads, self.head_dim, capacity, element)
     }
 
     /// Room for them.
-    pub(crate) fn state(&self, capacity: usize, element: KvElement) -> ram_kernels::Attention {
-        ram_kernels::Attention::new(self.num_key_value_heads, self.head_dim, capacity, element)
+    pub(crate) fn state(&self, capacity: usize, element: KvElement) -> KvLayer {
+        KvLayer::new(self.num_key_value_heads, self.head_dim, capacity, element)
     }
 
     pub(crate) fn needs(&self, hidden_size: usize) -> Needs {
@@ -43,6 +44,7 @@ impl description::Attention {
             products: hidden_size.max(q + 2 * kv),
             qkv: q + 2 * kv,
             queries: q,
+            heads: self.num_attention_heads,
             head_dim: self.head_dim,
             ..Needs::default()
         }

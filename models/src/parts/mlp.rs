@@ -6,6 +6,7 @@ use crate::{
     forward_error::Fault,
     tensors::{Kind, TensorSpec},
 };
+use ram_kernels::Taken;
 
 const ROUTED: [Kind; 3] = [Kind::Gate, Kind::Up, Kind::Down];
 const SHARED: [Kind; 3] = [Kind::SharedGate, Kind::SharedUp, Kind::SharedDown];
@@ -46,14 +47,15 @@ impl Gated {
 impl description::Mlp {
     pub(crate) fn needs(&self, hidden_size: usize) -> Needs {
         match self {
-            description::Mlp::Dense(mlp) => Needs { dense: mlp.width, ..Needs::default() },
-            description::Mlp::Sparse(m) => Needs {
-                inputs: hidden_size,
-                products: m.num_experts + 1,
-                experts: m.num_experts,
-                taken: [(m.router.num_experts_per_tok, m.expert.width), (1, m.shared.as_ref().map_or(0, |s| s.width))],
-                ..Needs::default()
-            },
+            description::Mlp::Dense(mlp) => Needs { mlps: vec![vec![Taken { experts: 1, per_token: 1, width: mlp.width }]], ..Needs::default() },
+            description::Mlp::Sparse(m) => {
+                let taken = m.router.num_experts_per_tok;
+                let shared = m.shared.iter().map(|s| Taken { experts: 1, per_token: 1, width: s.width });
+                let routed = Taken { experts: m.num_experts, per_token: taken, width: m.expert.width };
+                let mlps = vec![[routed].into_iter().chain(shared).collect()];
+                // The shared one's router is a product of its own.
+                Needs { inputs: hidden_size, products: m.num_experts + 16, experts: m.num_experts, taken, mlps, ..Needs::default() }
+            }
         }
     }
 }

@@ -83,10 +83,20 @@ impl<T: Tensors> Model<T> {
         self.head.as_ref().unwrap_or(&self.embedding)
     }
 
-    /// The residual stream after all layers, of tokens that join those in `states`: of each sequence, those of the layers.
-    pub fn stream<P: Pass<Tensors = T>>(&self, pass: &mut P, tokens: &[u32], states: &mut [&mut [P::State]]) -> Result<(), ForwardError> {
+    /// The residual stream after all layers, of tokens that join those in `states`: of each sequence, those of the layers. Before each
+    /// layer it is asked whether to go on.
+    pub fn stream<P: Pass<Tensors = T>>(
+        &self,
+        pass: &mut P,
+        tokens: &[u32],
+        states: &mut [&mut [P::State]],
+        cancelled: impl Fn() -> bool,
+    ) -> Result<(), ForwardError> {
         pass.embed(&self.embedding, tokens).map_err(|fault| fault.within(None))?;
         for (l, layer) in self.layers.iter().enumerate() {
+            if cancelled() {
+                return Err(ForwardError::Cancelled);
+            }
             let mut states: Vec<&mut P::State> = states.iter_mut().map(|own| &mut own[l]).collect();
             let done = layer.attention.forward(pass, &mut states).and_then(|()| layer.mlp.forward(pass));
             done.map_err(|fault| fault.within(Some(l)))?;
