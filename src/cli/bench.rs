@@ -178,7 +178,11 @@ fn runs(model: &Model, sequences: Option<usize>, depth: usize, n: usize, repeat:
     let vocab = model.transformer.description().vocab_size as u32;
     // Spread over the vocabulary, as text is over the experts.
     let tokens: Vec<u32> = (0..(depth + n) as u32).map(|i| i.wrapping_mul(2_654_435_761) % vocab).collect();
-    let mut session = model.session(Sampling::default())?;
+    let mut begun = model.session(Sampling::default())?;
+    if sequences.is_none() && depth > 0 {
+        begun.prompt(&tokens[..depth])?;
+        model.logits(&mut begun)?;
+    }
     let mut caches: Vec<KvCache> = (0..sequences.unwrap_or(0)).map(|_| model.transformer.cache(model.plan.context, model.plan.kv)).collect();
     for piece in tokens[..depth].chunks(model.plan.chunk) {
         for cache in &mut caches {
@@ -188,10 +192,7 @@ fn runs(model: &Model, sequences: Option<usize>, depth: usize, n: usize, repeat:
     let mut runs = Vec::new();
     for run in 0..=repeat {
         caches.iter_mut().for_each(|cache| cache.truncate(depth));
-        if sequences.is_none() && depth > 0 {
-            session.prompt(&tokens[..depth])?;
-            std::hint::black_box(model.logits(&mut session)?);
-        }
+        let mut session = begun.fork(depth);
         let start = Instant::now();
         // What comes next is asked for after every token while decoding, once after a prompt.
         match sequences {

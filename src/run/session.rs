@@ -113,7 +113,7 @@ impl Session {
     #[must_use]
     pub fn fork(&self, len: usize) -> Session {
         let len = len.min(self.tokens.len());
-        let (tokens, cache) = (self.tokens[..len].to_vec(), self.cache.fork(len.saturating_sub(1)));
+        let (tokens, cache) = (self.tokens[..len].to_vec(), self.cache.fork(len));
         Session { tokens, cache, sampler: self.sampler.clone(), cancel: Cancel::default(), stats: Stats::default() }
     }
 
