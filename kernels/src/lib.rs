@@ -4,6 +4,8 @@
 #![warn(clippy::wildcard_enum_match_arm)]
 
 mod arena;
+#[cfg(test)]
+mod attention_tests;
 mod decode;
 mod encode;
 mod format;

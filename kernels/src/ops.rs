@@ -1,7 +1,5 @@
 //! What happens to tokens between products.
 mod attention;
-#[cfg(test)]
-mod attention_tests;
 mod finite;
 mod kv;
 mod residual;

@@ -71,9 +71,10 @@ impl KvCache {
         &self.logits
     }
 
-    /// What it holds.
-    pub fn element(&self) -> KvElement {
-        self.element
+    /// What it holds and as which backend has it: what [`KvCache::save`] writes is read by one of the same.
+    pub fn kind(&self) -> String {
+        let backend = if matches!(self.states, States::Candle(_)) { " of candle" } else { "" };
+        format!("{}{backend}", self.element.name())
     }
 
     /// Tokens it has room for.

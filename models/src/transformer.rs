@@ -41,6 +41,15 @@ pub enum Backend {
 }
 
 impl Backend {
+    /// Bytes of the keys and values of `capacity` tokens; `usize::MAX` where they are more than that counts.
+    pub fn state_bytes(&self, description: &Description, capacity: usize, element: KvElement) -> usize {
+        match self {
+            // Numbers in codes are held as what codes make of them.
+            Backend::Candle(_) if element != KvElement::F16 => description.state_bytes(capacity, KvElement::F32),
+            _ => description.state_bytes(capacity, element),
+        }
+    }
+
     /// An upper bound of the bytes that one forward pass takes at its peak in the CPU's memory, besides weights, cache and logits. n rows of
     /// logits take `8 n vocab_size` bytes while they are computed, half of that after.
     pub fn scratch_bytes(&self, description: &Description, work: Work) -> usize {

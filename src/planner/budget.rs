@@ -127,7 +127,7 @@ impl Besides {
         let threads = self.threads() as u64;
         // Both at once: the system's allocator keeps what loading freed, and a quarter more than a forward needs.
         let scratch = forward + forward / 4 + self.buffers * threads;
-        let kv_cache = (self.description.state_bytes(self.context, self.kv) as u64).saturating_mul(self.sequences as u64);
+        let kv_cache = (self.backend.state_bytes(&self.description, self.context, self.kv) as u64).saturating_mul(self.sequences as u64);
         let other = PROGRAM + TOKENIZER * self.tokenizer + TENSOR * self.tensors as u64 + THREAD * threads + self.reserved;
         Memory { weights: 0, kv_cache, scratch, other, total: kv_cache + scratch + other, budget }
     }

@@ -138,8 +138,8 @@ impl Session {
 
     /// Writes it to a file, whole or not at all. `plan` is that of the model.
     pub(super) fn save(&self, path: &Path, plan: &str) -> Result<(), Error> {
-        let (computed, kv, drawn) = (self.computed(), self.cache.element().name(), self.sampler.drawn());
-        let header = Header { version: VERSION, plan: plan.into(), kv: kv.into(), computed, tokens: self.tokens.clone(), drawn };
+        let (computed, kv, drawn) = (self.computed(), self.cache.kind(), self.sampler.drawn());
+        let header = Header { version: VERSION, plan: plan.into(), kv, computed, tokens: self.tokens.clone(), drawn };
         files::write_whole(path, |file| {
             let mut to = Summed { of: BufWriter::new(file), sum: Xxh3::new() };
             serde_json::to_writer(&mut to, &header)?;
@@ -166,8 +166,8 @@ impl Session {
         from.of.by_ref().take(most).read_until(b'\n', &mut line).map_err(io)?;
         from.sum.update(&line);
         let header: Header = serde_json::from_slice(&line).map_err(|_| bad("is no saved session of this version".into()))?;
-        let kv = self.cache.element().name();
-        if (header.version, &*header.plan, &*header.kv) != (VERSION, plan, kv) {
+        let kv = self.cache.kind();
+        if (header.version, &*header.plan, &header.kv) != (VERSION, plan, &kv) {
             return Err(bad(format!("was saved by plan {} with {} keys and values, this is {plan} with {kv}", header.plan, header.kv)));
         }
         if header.tokens.len() > self.capacity() || header.computed > header.tokens.len() {

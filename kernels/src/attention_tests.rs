@@ -121,8 +121,6 @@ fn forks_share_what_they_have_in_common() {
             assert!(again.restore(at, &mut &bytes[1..]).is_err() && again.is_empty());
             drop(start);
         }
-        let (bytes, held) = (KvLayer::bytes(kv_heads, d, tokens, element), element.name());
-        println!("{held}: {} bits per number", bytes as f64 * 8.0 / (2 * kv_heads * d * tokens.next_multiple_of(64)) as f64);
     }
 }
 
