@@ -117,9 +117,9 @@ impl Session {
         Session { tokens, cache, sampler: self.sampler.clone(), cancel: Cancel::default(), stats: Stats::default() }
     }
 
-    /// Those that were not computed yet: the last one at the least.
+    /// Those that were not computed yet.
     pub(super) fn pending(&self) -> &[u32] {
-        &self.tokens[self.cache.len().min(self.tokens.len().saturating_sub(1))..]
+        &self.tokens[self.cache.len()..]
     }
 
     /// Its parts, to compute some of the pending tokens.
@@ -170,13 +170,15 @@ impl Session {
         if (header.version, &*header.plan, &header.kv) != (VERSION, plan, &kv) {
             return Err(bad(format!("was saved by plan {} with {} keys and values, this is {plan} with {kv}", header.plan, header.kv)));
         }
-        if header.tokens.len() > self.capacity() || header.computed > header.tokens.len() {
+        // The last token that was chosen for a full context is not computed any more.
+        if header.tokens.len() > self.capacity() + 1 || header.computed > header.tokens.len() {
             return Err(Error::Context { tokens: header.tokens.len(), capacity: self.capacity() });
         }
         self.tokens.clear();
         self.cache.restore(header.computed, &mut from).map_err(io)?;
         let (sum, mut told) = (from.sum.digest(), Vec::new());
-        from.of.read_to_end(&mut told).map_err(io)?;
+        // One byte more than there should be is enough to know.
+        from.of.take(1 + size_of_val(&sum) as u64).read_to_end(&mut told).map_err(io)?;
         if told != sum.to_le_bytes() {
             self.cache.clear();
             return Err(bad("is damaged: its checksum is wrong".into()));

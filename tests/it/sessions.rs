@@ -57,6 +57,11 @@ fn only_what_is_new_is_computed() {
     session.prompt(&[1; 512]).expect("fits");
     assert_eq!(model.generate(&mut session, 9).count(), 1);
     assert!(matches!(model.next(&mut session), Err(Error::Context { .. })));
+    // It is saved and restored like any other.
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("full.session");
+    model.save(&session, &path).expect("saved");
+    assert_eq!(model.restore(&path, Sampling::default()).expect("restored").tokens(), session.tokens());
 }
 
 /// Sessions that step together, one of them through a long prompt, have the tokens that each has alone.
