@@ -17,6 +17,8 @@ use std::ops::Range;
 /// Tokens that are looked at as one: the results of several such segments are joined. Fixed, like a page, so that many threads can share
 /// a long context without a change of its result.
 const SEGMENT: usize = 16 * PAGE;
+/// Tokens of a task where there are many.
+const TOKENS: usize = 8;
 
 /// The segments of the first `sees` tokens: what is held in another way is one of its own.
 fn segments(element: KvElement, sees: usize) -> impl Iterator<Item = Range<usize>> {
@@ -24,8 +26,6 @@ fn segments(element: KvElement, sees: usize) -> impl Iterator<Item = Range<usize
     let rest = (first..sees).step_by(SEGMENT).map(move |start| start..(start + SEGMENT).min(sees));
     (first > 0).then_some(0..first).into_iter().chain(rest)
 }
-/// Tokens of a task where there are many.
-const TOKENS: usize = 8;
 
 /// Appends `k` and `v`, then lets each new token look at everything up to itself.
 ///

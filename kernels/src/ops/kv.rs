@@ -367,13 +367,11 @@ pub(super) fn append(team: &Team, layers: &mut [(&mut KvLayer, usize)], k: Heads
                 Pages::F16(pages) => write(pages, *d, new, half_bits),
                 Pages::Codes(pages) => dispatch(level, WriteCodes { pages, centre: &[], element: *element, d: *d, new }),
                 Pages::Centred(c) => {
-                    let (first, last) = (PAGE.saturating_sub(*at), *at + tokens.len());
-                    // What is refused is left out by the filter, so it is told by places, not by counts.
                     let mut new = new.peekable();
                     while let Some(token) = new.next_if(|(at, ..)| *at < PAGE) {
                         write(&mut c.first, *d, std::iter::once(token), half_bits);
                     }
-                    if first > 0 && last >= PAGE {
+                    if (*at..*at + tokens.len()).contains(&(PAGE - 1)) {
                         c.recentre(*d);
                     }
                     let new = new.map(|(at, k, v)| (at - PAGE, k, v));

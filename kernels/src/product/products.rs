@@ -65,9 +65,9 @@ impl Products {
         self.tiles.capacity() * size_of::<[f32; 16]>()
     }
 
-    /// The most that the results of products of so many rows each take at once, for `tokens` tokens each.
-    pub fn most_bytes(tokens: usize, rows: impl IntoIterator<Item = usize>) -> usize {
-        rows.into_iter().map(|rows| tokens * rows.div_ceil(16) * size_of::<[f32; 16]>()).sum()
+    /// The most that the results of products of so many rows in all take, where each ends with a tile, for `tokens` tokens.
+    pub fn most_bytes(tokens: usize, rows: usize) -> usize {
+        tokens * rows.div_ceil(16) * size_of::<[f32; 16]>()
     }
 
     /// Results of product `i`, (tiles, tokens) of 16 rows.

@@ -114,7 +114,7 @@ fn held(x: &Tensor, state: &State, keys: bool) -> Result<Tensor> {
         let mut less = Vec::new();
         for t in state.len..tokens {
             let element = element.at(t);
-            if keys && less.is_empty() && element != KvElement::F16 && element != element.at(0) {
+            if keys && less.is_empty() && element != element.at(0) {
                 less = centre(dim, |t, i| own[t * dim + i]);
             }
             element.held(&mut own[t * dim..][..dim], &less);

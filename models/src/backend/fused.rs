@@ -147,7 +147,7 @@ impl Scratch {
         let (orders, rows) = if ordered { (3, 3 * tokens) } else { (0, 0) };
         let inputs = Inputs::most_bytes(tokens, needs.inputs, orders, rows);
         // Of three products each may end within a tile.
-        let products = Products::most_bytes(tokens, [needs.products + 48]);
+        let products = Products::most_bytes(tokens, needs.products + 48);
         places + size_of::<f32>() * floats + routes + inputs + products + Mixture::most_bytes(tokens, hidden_size, &needs.mlps, ordered)
     }
 }
