@@ -1,4 +1,5 @@
 //! From a checkpoint and its plan to weights in memory, and to files that hold them for the next start.
+mod equalize;
 mod loader;
 pub mod packed;
 

@@ -12,12 +12,14 @@ mod parts;
 mod quantization;
 pub mod rope;
 mod router;
+mod survey;
 mod tensors;
 mod transformer;
 #[cfg(test)]
 mod transformer_tests;
+mod weights;
 
-pub use backend::Work;
+pub use backend::{Seen, Work};
 pub use cache::KvCache;
 pub use cancel::Cancel;
 pub use candle_core;
@@ -26,5 +28,7 @@ pub use forward_error::ForwardError;
 pub use packed_linear::{PackedLinear, floats};
 pub use quantization::{Gptq, GptqModule, Mlx, MlxModule, Quantization};
 pub use ram_kernels::KvElement;
+pub use survey::survey;
 pub use tensors::{Kind, TensorSpec};
-pub use transformer::{Backend, Next, Transformer, Weights};
+pub use transformer::{Backend, Next, Transformer};
+pub use weights::{Published, Weights};

@@ -1,6 +1,6 @@
 //! A model that is ready to run: tokens in, hidden states and logits out.
 use crate::{
-    Cancel, ForwardError, KvCache, KvElement, TensorSpec,
+    Cancel, ForwardError, KvCache, KvElement, TensorSpec, Weights,
     backend::{Candle, Fused, Home, Packed, Plain, Rotary, Scratch, Span, Tensors, Work, finite},
     cache::States,
     description::Description,
@@ -9,26 +9,8 @@ use crate::{
     parts::{self, Model},
 };
 use candle_core::{Device, Tensor};
-use ram_kernels::{Matrix, isa::Level, team};
+use ram_kernels::{isa::Level, team};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-
-/// Where a model's tensors come from.
-pub trait Weights {
-    /// What can go wrong.
-    type Error;
-
-    /// The matrix of a spec whose kind is one.
-    ///
-    /// # Errors
-    /// Where it cannot be had.
-    fn matrix(&self, spec: &TensorSpec) -> Result<Matrix, Self::Error>;
-
-    /// The values of a norm or bias.
-    ///
-    /// # Errors
-    /// Where they cannot be had.
-    fn vector(&self, spec: &TensorSpec) -> Result<Vec<f32>, Self::Error>;
-}
 
 /// What computes.
 #[derive(Clone, Debug, Default)]

@@ -107,7 +107,7 @@ fn sizes<'a>(args: &Args, a: &CompareArgs, checkpoint: &'a Checkpoint, base: &Re
     let mut contests = Vec::new();
     // A size alone is a comparison at that size alone, and another checkpoint is one with that alone.
     for &format in if a.at.is_empty() && args.weights.is_none() && a.against.is_empty() { &usual } else { &a.at } {
-        let uniform = Request { method: Method::Uniform(format), ..base.clone() };
+        let uniform = Request { method: Method::Uniform(format), equalize: false, ..base.clone() };
         let plan = open::plan(checkpoint, &uniform)?;
         let bytes = plan.weight_bytes;
         contests.push(Some(Contest { name: uniform.method.to_string(), checkpoint, plan, pinned: false }));

@@ -134,7 +134,8 @@ fn quantize(args: &Args, checkpoint: &Checkpoint, plan: &Plan) -> Result<Loaded,
     if checkpoint.is_remote() {
         return fetching(|progress| ram_run::load_arriving(checkpoint, plan, !args.no_keep, progress, &|_| ()));
     }
-    let progress = Progress::new("quantizing", weights(checkpoint));
+    // A plan that equalizes looks at them before.
+    let progress = Progress::new("quantizing", weights(checkpoint) * if plan.equalize { 2 } else { 1 });
     ram_run::load(checkpoint, plan, &|n| progress.add(n as u64))
 }
 

@@ -88,6 +88,9 @@ pub struct Request {
     pub kv: Option<KvElement>,
     /// How long the encoder searches.
     pub effort: Effort,
+    /// Whether channels are scaled before they are coded, by what random tokens make of the weights: for [`Method::Kl`] and
+    /// [`Method::Uniform`], of checkpoints that are not quantized already.
+    pub equalize: bool,
     /// What will compute with the weights.
     pub backend: Backend,
     /// Bytes of a process' limit that the caller keeps for itself: texts, other models.
@@ -97,7 +100,7 @@ pub struct Request {
 impl Default for Request {
     fn default() -> Request {
         let (limit, method, effort, backend) = (Limit::None, Method::Kl, Effort::Default, Backend::Fused);
-        Request { limit, method, pins: Vec::new(), context: None, sequences: 1, kv: None, effort, backend, reserved: 0 }
+        Request { limit, method, pins: Vec::new(), context: None, sequences: 1, kv: None, effort, equalize: false, backend, reserved: 0 }
     }
 }
 
@@ -140,7 +143,7 @@ fn loss(spec: &TensorSpec, u: f64, format: Format, error: f64) -> f64 {
 /// What every tensor gets, and what that comes to.
 #[derive(Clone, Debug, Serialize)]
 pub struct Plan {
-    /// sha256 over the checkpoint's fingerprint, the encoder's effort and every tensor's format, first 16 digits.
+    /// sha256 over the checkpoint's fingerprint, the encoder's effort, whether it equalizes, and every tensor's format, first 16 digits.
     pub fingerprint: String,
     /// The checkpoint's own fingerprint.
     pub checkpoint: String,
@@ -150,6 +153,8 @@ pub struct Plan {
     /// How long the encoder searches.
     #[serde(serialize_with = "text")]
     pub effort: Effort,
+    /// Whether channels are scaled before they are coded.
+    pub equalize: bool,
     /// Numbers in the checkpoint.
     pub parameters: u64,
     /// Bytes of all tensors.
@@ -208,6 +213,7 @@ pub fn plan(checkpoint: &Checkpoint, request: &Request, done: &(dyn Fn(usize) + 
 pub struct Measured {
     method: Method,
     effort: Effort,
+    equalize: bool,
     besides: Besides,
     /// Bytes of norms and biases.
     vectors: u64,
@@ -328,12 +334,14 @@ fn prepare(
     };
     let matrices: Vec<&TensorSpec> = specs.iter().filter(|s| s.kind.is_matrix()).collect();
     let pins = pinned(&matrices, &request.pins)?;
-    refuse_again(own, request.method, &matrices, &pins)?;
+    refuse_again(own, (request.method, request.equalize), &matrices, &pins)?;
     let vectors: u64 = specs.iter().filter(|s| !s.kind.is_matrix()).map(|s| 4 * s.shape.iter().product::<usize>() as u64).sum();
     let menu = menu(request, own, &matrices, &pins);
     let items = items(request.method, &matrices, description.layers.len());
     let (method, effort) = (request.method, request.effort);
-    let measured = Measured { method, effort, besides, vectors, curves: Vec::new(), items, choices: Vec::new(), u: Vec::new() };
+    // RAM's method is as it was published; what is dense has no error to make less.
+    let equalize = request.equalize && matches!(method, Method::Kl | Method::Uniform(_));
+    let measured = Measured { method, effort, equalize, besides, vectors, curves: Vec::new(), items, choices: Vec::new(), u: Vec::new() };
     // Before a weight is read: exact bytes of the cheapest formats do not depend on the weights, but where RAM's veto does.
     let least =
         vectors + matrices.iter().zip(&menu).map(|(s, m)| m.iter().map(|f| f.bytes(s.shape[0], s.shape[1]) as u64).min().unwrap_or(0)).sum::<u64>();
@@ -386,10 +394,13 @@ fn entry(spec: &TensorSpec, chosen: &BTreeMap<usize, Point>, matrix: &mut usize,
     Entry { spec: spec.clone(), format: p.format, bytes: p.bytes, error: p.error, u }
 }
 
-fn fingerprint(checkpoint: &str, effort: Effort, entries: &[Entry]) -> String {
+fn fingerprint(checkpoint: &str, effort: Effort, equalize: bool, entries: &[Entry]) -> String {
     let mut hash = Sha256::new();
     hash.update(checkpoint);
     hash.update(format!("effort={effort}\n"));
+    if equalize {
+        hash.update("equalize\n");
+    }
     for e in entries {
         hash.update(format!("{}={}\n", e.spec.name, e.format));
     }
@@ -406,7 +417,7 @@ impl Plan {
         let told = |e: &Entry| {
             e.bytes == if e.spec.kind.is_matrix() { e.format.bytes(e.spec.shape[0], e.spec.shape[1]) as u64 } else { 4 * e.spec.shape[0] as u64 }
         };
-        if self.fingerprint != fingerprint(&self.checkpoint, self.effort, &self.entries)
+        if self.fingerprint != fingerprint(&self.checkpoint, self.effort, self.equalize, &self.entries)
             || !self.entries.iter().map(|e| &e.spec).eq(checkpoint.specs())
             || !self.entries.iter().all(told)
         {
@@ -419,12 +430,13 @@ impl Plan {
 fn finish(checkpoint: String, m: &Measured, memory: Memory, chunk: usize, entries: Vec<Entry>) -> Plan {
     let weight_bytes = entries.iter().map(|e| e.bytes).sum::<u64>();
     let parameters = entries.iter().map(|e| e.spec.shape.iter().product::<usize>() as u64).sum::<u64>();
-    let fingerprint = fingerprint(&checkpoint, m.effort, &entries);
+    let fingerprint = fingerprint(&checkpoint, m.effort, m.equalize, &entries);
     Plan {
         fingerprint,
         checkpoint,
         method: m.method,
         effort: m.effort,
+        equalize: m.equalize,
         parameters,
         weight_bytes,
         bits_per_weight: 8.0 * weight_bytes as f64 / parameters as f64,
@@ -456,8 +468,16 @@ fn pinned(matrices: &[&TensorSpec], pins: &[Pin]) -> Result<BTreeMap<usize, Form
 const ORDERED: &str = "formats with an order of inputs are only read from GPTQ checkpoints";
 
 /// What is quantized already keeps its codes: quantizing it again would add an error that nothing here counts.
-fn refuse_again(own: &dyn Fn(&TensorSpec) -> Format, method: Method, matrices: &[&TensorSpec], pins: &BTreeMap<usize, Format>) -> Result<(), Error> {
+fn refuse_again(
+    own: &dyn Fn(&TensorSpec) -> Format,
+    (method, equalize): (Method, bool),
+    matrices: &[&TensorSpec],
+    pins: &BTreeMap<usize, Format>,
+) -> Result<(), Error> {
     let quantized = |m: &&TensorSpec| !own(m).is_dense();
+    if let Some(m) = matrices.iter().find(|m| quantized(m) && equalize) {
+        return Err(Error::setting(Setting::Equalize, &m.name, format!("it is quantized already, as {}: leave this out", own(m))));
+    }
     if let Some(m) = matrices.iter().find(|m| quantized(m) && !matches!(method, Method::Kl | Method::Dense)) {
         let reason = format!("{} is quantized already, as {}", m.name, own(m));
         return Err(Error::setting(Setting::Method, method, format!("quantizes dense checkpoints, and {reason}: leave it out")));

@@ -6,6 +6,7 @@ mod chat;
 mod chat_terminal;
 mod cli;
 mod determinism;
+mod equalize;
 mod examples;
 mod flags;
 mod gptq;

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 const FRANCE: &str = "The capital of France is";
 
 /// The folder of a form.
-fn form(name: &str) -> Option<PathBuf> {
+pub fn form(name: &str) -> Option<PathBuf> {
     let Some(folder) = std::env::var_os("RAM_RUN_REAL") else {
         skip("RAM_RUN_REAL names no folder with a real model (.ci/run makes one)");
         return None;

@@ -114,6 +114,11 @@ impl Mixture {
         Ok(())
     }
 
+    /// What the down projections of a part take, a row per token and expert, by rising expert.
+    pub fn middle(&self, part: usize) -> &Inputs {
+        &self.middle[part]
+    }
+
     /// Bytes that it has taken.
     pub fn bytes(&self) -> usize {
         let lists = self.buckets.capacity() * size_of::<Bucket>() + self.shares.capacity() * size_of::<Share>();

@@ -112,6 +112,11 @@ impl Inputs {
         forms.iter().sum::<usize>() + orders * size_of::<u32>() * cols + most_bytes(Want::Plain, ordered, cols) + tokens
     }
 
+    /// Row `i` as it is, with zeros behind it, where a dense matrix takes it.
+    pub fn dense(&self, i: usize) -> impl Iterator<Item = f32> {
+        self.forms[Want::Dense as usize].floats(i as u32).as_flattened().iter().map(|bits| f32::from_bits(*bits))
+    }
+
     /// `matrix` times `tokens`, for which they were made ready.
     pub fn product<'a>(&'a self, matrix: &'a Matrix, tokens: &'a [u32]) -> Product<'a> {
         match matrix.order() {

@@ -1,4 +1,8 @@
 //! Operations of ram-kernels by a team of threads, each of a few parallel regions over all tokens.
+mod survey;
+
+pub use survey::{Seen, Survey, Unread};
+
 use super::{Home, Norm, Pass, Span, Tensors, rotary::Rotary};
 use crate::{
     description::{Attention, Router},

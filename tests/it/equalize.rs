@@ -1,0 +1,76 @@
+//! `--equalize`: channels are scaled, nothing but the error changes, and that gets less.
+use crate::{
+    cli::{json, ram_run},
+    parity::{dense, distance, logits, shared},
+    real::form,
+};
+use ram_models::Weights;
+use ram_run::{Checkpoint, Format, Method, Model, Request, load, plan};
+use std::path::Path;
+
+fn uniform(format: &str, equalize: bool) -> Request {
+    let format: Format = format.parse().expect("a format");
+    Request { method: Method::Uniform(format), equalize, context: Some(64), ..Request::default() }
+}
+
+fn off(folder: &Path, request: &Request, exact: &[f32], tokens: &[u32]) -> f32 {
+    let checkpoint = Checkpoint::open(folder).expect("opens");
+    let plan = plan(&checkpoint, request, &|_| ()).expect("a plan");
+    let model = Model::load(&checkpoint, &plan, &|_| ()).expect("loads");
+    distance(exact, &logits(&model.transformer, tokens, &[]))
+}
+
+/// Eight bits leave next to no error: a scale that is not undone would be all of it.
+#[test]
+fn what_is_scaled_is_scaled_back() {
+    let models =
+        shared().into_iter().flat_map(|shared| ["tiny-mixtral", "tiny-qwen2-moe", "tiny-qwen3-moe"].map(|name| shared.join("models").join(name)));
+    let real = ["llama", "mixtral", "qwen2_moe"].into_iter().filter_map(form);
+    for folder in models.chain(real) {
+        let tokens: Vec<u32> = (0..24).map(|i| 300 + 7 * i).collect();
+        let exact = logits(&dense(&folder), &tokens, &[]);
+        let [plain, equalized] = [false, true].map(|equalize| off(&folder, &uniform("t8g64", equalize), &exact, &tokens));
+        assert!(equalized < 2.0 * plain, "{}: {equalized} with it, {plain} without", folder.display());
+    }
+}
+
+#[test]
+fn it_halves_the_loss_of_a_real_model_in_three_bits() {
+    let (Some(model), Some(shared)) = (form("llama"), shared()) else { return };
+    let text = shared.join("data/wikitext-2-raw/wiki.test.raw");
+    let [model, text] = [&model, &text].map(|p| p.to_str().expect("UTF-8"));
+    let kl = |more: &[&str]| {
+        let args = ["--model", model, "--uniform", "t3g64", "--pin", "embed_tokens=bf16", "eval-ppl", "--text", text];
+        let report = json(&[&args[..], &["--window", "512", "--max-windows", "4", "--kl", "--json"], more].concat());
+        report["kl"].as_f64().expect("a number")
+    };
+    let (plain, equalized) = (kl(&[]), kl(&["--equalize"]));
+    assert!(equalized < 0.6 * plain, "{equalized} with it, {plain} without");
+}
+
+/// The same bytes for any number of threads.
+#[test]
+fn threads_change_no_scale() {
+    // The bundled one.
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny-qwen3-moe");
+    let packed = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
+        pool.install(|| {
+            let checkpoint = Checkpoint::open(&folder).expect("opens");
+            let plan = plan(&checkpoint, &uniform("t4g64", true), &|_| ()).expect("a plan");
+            let loaded = load(&checkpoint, &plan, &|_| ()).expect("loads");
+            let each = checkpoint.specs().iter().filter(|s| s.kind.is_matrix()).map(|s| loaded.matrix(s).expect("a matrix").bytes().to_vec());
+            each.collect::<Vec<_>>()
+        })
+    };
+    let one = packed(1);
+    assert!(one == packed(2) && one == packed(7), "threads change bytes");
+}
+
+#[test]
+fn it_is_refused_where_it_cannot_be() {
+    for more in ["--dense", "--no-keep"] {
+        let out = ram_run(&["--equalize", more, "generate", "x"]);
+        assert_eq!(out.status.code(), Some(2), "{}", String::from_utf8_lossy(&out.stderr));
+    }
+}
