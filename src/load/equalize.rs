@@ -15,7 +15,10 @@ use crate::{
 };
 use ram_kernels::{Arena, Matrix};
 use ram_models::{Published, Seen, TensorSpec, Weights, survey};
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 /// Sequences of random tokens, and their length.
 const SEQUENCES: usize = 4;
@@ -41,15 +44,16 @@ impl Scales {
     /// Where the checkpoint cannot be read, or a number that comes up is not finite.
     pub fn measure(checkpoint: &Checkpoint, plan: &Plan, done: &(dyn Fn(usize) + Sync)) -> Result<Scales, Error> {
         let mut scales = Scales::default();
-        if !plan.equalize {
+        let coded: HashSet<&str> = plan.entries.iter().filter(|e| !e.format.is_dense()).map(|e| e.spec.name.as_str()).collect();
+        // Without a coded matrix there is nothing to look at the weights for.
+        if !plan.equalize || coded.is_empty() {
             return Ok(scales);
         }
-        let coded: HashMap<&str, bool> = plan.entries.iter().map(|e| (e.spec.name.as_str(), !e.format.is_dense())).collect();
         let description = checkpoint.description();
         let sequences = sequences(description.vocab_size, LENGTH.min(description.max_position_embeddings));
         survey(description, &Read { checkpoint, done }, &sequences, &mut |seen| {
             // What is kept as it was published stays exactly that.
-            if seen.readers.iter().any(|reader| coded.get(reader.name.as_str()) == Some(&true)) {
+            if seen.readers.iter().any(|reader| coded.contains(reader.name.as_str())) {
                 scales.add(seen);
             }
         })?;
@@ -62,23 +66,20 @@ impl Scales {
         self.rows.insert(seen.maker.name, scale);
     }
 
-    /// Whether a tensor is changed.
-    pub fn changes(&self, name: &str) -> bool {
-        self.columns.contains_key(name) || self.rows.contains_key(name)
-    }
-
-    /// Changes rows of a matrix (rows, cols), or the weights of a norm, from number `first` on.
-    pub fn apply(&self, name: &str, first: usize, values: &mut [f32], cols: usize) {
-        if let Some(scale) = self.columns.get(name) {
+    /// Scales rows of a matrix (rows, cols), or the weights of a norm, from number `first` on; says whether the tensor has a scale.
+    pub fn apply(&self, name: &str, first: usize, values: &mut [f32], cols: usize) -> bool {
+        let (columns, rows) = (self.columns.get(name), self.rows.get(name));
+        if let Some(scale) = columns {
             for row in values.chunks_exact_mut(cols) {
                 row.iter_mut().zip(&**scale).for_each(|(w, s)| *w *= s);
             }
         }
-        if let Some(scale) = self.rows.get(name) {
+        if let Some(scale) = rows {
             for (row, s) in values.chunks_exact_mut(cols).zip(&scale[first..]) {
                 row.iter_mut().for_each(|w| *w /= s);
             }
         }
+        columns.or(rows).is_some()
     }
 }
 

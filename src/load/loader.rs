@@ -218,8 +218,8 @@ impl Piece<'_> {
         checkpoint.read_from(source, self.name, (self.first * row_bytes) as u64, &mut b.bytes)?;
         b.floats.resize(self.rows * self.cols, 0.0);
         widen(self.name, dtype, &b.bytes, &mut b.floats)?;
-        scales.apply(self.name, self.first, &mut b.floats, self.cols);
-        if self.format == checkpoint.own_format(self.name) && !scales.changes(self.name) {
+        let scaled = scales.apply(self.name, self.first, &mut b.floats, self.cols);
+        if self.format == checkpoint.own_format(self.name) && !scaled {
             self.out.copy_from_slice(&b.bytes);
         } else {
             quantize(self.format, self.effort, &b.floats, self.cols, self.out);

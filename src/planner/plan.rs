@@ -334,7 +334,7 @@ fn prepare(
     };
     let matrices: Vec<&TensorSpec> = specs.iter().filter(|s| s.kind.is_matrix()).collect();
     let pins = pinned(&matrices, &request.pins)?;
-    refuse_again(own, (request.method, request.equalize), &matrices, &pins)?;
+    refuse_again(own, request, &matrices, &pins)?;
     let vectors: u64 = specs.iter().filter(|s| !s.kind.is_matrix()).map(|s| 4 * s.shape.iter().product::<usize>() as u64).sum();
     let menu = menu(request, own, &matrices, &pins);
     let items = items(request.method, &matrices, description.layers.len());
@@ -470,7 +470,7 @@ const ORDERED: &str = "formats with an order of inputs are only read from GPTQ c
 /// What is quantized already keeps its codes: quantizing it again would add an error that nothing here counts.
 fn refuse_again(
     own: &dyn Fn(&TensorSpec) -> Format,
-    (method, equalize): (Method, bool),
+    &Request { method, equalize, .. }: &Request,
     matrices: &[&TensorSpec],
     pins: &BTreeMap<usize, Format>,
 ) -> Result<(), Error> {

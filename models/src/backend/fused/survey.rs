@@ -8,7 +8,7 @@ use crate::{
     tensors::TensorSpec,
     weights::Published,
 };
-use ram_kernels::{Experts, KvLayer, Matrix, Routed, Team, dequantize_rows, normed};
+use ram_kernels::{Experts, KvLayer, Matrix, Routed, Team, dequantize_row, normed};
 
 /// Tensors that are not read yet; norms and biases are, and have their names.
 #[derive(Debug)]
@@ -66,7 +66,7 @@ fn add_columns(team: &Team, matrix: &Matrix, to: &mut Vec<f64>) {
     team.chunks(&mut sums, cols, |i, sums| {
         let (first, mut own) = (i * ROWS, vec![0.0; cols]);
         for row in first..rows.min(first + ROWS) {
-            dequantize_rows(matrix.format(), rows, cols, matrix.bytes(), row, &mut own);
+            dequantize_row(matrix.format(), rows, cols, matrix.bytes(), row, &mut own);
             sums.iter_mut().zip(&own).for_each(|(sum, w)| *sum += w * w);
         }
     });
