@@ -15,7 +15,7 @@ fn main() {
     let every = (matrices.len() / count).max(1);
     // All of them are asked for, so that the plan's own rule for large models holds.
     let menu = trellis_menu();
-    let sampled = curves(&checkpoint, &matrices, &vec![menu.clone(); matrices.len()], Effort::Default, &|_| ()).expect("curves");
+    let sampled = curves(&checkpoint, &matrices, &vec![menu.clone(); matrices.len()], Effort::Default, None, &|_| ()).expect("curves");
     let picked: Vec<usize> = (0..matrices.len()).step_by(every).collect();
     let ratios: Vec<Vec<f64>> = picked
         .par_iter()

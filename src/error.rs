@@ -132,8 +132,6 @@ pub enum Setting {
     Pin,
     /// [`Request::method`](crate::Request).
     Method,
-    /// [`Request::equalize`](crate::Request).
-    Equalize,
     /// [`Protocol::window`](crate::Protocol).
     Window,
     /// [`Protocol::stride`](crate::Protocol).
@@ -166,7 +164,6 @@ impl fmt::Display for Setting {
             Setting::Context => "context",
             Setting::Pin => "pin",
             Setting::Method => "method",
-            Setting::Equalize => "equalize",
             Setting::Window => "window",
             Setting::Stride => "stride",
             Setting::ScoreFrom => "score_from",

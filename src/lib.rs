@@ -2,11 +2,12 @@
 //!
 //! ```
 //! # fn main() -> Result<(), ram_run::Error> {
-//! use ram_run::{Checkpoint, Limit, Model, Protocol, Request, Sampling, plan};
+//! use ram_run::{Checkpoint, Limit, Model, Protocol, Request, Sampling, Survey, plan};
 //!
 //! let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/models/tiny-qwen3-moe");
 //! let checkpoint = Checkpoint::open(folder.as_ref())?;
-//! let request = Request { limit: Limit::Weights(7_000_000), ..Request::default() };
+//! let survey = Survey::measure(&checkpoint, &|_| ())?; // not needed, but plans are better with it
+//! let request = Request { limit: Limit::Weights(7_000_000), survey: Some(survey.into()), ..Request::default() };
 //! let plan = plan(&checkpoint, &request, &|_| ())?; // nothing is quantized yet
 //! let model = Model::load(&checkpoint, &plan, &|_| ())?;
 //!
@@ -32,6 +33,7 @@ mod panics;
 mod planner;
 mod run;
 pub mod size;
+mod survey;
 mod weight_files;
 pub mod wikitext;
 
@@ -41,13 +43,14 @@ pub use load::{Loaded, load, load_arriving, packed};
 pub use machine::{Available, available, bandwidth_bytes, read_bandwidth};
 pub use memory::peak_rss;
 pub use planner::{
-    Choice, Curve, Entry, Limit, Measured, Memory, Method, Pin, Plan, Point, Request, allocate, choose, curves, measure, outline, plan, trellis_menu,
+    Choice, Curve, Entry, Limit, Measured, Memory, Method, Pin, Plan, Point, Request, allocate, check, choose, curves, measure, outline, plan, trellis_menu,
 };
 pub use ram_kernels::{Effort, Format, KvElement, integer_peak, isa::Level};
 pub use ram_models::{Backend, Cancel, Description, Kind, KvCache, Next, PackedLinear, TensorSpec, Transformer, candle_core, description};
 pub use run::{
     Decoder, Generator, Message, Model, Protocol, Report, Running, Sampler, Sampling, Session, Stats, Template, Tokenizer, conversation_bytes,
 };
+pub use survey::Survey;
 
 /// The instruction set that kernels run on, or a sentence where `RAM_RUN_ISA` names none that this machine has.
 ///

@@ -1,5 +1,4 @@
 //! From a checkpoint and its plan to weights in memory, and to files that hold them for the next start.
-mod equalize;
 mod loader;
 pub mod packed;
 

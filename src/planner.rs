@@ -8,5 +8,5 @@ mod shares;
 
 pub use allocate::{Choice, allocate};
 pub use budget::{Limit, Memory, logits_bytes};
-pub use plan::{Entry, Measured, Method, Pin, Plan, Request, choose, measure, outline, plan};
+pub use plan::{Entry, Measured, Method, Pin, Plan, Request, check, choose, measure, outline, plan};
 pub use rd_curve::{Curve, Point, curves, trellis_menu};

@@ -19,7 +19,7 @@ mod transformer;
 mod transformer_tests;
 mod weights;
 
-pub use backend::{Seen, Work};
+pub use backend::{Channels, Cost, Observer, Work};
 pub use cache::KvCache;
 pub use cancel::Cancel;
 pub use candle_core;

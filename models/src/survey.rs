@@ -1,21 +1,25 @@
-//! What the matrices of a model get to see: one pass of some tokens over weights that are read once and not kept.
+//! What the matrices of a model get to see, and what an error in each costs: one pass of some tokens over weights that are read once and
+//! not kept.
 use crate::{
-    ForwardError, KvCache, KvElement, TensorSpec,
-    backend::{Fused, Rotary, Scratch, Seen, Span, Survey, Unread},
-    cache::States,
+    ForwardError, TensorSpec,
+    backend::{Fused, Lens, Rotary, Observer, Scratch, Span, Survey, Unread},
     description::Description,
     parts::{Model, Supply},
     weights::Published,
 };
 use ram_kernels::{isa::Level, team};
 
+/// Rows of the head that errors are looked at through, from all of the vocabulary.
+const ROWS: usize = 256;
+
 /// Runs `sequences` of tokens through the model and tells `see` of the inputs of every matrix that follows a norm or an up projection,
-/// in order of computation. In memory are one expert at a time, or the three matrices of an attention. What is seen does not depend on
-/// the number of threads or the instruction set.
+/// and of what noise in each matrix of a layer but routers costs, for MLPs on the first `noisy` tokens. In memory are one expert at a time,
+/// or the matrices of an attention, and one of them once more. What is seen does not depend on the number of threads or the instruction
+/// set.
 ///
 /// # Errors
 /// Those of `weights`; a token that is not in the vocabulary, no tokens, a number that is not finite.
-pub fn survey<W: Published>(description: &Description, weights: &W, sequences: &[Vec<u32>], see: &mut dyn FnMut(Seen)) -> Result<(), W::Error>
+pub fn survey<W: Published>(description: &Description, weights: &W, sequences: &[Vec<u32>], noisy: usize, see: &mut dyn Observer) -> Result<(), W::Error>
 where
     W::Error: From<ForwardError>,
 {
@@ -32,17 +36,14 @@ where
         return Err(ForwardError::NoTokens.into());
     }
     let model = Model::build(description, &mut Names(weights))?;
-    let mut caches: Vec<KvCache> = sequences.iter().map(|own| KvCache::new(description, own.len(), KvElement::F32)).collect();
-    let mut layers = Vec::with_capacity(caches.len());
-    for cache in &mut caches {
-        if let States::Fused(own) = &mut cache.states {
-            layers.push(own.as_mut_slice());
-        }
-    }
+    let mut layers = vec![vec![(); description.layers.len()]; sequences.len()];
+    let mut states: Vec<&mut [()]> = layers.iter_mut().map(Vec::as_mut_slice).collect();
+    let picks: Vec<u32> = (0..ROWS.min(vocab_size)).map(|i| (i * vocab_size / ROWS.min(vocab_size)) as u32).collect();
+    let lens = Lens::new(&weights.rows(model.head(), &picks)?, &model.norm.weight.1).map_err(|fault| fault.within(None))?;
     let (rotaries, mut scratch, mut failed) = (Rotary::of(description), Scratch::default(), None);
     let done = team(Level::active(), |team| {
         let fused = Fused::new(team, &mut scratch, description.hidden_size, &rotaries, &spans);
-        model.stream(&mut Survey::new(fused, weights, see, &mut failed), &tokens, &mut layers, || false)
+        model.stream(&mut Survey::new(fused, weights, lens, noisy, see, &mut failed), &tokens, &mut states, || false)
     });
     match failed {
         Some(error) => Err(error),

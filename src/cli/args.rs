@@ -51,10 +51,9 @@ pub struct Args {
     /// best in 2.5 times the time at 1 % less
     #[arg(long, global = true, help_heading = "Plan", value_enum, default_value_t = EffortName::Default)]
     pub effort: EffortName,
-    /// Scale channels before they are coded, by what random tokens make of the weights: less loss at the same bytes and speed, for reading
-    /// the weights twice
-    #[arg(long, global = true, help_heading = "Plan", conflicts_with_all = ["dense", "no_keep"])]
-    pub equalize: bool,
+    /// Do not look at all weights before planning, with random tokens: sooner, and worse at the same bytes
+    #[arg(long, global = true, help_heading = "Plan", conflicts_with = "dense")]
+    pub no_survey: bool,
     /// What computes: fused, all of a processor at once, or candle, its plain operations one by one: slow, to compare with, and for other devices
     #[arg(long, global = true, help_heading = "Run", value_enum, default_value_t = BackendName::Fused)]
     pub backend: BackendName,
@@ -395,7 +394,7 @@ impl Args {
             BackendName::Fused => Backend::Fused,
             BackendName::Candle => Backend::Candle(device().map_err(|e| Error::Failed(format!("--backend candle: {e}")))?),
         };
-        Ok(Request { limit, method, pins, context: self.ctx, sequences: 1, kv: self.kv, effort, equalize: self.equalize, backend, reserved: 0 })
+        Ok(Request { limit, method, pins, context: self.ctx, sequences: 1, kv: self.kv, effort, survey: None, backend, reserved: 0 })
     }
 }
 

@@ -17,6 +17,7 @@ pub fn run(args: &Args, a: &CompareArgs) -> Result<(), Error> {
     let base = Request { context: Some(protocol.window), pins: asked.pins, effort: asked.effort, ..Request::default() };
     let dense = open::plan(&checkpoint, &Request { method: Method::Dense, reserved: text.reserved(), ..base.clone() })?;
     let others = a.against.iter().map(|folder| Checkpoint::open(folder)).collect::<Result<Vec<_>, _>>()?;
+    let base = open::surveyed(args, &checkpoint, base)?;
     let mut contests = sizes(args, a, &checkpoint, &base)?;
     for other in &others {
         contests.extend(against(&checkpoint, other, &base)?);
@@ -107,7 +108,7 @@ fn sizes<'a>(args: &Args, a: &CompareArgs, checkpoint: &'a Checkpoint, base: &Re
     let mut contests = Vec::new();
     // A size alone is a comparison at that size alone, and another checkpoint is one with that alone.
     for &format in if a.at.is_empty() && args.weights.is_none() && a.against.is_empty() { &usual } else { &a.at } {
-        let uniform = Request { method: Method::Uniform(format), equalize: false, ..base.clone() };
+        let uniform = Request { method: Method::Uniform(format), survey: None, ..base.clone() };
         let plan = open::plan(checkpoint, &uniform)?;
         let bytes = plan.weight_bytes;
         contests.push(Some(Contest { name: uniform.method.to_string(), checkpoint, plan, pinned: false }));

@@ -87,7 +87,6 @@ impl fmt::Display for Error {
 fn flag(setting: Setting) -> String {
     match setting {
         Setting::Context => "--ctx",
-        Setting::Equalize => "--equalize",
         Setting::Pin => "--pin",
         Setting::Method => "--objective, --uniform or --dense:",
         Setting::Window => "--window",

@@ -12,7 +12,7 @@ fn acts_on(flag: &str) -> Option<Vec<&'static str>> {
     match flag {
         "model" | "revision" => run_and(&["plan", "inspect", "compare"]),
         "budget" => run_and(&["plan", "doctor", "compare"]),
-        "weights" | "pin" | "effort" | "equalize" => run_and(&["plan", "compare"]),
+        "weights" | "pin" | "effort" | "no_survey" => run_and(&["plan", "compare"]),
         "uniform" | "dense" | "objective" | "ctx" | "kv" | "backend" => run_and(&["plan"]),
         _ => None,
     }

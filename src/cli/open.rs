@@ -6,7 +6,7 @@ use super::{
 };
 use crate::cli::{Error, note};
 use ram_run::{
-    Available, Checkpoint, Limit, Loaded, Measured, Method, Model, Plan, Request, Tokenizer,
+    Available, Checkpoint, Limit, Loaded, Measured, Method, Model, Plan, Request, Survey, Tokenizer,
     hub::{self, Hub, Place, Repository, Snapshot},
     packed::{self, Found},
     size,
@@ -80,6 +80,38 @@ pub fn measured(checkpoint: &Checkpoint, request: &Request) -> Result<Measured, 
     ram_run::measure(checkpoint, request, &|n| progress.add(n as u64))
 }
 
+/// The request with what is known of all weights, where that is of use: kept from before, else looked at now, with progress.
+pub fn surveyed(args: &Args, checkpoint: &Checkpoint, mut request: Request) -> Result<Request, Error> {
+    if checkpoint.is_remote() && !args.no_survey && request.method == Method::Kl {
+        note("the weights are at the hub, so this plan comes without a survey: once they are here, it will be a better one");
+    }
+    if args.no_survey || !Survey::possible(checkpoint) || !matches!(request.method, Method::Kl | Method::Uniform(_)) {
+        return Ok(request);
+    }
+    // What cannot be is said before minutes are spent.
+    ram_run::check(checkpoint, &request)?;
+    let kept = match (packed::folder(), args.cache) {
+        (None, _) | (_, Keep::Off) => None,
+        (Some(_), Keep::Auto) if 2 * weights(checkpoint) < WORTH_KEEPING => None,
+        (Some(folder), _) => Some(Survey::path(&folder, checkpoint)?),
+    };
+    let survey = kept.as_deref().and_then(Survey::read);
+    let survey = match survey {
+        Some(survey) => survey,
+        None => {
+            let progress = Progress::new("surveying", weights(checkpoint));
+            let survey = Survey::measure(checkpoint, &|n| progress.add(n as u64))?;
+            drop(progress);
+            if let Some(Err(e)) = kept.map(|path| survey.write(&path)) {
+                note(&format!("the survey is not kept for the next start: {e}"));
+            }
+            survey
+        }
+    };
+    request.survey = Some(survey.into());
+    Ok(request)
+}
+
 /// What is asked for; where no size is, the memory that is free, less a margin.
 pub fn request(args: &Args) -> Result<Request, Error> {
     let mut request = args.request()?;
@@ -134,8 +166,7 @@ fn quantize(args: &Args, checkpoint: &Checkpoint, plan: &Plan) -> Result<Loaded,
     if checkpoint.is_remote() {
         return fetching(|progress| ram_run::load_arriving(checkpoint, plan, !args.no_keep, progress, &|_| ()));
     }
-    // A plan that equalizes looks at them before.
-    let progress = Progress::new("quantizing", weights(checkpoint) * if plan.equalize { 2 } else { 1 });
+    let progress = Progress::new("quantizing", weights(checkpoint));
     ram_run::load(checkpoint, plan, &|n| progress.add(n as u64))
 }
 

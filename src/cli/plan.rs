@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, fmt::Write};
 pub fn run(args: &Args, a: &PlanArgs) -> Result<(), Error> {
     a.html.iter().try_for_each(|path| output::check(path))?;
     let checkpoint = open::checkpoint(args)?;
-    let request = open::request(args)?;
+    let request = open::surveyed(args, &checkpoint, open::request(args)?)?;
     let measured = open::measured(&checkpoint, &request)?;
     let plan = ram_run::choose(&checkpoint, &measured, request.limit)?;
     if let Some((fetched, size)) = checkpoint.fetched() {

@@ -1,10 +1,10 @@
 //! The quantizing loader: weights are read once, in pieces, quantized by the thread that read them, straight into place.
-use super::equalize::Scales;
 use crate::{
     Error,
     checkpoint::{Checkpoint, Source, coded_rows, piece_rows, read_coded, read_vector, size, vector_from, widen},
     hub::{Fetched, Progress},
     planner::Plan,
+    survey::Survey,
 };
 use ram_kernels::{Arena, Effort, Format, Matrix, quantize};
 use ram_models::{Backend, Description, PackedLinear, TensorSpec, Transformer, Weights};
@@ -36,18 +36,17 @@ pub fn places(plan: &Plan) -> (Vec<usize>, usize) {
 }
 
 /// Reads and quantizes every tensor of the plan. `done` is told the number of weights that each piece had, from the
-/// threads that do the work. A plan that equalizes reads most of them once more before, and `done` is told of these, too.
+/// threads that do the work.
 ///
 /// # Errors
 /// Where the checkpoint cannot be read, a weight is not finite (the tensor is named), or the plan is another checkpoint's.
 pub fn load(checkpoint: &Checkpoint, plan: &Plan, done: &(dyn Fn(usize) + Sync)) -> Result<Loaded, Error> {
     plan.belongs_to(checkpoint)?;
-    let scales = Scales::measure(checkpoint, plan, done)?;
     let mut arena = room(checkpoint, plan)?;
-    quantize_all(checkpoint, None, pieces(checkpoint, plan, &mut arena), &scales, done)?;
+    quantize_all(checkpoint, None, pieces(checkpoint, plan, &mut arena), &plan.survey, done)?;
     let vectors = plan.entries.iter().filter(|e| !e.spec.kind.is_matrix()).map(|e| {
         let mut values = read_vector(checkpoint, &e.spec.name)?;
-        scales.apply(&e.spec.name, 0, &mut values, 1);
+        plan.survey.apply(&e.spec.name, 0, &mut values, 1);
         Ok::<_, Error>(values)
     });
     let vectors = vectors.collect::<Result<_, _>>()?;
@@ -58,13 +57,9 @@ pub fn load(checkpoint: &Checkpoint, plan: &Plan, done: &(dyn Fn(usize) + Sync))
 /// not kept, each that came is deleted once it is quantized, so that two of them are on disk at the most.
 ///
 /// # Errors
-/// As for [`load`], [`Error::Hub`] with what the hub says, and [`Error::Mismatch`] for a plan that equalizes: that needs all weights before
-/// the first is quantized.
+/// As for [`load`], and [`Error::Hub`] with what the hub says.
 pub fn load_arriving(checkpoint: &Checkpoint, plan: &Plan, keep: bool, progress: Progress, done: &(dyn Fn(usize) + Sync)) -> Result<Loaded, Error> {
     plan.belongs_to(checkpoint)?;
-    if plan.equalize {
-        return Err(Error::Mismatch(format!("the plan {} equalizes, which takes all weights at once: make one that does not", plan.fingerprint)));
-    }
     let mut arena = room(checkpoint, plan)?;
     let mut by_file: BTreeMap<usize, Vec<Piece>> = BTreeMap::new();
     for piece in pieces(checkpoint, plan, &mut arena) {
@@ -78,9 +73,11 @@ pub fn load_arriving(checkpoint: &Checkpoint, plan: &Plan, keep: bool, progress:
         let worker = scope.spawn(move || {
             let mut read = HashMap::new();
             while let Ok((file, source, fetched)) = receive.recv() {
-                quantize_all(checkpoint, Some(&source), by_file.remove(&file).unwrap_or_default(), &Scales::default(), done)?;
+                quantize_all(checkpoint, Some(&source), by_file.remove(&file).unwrap_or_default(), &plan.survey, done)?;
                 for name in names.iter().filter(|n| checkpoint.info(n).file == file) {
-                    read.insert(*name, vector_from(checkpoint, Some(&source), name)?);
+                    let mut values = vector_from(checkpoint, Some(&source), name)?;
+                    plan.survey.apply(name, 0, &mut values, 1);
+                    read.insert(*name, values);
                 }
                 if let (false, Some(fetched)) = (keep, fetched) {
                     fetched.forget();
@@ -142,12 +139,12 @@ fn quantize_all(
     checkpoint: &Checkpoint,
     source: Option<&Source>,
     pieces: Vec<Piece>,
-    scales: &Scales,
+    survey: &Survey,
     done: &(dyn Fn(usize) + Sync),
 ) -> Result<(), Error> {
     pieces.into_par_iter().try_for_each_init(Buffers::default, |buffers, piece| {
         let weights = piece.rows * piece.cols;
-        piece.quantize(checkpoint, source, scales, buffers)?;
+        piece.quantize(checkpoint, source, survey, buffers)?;
         done(weights);
         Ok::<(), Error>(())
     })
@@ -208,7 +205,7 @@ struct Piece<'a> {
 }
 
 impl Piece<'_> {
-    fn quantize(self, checkpoint: &Checkpoint, source: Option<&Source>, scales: &Scales, b: &mut Buffers) -> Result<(), Error> {
+    fn quantize(self, checkpoint: &Checkpoint, source: Option<&Source>, survey: &Survey, b: &mut Buffers) -> Result<(), Error> {
         if let Some(q) = checkpoint.coded(self.name) {
             return read_coded(checkpoint, source, q, [self.first, self.rows], self.cols, self.out);
         }
@@ -218,7 +215,7 @@ impl Piece<'_> {
         checkpoint.read_from(source, self.name, (self.first * row_bytes) as u64, &mut b.bytes)?;
         b.floats.resize(self.rows * self.cols, 0.0);
         widen(self.name, dtype, &b.bytes, &mut b.floats)?;
-        let scaled = scales.apply(self.name, self.first, &mut b.floats, self.cols);
+        let scaled = survey.apply(self.name, self.first, &mut b.floats, self.cols);
         if self.format == checkpoint.own_format(self.name) && !scaled {
             self.out.copy_from_slice(&b.bytes);
         } else {

@@ -10,13 +10,18 @@ use crate::{
     Error,
     checkpoint::{Checkpoint, buffer_bytes},
     error::Setting,
+    survey::Survey,
 };
 use ram_kernels::{Effort, Format, KvElement, Scheme, input_error};
 use ram_models::{Backend, Description, Kind, TensorSpec};
 use regex::Regex;
 use serde::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, HashSet},
+    fmt,
+    sync::Arc,
+};
 
 /// How formats are chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,9 +93,9 @@ pub struct Request {
     pub kv: Option<KvElement>,
     /// How long the encoder searches.
     pub effort: Effort,
-    /// Whether channels are scaled before they are coded, by what random tokens make of the weights: for [`Method::Kl`] and
-    /// [`Method::Uniform`], of checkpoints that are not quantized already.
-    pub equalize: bool,
+    /// What is known of the weights: channels are scaled before they are coded, and [`Method::Kl`] knows what an error costs. For other
+    /// methods than that and [`Method::Uniform`] it is not asked.
+    pub survey: Option<Arc<Survey>>,
     /// What will compute with the weights.
     pub backend: Backend,
     /// Bytes of a process' limit that the caller keeps for itself: texts, other models.
@@ -100,7 +105,7 @@ pub struct Request {
 impl Default for Request {
     fn default() -> Request {
         let (limit, method, effort, backend) = (Limit::None, Method::Kl, Effort::Default, Backend::Fused);
-        Request { limit, method, pins: Vec::new(), context: None, sequences: 1, kv: None, effort, equalize: false, backend, reserved: 0 }
+        Request { limit, method, pins: Vec::new(), context: None, sequences: 1, kv: None, effort, survey: None, backend, reserved: 0 }
     }
 }
 
@@ -143,7 +148,7 @@ fn loss(spec: &TensorSpec, u: f64, format: Format, error: f64) -> f64 {
 /// What every tensor gets, and what that comes to.
 #[derive(Clone, Debug, Serialize)]
 pub struct Plan {
-    /// sha256 over the checkpoint's fingerprint, the encoder's effort, whether it equalizes, and every tensor's format, first 16 digits.
+    /// sha256 over the checkpoint's fingerprint, the encoder's effort, whether there was a survey, and every tensor's format, first 16 digits.
     pub fingerprint: String,
     /// The checkpoint's own fingerprint.
     pub checkpoint: String,
@@ -153,8 +158,11 @@ pub struct Plan {
     /// How long the encoder searches.
     #[serde(serialize_with = "text")]
     pub effort: Effort,
-    /// Whether channels are scaled before they are coded.
-    pub equalize: bool,
+    /// Whether a survey of the weights says how channels are scaled and what errors cost.
+    pub surveyed: bool,
+    /// How channels are scaled: not at all where nothing was surveyed.
+    #[serde(skip)]
+    pub survey: Survey,
     /// Numbers in the checkpoint.
     pub parameters: u64,
     /// Bytes of all tensors.
@@ -213,7 +221,7 @@ pub fn plan(checkpoint: &Checkpoint, request: &Request, done: &(dyn Fn(usize) + 
 pub struct Measured {
     method: Method,
     effort: Effort,
-    equalize: bool,
+    survey: Option<Arc<Survey>>,
     besides: Besides,
     /// Bytes of norms and biases.
     vectors: u64,
@@ -272,21 +280,36 @@ impl Measured {
     }
 }
 
+/// Whether a request can be met at all, as far as that can be told without looking at weights.
+///
+/// # Errors
+/// As for [`plan`].
+pub fn check(checkpoint: &Checkpoint, request: &Request) -> Result<(), Error> {
+    prepared(checkpoint, request).map(|_| ())
+}
+
+fn prepared(checkpoint: &Checkpoint, request: &Request) -> Result<(Measured, Vec<Vec<Format>>), Error> {
+    let tokenizer = std::fs::metadata(checkpoint.folder().join("tokenizer.json")).map_or(0, |m| m.len());
+    prepare(checkpoint.description(), checkpoint.specs(), &|spec| checkpoint.own_format(&spec.name), tokenizer, request)
+}
+
 /// The curves of a request; `done` as for [`plan`].
 ///
 /// # Errors
 /// As for [`plan`].
 pub fn measure(checkpoint: &Checkpoint, request: &Request, done: &(dyn Fn(usize) + Sync)) -> Result<Measured, Error> {
     let (description, specs) = (checkpoint.description(), checkpoint.specs());
-    let tokenizer = std::fs::metadata(checkpoint.folder().join("tokenizer.json")).map_or(0, |m| m.len());
-    let own = |spec: &TensorSpec| checkpoint.own_format(&spec.name);
-    let (mut measured, menu) = prepare(description, specs, &own, tokenizer, request)?;
+    let (mut measured, menu) = prepared(checkpoint, request)?;
     let head = sensitivity::head(checkpoint)?;
     let matrices: Vec<&TensorSpec> = specs.iter().filter(|s| s.kind.is_matrix()).collect();
-    let curves = rd_curve::curves(checkpoint, &matrices, &menu, request.effort, done)?;
+    let survey = measured.survey.clone();
+    if survey.as_ref().is_some_and(|survey| !survey.belongs_to(checkpoint)) {
+        return Err(Error::Mismatch(format!("the survey was not made of {}: make another", checkpoint.folder().display())));
+    }
+    let curves = rd_curve::curves(checkpoint, &matrices, &menu, request.effort, survey.as_deref(), done)?;
     let shares = Shares::measure(checkpoint, &matrices, &curves)?;
     measured.curves = curves.into_iter().map(|c| c.points).collect();
-    measured.price(specs, &|s| sensitivity::of(s, head, &shares, description));
+    measured.price(specs, &|s| sensitivity::of(s, head, &shares, description, survey.as_deref()));
     Ok(measured)
 }
 
@@ -302,7 +325,7 @@ pub fn outline(description: &Description, request: &Request) -> Result<Plan, Err
     let (mut measured, menu) = prepare(description, &specs, &|_| Format::BF16, TOKENIZER, request)?;
     let matrices: Vec<&TensorSpec> = specs.iter().filter(|s| s.kind.is_matrix()).collect();
     measured.curves = rd_curve::gaussian(&matrices, &menu, request.effort);
-    measured.price(&specs, &|s| sensitivity::of(s, 1.0, &Shares::default(), description));
+    measured.price(&specs, &|s| sensitivity::of(s, 1.0, &Shares::default(), description, None));
     select("unseen".into(), &specs, &measured, request.limit)
 }
 
@@ -340,8 +363,8 @@ fn prepare(
     let items = items(request.method, &matrices, description.layers.len());
     let (method, effort) = (request.method, request.effort);
     // RAM's method is as it was published; what is dense has no error to make less.
-    let equalize = request.equalize && matches!(method, Method::Kl | Method::Uniform(_));
-    let measured = Measured { method, effort, equalize, besides, vectors, curves: Vec::new(), items, choices: Vec::new(), u: Vec::new() };
+    let survey = request.survey.clone().filter(|_| matches!(method, Method::Kl | Method::Uniform(_)));
+    let measured = Measured { method, effort, survey, besides, vectors, curves: Vec::new(), items, choices: Vec::new(), u: Vec::new() };
     // Before a weight is read: exact bytes of the cheapest formats do not depend on the weights, but where RAM's veto does.
     let least =
         vectors + matrices.iter().zip(&menu).map(|(s, m)| m.iter().map(|f| f.bytes(s.shape[0], s.shape[1]) as u64).min().unwrap_or(0)).sum::<u64>();
@@ -394,12 +417,12 @@ fn entry(spec: &TensorSpec, chosen: &BTreeMap<usize, Point>, matrix: &mut usize,
     Entry { spec: spec.clone(), format: p.format, bytes: p.bytes, error: p.error, u }
 }
 
-fn fingerprint(checkpoint: &str, effort: Effort, equalize: bool, entries: &[Entry]) -> String {
+fn fingerprint(checkpoint: &str, effort: Effort, surveyed: bool, entries: &[Entry]) -> String {
     let mut hash = Sha256::new();
     hash.update(checkpoint);
     hash.update(format!("effort={effort}\n"));
-    if equalize {
-        hash.update("equalize\n");
+    if surveyed {
+        hash.update("surveyed\n");
     }
     for e in entries {
         hash.update(format!("{}={}\n", e.spec.name, e.format));
@@ -417,7 +440,7 @@ impl Plan {
         let told = |e: &Entry| {
             e.bytes == if e.spec.kind.is_matrix() { e.format.bytes(e.spec.shape[0], e.spec.shape[1]) as u64 } else { 4 * e.spec.shape[0] as u64 }
         };
-        if self.fingerprint != fingerprint(&self.checkpoint, self.effort, self.equalize, &self.entries)
+        if self.fingerprint != fingerprint(&self.checkpoint, self.effort, self.surveyed, &self.entries)
             || !self.entries.iter().map(|e| &e.spec).eq(checkpoint.specs())
             || !self.entries.iter().all(told)
         {
@@ -430,13 +453,16 @@ impl Plan {
 fn finish(checkpoint: String, m: &Measured, memory: Memory, chunk: usize, entries: Vec<Entry>) -> Plan {
     let weight_bytes = entries.iter().map(|e| e.bytes).sum::<u64>();
     let parameters = entries.iter().map(|e| e.spec.shape.iter().product::<usize>() as u64).sum::<u64>();
-    let fingerprint = fingerprint(&checkpoint, m.effort, m.equalize, &entries);
+    let fingerprint = fingerprint(&checkpoint, m.effort, m.survey.is_some(), &entries);
+    let coded: HashSet<&str> = entries.iter().filter(|e| !e.format.is_dense()).map(|e| e.spec.name.as_str()).collect();
+    let survey = m.survey.as_ref().map_or_else(Survey::default, |survey| survey.only(&|name| coded.contains(name)));
     Plan {
         fingerprint,
         checkpoint,
         method: m.method,
         effort: m.effort,
-        equalize: m.equalize,
+        surveyed: m.survey.is_some(),
+        survey,
         parameters,
         weight_bytes,
         bits_per_weight: 8.0 * weight_bytes as f64 / parameters as f64,
@@ -470,14 +496,11 @@ const ORDERED: &str = "formats with an order of inputs are only read from GPTQ c
 /// What is quantized already keeps its codes: quantizing it again would add an error that nothing here counts.
 fn refuse_again(
     own: &dyn Fn(&TensorSpec) -> Format,
-    &Request { method, equalize, .. }: &Request,
+    &Request { method, .. }: &Request,
     matrices: &[&TensorSpec],
     pins: &BTreeMap<usize, Format>,
 ) -> Result<(), Error> {
     let quantized = |m: &&TensorSpec| !own(m).is_dense();
-    if let Some(m) = matrices.iter().find(|m| quantized(m) && equalize) {
-        return Err(Error::setting(Setting::Equalize, &m.name, format!("it is quantized already, as {}: leave this out", own(m))));
-    }
     if let Some(m) = matrices.iter().find(|m| quantized(m) && !matches!(method, Method::Kl | Method::Dense)) {
         let reason = format!("{} is quantized already, as {}", m.name, own(m));
         return Err(Error::setting(Setting::Method, method, format!("quantizes dense checkpoints, and {reason}: leave it out")));

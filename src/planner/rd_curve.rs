@@ -2,6 +2,7 @@
 use crate::{
     Error,
     checkpoint::{self, Checkpoint},
+    survey::Survey,
 };
 use ram_kernels::{Effort, Format, relative_error};
 use ram_models::TensorSpec;
@@ -48,7 +49,8 @@ pub struct Curve {
     pub square: Option<f64>,
 }
 
-/// Curves of `specs`, each over its menu, with the encoder's `effort`; matrices in parallel, read by sampled rows.
+/// Curves of `specs`, each over its menu, with the encoder's `effort`, of weights scaled by a survey; matrices in parallel, read by sampled
+/// rows.
 ///
 /// # Errors
 /// Where the checkpoint cannot be read, or a sampled weight is not finite.
@@ -57,6 +59,7 @@ pub fn curves(
     specs: &[&TensorSpec],
     menus: &[Vec<Format>],
     effort: Effort,
+    survey: Option<&Survey>,
     done: &(dyn Fn(usize) + Sync),
 ) -> Result<Vec<Curve>, Error> {
     let large = specs.iter().map(|s| s.shape.iter().product::<usize>()).sum::<usize>() > LARGE && effort != Effort::Fast;
@@ -66,7 +69,7 @@ pub fn curves(
         Look { rows: ROWS, effort, gains: BTreeMap::new() }
     };
     let each = specs.par_iter().zip(menus).map(|(spec, menu)| {
-        let curve = curve(checkpoint, spec, menu, &look);
+        let curve = curve(checkpoint, spec, menu, survey, &look);
         done(spec.shape.iter().product());
         curve
     });
@@ -91,7 +94,7 @@ fn gains(specs: &[&TensorSpec], menus: &[Vec<Format>], effort: Effort) -> BTreeM
     each.collect()
 }
 
-fn curve(checkpoint: &Checkpoint, spec: &TensorSpec, menu: &[Format], look: &Look) -> Result<Curve, Error> {
+fn curve(checkpoint: &Checkpoint, spec: &TensorSpec, menu: &[Format], survey: Option<&Survey>, look: &Look) -> Result<Curve, Error> {
     let (rows, cols) = (spec.shape[0], spec.shape[1]);
     if let [format] = *menu
         && format == checkpoint.own_format(&spec.name)
@@ -99,7 +102,12 @@ fn curve(checkpoint: &Checkpoint, spec: &TensorSpec, menu: &[Format], look: &Loo
         return Ok(Curve { points: vec![Point { format, bytes: format.bytes(rows, cols) as u64, error: 0.0 }], square: None });
     }
     let picks = checkpoint::sampled_rows(rows, look.rows, RUN);
-    let sample = checkpoint::read_rows(checkpoint, &spec.name, cols, &picks)?;
+    let mut sample = checkpoint::read_rows(checkpoint, &spec.name, cols, &picks)?;
+    if let Some(survey) = survey {
+        for (row, pick) in sample.chunks_exact_mut(cols).zip(picks) {
+            survey.apply(&spec.name, pick, row, cols);
+        }
+    }
     let error = |format: Format| relative_error(format, look.effort, &sample, cols) * look.gains.get(&format).unwrap_or(&1.0);
     let point = |&format: &Format| Point { format, bytes: format.bytes(rows, cols) as u64, error: error(format) };
     let square = sample.iter().map(|w| f64::from(*w).powi(2)).sum::<f64>() / sample.len().max(1) as f64;

@@ -12,6 +12,7 @@ use super::shares::Shares;
 use crate::{
     Error,
     checkpoint::{self, Checkpoint},
+    survey::Survey,
 };
 use ram_models::{Description, Kind, TensorSpec};
 
@@ -51,8 +52,11 @@ pub fn head(checkpoint: &Checkpoint) -> Result<f64, Error> {
     Ok(HEAD * *median)
 }
 
-/// u of one tensor, given the head's and the experts' shares of their layers'.
-pub fn of(spec: &TensorSpec, head: f64, shares: &Shares, description: &Description) -> f64 {
+/// u of one tensor: by a survey where there is one and it knows; else given the head's and the experts' shares of their layers'.
+pub fn of(spec: &TensorSpec, head: f64, shares: &Shares, description: &Description, survey: Option<&Survey>) -> f64 {
+    if let Some(cost) = survey.and_then(|survey| survey.cost(&spec.name)) {
+        return if spec.kind == Kind::Embedding && description.tie_word_embeddings { cost + head } else { cost };
+    }
     let mixture = spec.layer.and_then(|layer| description.mixture(layer));
     let experts = mixture.map_or(1, |m| m.num_experts);
     let share = shares.of(spec, experts);

@@ -78,8 +78,8 @@ fn instruction_sets_change_nothing() {
         let plan = ["plan", "--json"];
         let text = ["generate", PROMPT, "--temp", "0", "--max-tokens", "8"];
         let eval = ["eval-ppl", "--text", "README.md", "--window", "64", "--max-windows", "2"];
-        let equalized = [&["--equalize"][..], &eval].concat();
-        for args in [&plan[..], &text, &eval, &equalized] {
+        let unsurveyed = [&["--no-survey"][..], &eval].concat();
+        for args in [&plan[..], &text, &eval, &unsurveyed] {
             let scalar = run("scalar", args);
             assert!(scalar.status.success(), "{name} {args:?}: {}", String::from_utf8_lossy(&scalar.stderr));
             for isa in ["avx2", "avxvnni", "avx512"] {

@@ -1,7 +1,9 @@
 //! Operations of ram-kernels by a team of threads, each of a few parallel regions over all tokens.
+mod noise;
 mod survey;
 
-pub use survey::{Seen, Survey, Unread};
+pub use noise::Lens;
+pub use survey::{Channels, Cost, Observer, Survey, Unread};
 
 use super::{Home, Norm, Pass, Span, Tensors, rotary::Rotary};
 use crate::{

@@ -1,7 +1,11 @@
-//! A pass over weights that stay where they are until an operation needs them, and that tells what their inputs were: the same
-//! operations, one matrix or one expert in memory at a time.
-use super::Fused;
+//! A pass over weights that stay where they are until an operation needs them, and that tells what their inputs were and what an error in
+//! them costs: the same operations, one matrix or one expert in memory at a time.
+use super::{
+    Fused,
+    noise::{Lens, SQUARED, add_noise, noisy},
+};
 use crate::{
+    KvElement,
     backend::{Norm, Pass, Tensors},
     description::{Attention, Router},
     forward_error::Fault,
@@ -9,6 +13,7 @@ use crate::{
     weights::Published,
 };
 use ram_kernels::{Experts, KvLayer, Matrix, Routed, Team, dequantize_row, normed};
+use std::sync::Arc;
 
 /// Tensors that are not read yet; norms and biases are, and have their names.
 #[derive(Debug)]
@@ -27,9 +32,18 @@ impl Tensors for Unread {
     }
 }
 
+/// Who is told what a survey finds.
+pub trait Observer {
+    /// Of inputs. Says what their readers' columns are multiplied with before they are coded.
+    fn channels(&mut self, seen: Channels) -> Arc<[f32]>;
+
+    /// Of an error.
+    fn cost(&mut self, seen: Cost);
+}
+
 /// The inputs that some matrices share, channel by channel.
 #[derive(Debug)]
-pub struct Seen {
+pub struct Channels {
     /// What makes the channels, linearly: the weights of a norm, or the rows of an up projection.
     pub maker: TensorSpec,
     /// All matrices that take them.
@@ -38,23 +52,59 @@ pub struct Seen {
     pub tokens: usize,
     /// Mean square of every channel.
     pub squares: Vec<f64>,
-    /// Of every channel the squares of its weights, as parts of a reader's sum, in all readers that a token was multiplied with but
-    /// routers.
+    /// Of every channel the squares of its weights, as parts of a reader's sum, in all readers but routers.
     pub columns: Vec<f64>,
+}
+
+/// What noise in a matrix does that is like what coding leaves of it.
+#[derive(Debug)]
+pub struct Cost {
+    /// Of which matrix.
+    pub matrix: TensorSpec,
+    /// Tokens that were multiplied with it.
+    pub tokens: usize,
+    /// Of how many tokens those are a part.
+    pub of: usize,
+    /// Half the variance over the vocabulary of what a unit of squared relative error adds to the logits that the stream would have behind
+    /// this matrix' layer; summed over the tokens.
+    pub spread: f64,
 }
 
 /// A pass by a team of threads.
 pub struct Survey<'a, W: Published> {
     fused: Fused<'a>,
     weights: &'a W,
-    see: &'a mut dyn FnMut(Seen),
+    lens: Lens,
+    /// Of the tokens, so many see noise in the MLPs.
+    noisy: usize,
+    see: &'a mut dyn Observer,
     /// Why weights could not be read.
     failed: &'a mut Option<W::Error>,
     routers: Vec<TensorSpec>,
+    attention: Option<Heads>,
+}
+
+/// What an attention is made of, and the stream before it.
+struct Heads {
+    norm: Norm<Vec<f32>>,
+    specs: [TensorSpec; 3],
+    qkv: [Matrix; 3],
+    biases: Option<[Vec<f32>; 3]>,
+    norms: Option<[Norm<Vec<f32>>; 2]>,
+    shape: Attention,
+    /// Of the inputs.
+    scale: Arc<[f32]>,
+    before: Vec<f32>,
 }
 
 /// An expert's tensors, and the tokens that take it with their weights.
 type Taking<'a> = (&'a [TensorSpec; 3], Vec<(u32, f32)>);
+
+/// Of one matrix: tokens, and what noise in it does to each.
+type Spreads = (TensorSpec, Vec<(u32, f64)>);
+
+/// Rows that tell the columns of all gates and ups of a layer, at least: all of them would be read twice.
+const SAMPLED: usize = 2048;
 
 /// Rows whose squares one task sums.
 const ROWS: usize = 64;
@@ -83,10 +133,29 @@ fn plain(norm: &Norm<Named>) -> Norm<Vec<f32>> {
     Norm { weight: norm.weight.1.clone(), eps: norm.eps }
 }
 
+/// The same three but one.
+fn with(all: &[Matrix; 3], i: usize, other: Matrix) -> [Matrix; 3] {
+    let mut all = all.clone();
+    all[i] = other;
+    all
+}
+
+fn minus(a: &[f32], b: &[f32]) -> Vec<f32> {
+    a.iter().zip(b).map(|(a, b)| a - b).collect()
+}
+
 impl<'a, W: Published> Survey<'a, W> {
-    /// The pass `fused` over `weights`; `see` is told of inputs, and where weights cannot be read the reason is left in `failed`.
-    pub fn new(fused: Fused<'a>, weights: &'a W, see: &'a mut dyn FnMut(Seen), failed: &'a mut Option<W::Error>) -> Survey<'a, W> {
-        Survey { fused, weights, see, failed, routers: Vec::new() }
+    /// The pass `fused` over `weights`; `see` is told what is found, costs of MLPs from the first `noisy` tokens. Where weights cannot be
+    /// read the reason is left in `failed`.
+    pub fn new(
+        fused: Fused<'a>,
+        weights: &'a W,
+        lens: Lens,
+        noisy: usize,
+        see: &'a mut dyn Observer,
+        failed: &'a mut Option<W::Error>,
+    ) -> Survey<'a, W> {
+        Survey { fused, weights, lens, noisy, see, failed, routers: Vec::new(), attention: None }
     }
 
     /// What was asked for; where it cannot be had, the reason is kept, and the pass ends.
@@ -100,6 +169,23 @@ impl<'a, W: Published> Survey<'a, W> {
     fn matrix(&mut self, spec: &TensorSpec) -> Result<Matrix, Fault> {
         let read = self.weights.matrix(spec);
         self.had(read)
+    }
+
+    /// Squares by column of some rows of matrices that share their inputs, as parts of each one's sum.
+    fn columns(&mut self, specs: &[&TensorSpec]) -> Result<Vec<f64>, Fault> {
+        let cols = specs[0].shape[1];
+        let mut columns = vec![0.0; cols];
+        for spec in specs {
+            let n = SAMPLED.div_ceil(specs.len()).clamp(8.min(spec.shape[0]), spec.shape[0]);
+            let picks: Vec<u32> = (0..n).map(|i| (i * spec.shape[0] / n) as u32).collect();
+            let rows = self.weights.rows(spec, &picks);
+            let rows = self.had(rows)?;
+            let all = rows.iter().map(|w| f64::from(*w).powi(2)).sum::<f64>().max(f64::MIN_POSITIVE);
+            for row in rows.chunks_exact(cols) {
+                columns.iter_mut().zip(row).for_each(|(column, w)| *column += f64::from(*w).powi(2) / all);
+            }
+        }
+        Ok(columns)
     }
 
     /// Mean squares of the normed stream.
@@ -116,31 +202,64 @@ impl<'a, W: Published> Survey<'a, W> {
         squares
     }
 
-    /// Adds the weighted results of one expert to `sum`, and gate's and up's columns to `columns`.
-    fn expert(&mut self, (specs, taken): &Taking, norm: &Norm<Vec<f32>>, sum: &mut [f32], columns: &mut Vec<f64>) -> Result<(), Fault> {
-        let [gate, up, down] = [self.matrix(&specs[0])?, self.matrix(&specs[1])?, self.matrix(&specs[2])?];
+    /// Tells what noise costs, now that the stream behind the layer's part is there: the last norm would divide by its size.
+    fn tell(&mut self, (matrix, each): Spreads, of: usize) {
+        let Fused { s, hidden_size, spans, .. } = &self.fused;
+        let square = |t: u32| {
+            let row = &s.hidden[t as usize * hidden_size..][..*hidden_size];
+            row.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / *hidden_size as f64
+        };
+        // What a sequence's first token looks like is no other's: it is what the others look at where there is nothing to see.
+        let first = |t: u32| spans.iter().any(|span| span.tokens.start == t as usize);
+        let tokens = each.len();
+        let spread = each.iter().filter(|(t, _)| !first(*t)).map(|(t, spread)| spread / square(*t).max(f64::MIN_POSITIVE)).sum::<f64>();
+        self.see.cost(Cost { matrix, tokens, of, spread: spread / 2.0 / SQUARED });
+    }
+
+    /// Weighted results of one expert for the tokens that take it.
+    fn results(&mut self, [gate, up, down]: [Matrix; 3], taken: &[(u32, f32)], norm: &Norm<Vec<f32>>) -> Result<Vec<f32>, Fault> {
         let Fused { s, team, hidden_size, .. } = &mut self.fused;
-        let (size, level, mut own) = (*hidden_size, team.level(), Vec::new());
-        add_columns(team, &gate, columns);
-        add_columns(team, &up, columns);
-        add_columns(team, &down, &mut own);
-        let mut squares = vec![0.0; down.cols()];
+        let (size, level) = (*hidden_size, team.level());
         let experts = Experts { gate: vec![gate], up: vec![up], down: vec![down] };
         let routes: Vec<(u32, f32)> = taken.iter().map(|(_, weight)| (0, *weight)).collect();
         let parts = [Routed { experts: &experts, routes: &routes, per_token: 1 }];
         let row = |i: usize| &s.hidden[taken[i].0 as usize * size..][..size];
         s.mixture.gate(team, &parts, taken.len(), |i| normed(level, row(i), &norm.weight, norm.eps as f32))?;
-        for i in 0..taken.len() {
-            squares.iter_mut().zip(s.mixture.middle(0).dense(i)).for_each(|(square, x)| *square += f64::from(x).powi(2));
-        }
-        squares.iter_mut().for_each(|square| *square /= taken.len() as f64);
         let mut out = vec![0.0; taken.len() * size];
         s.mixture.add_to(team, &parts, &mut out);
+        Ok(out)
+    }
+
+    /// Adds the weighted results of one expert to `sum`, and what noise in each matrix does to `spreads`; `scale` is that of gate and up.
+    fn expert(
+        &mut self,
+        (specs, taken): &Taking,
+        norm: &Norm<Vec<f32>>,
+        scale: &[f32],
+        sum: &mut [f32],
+        spreads: &mut Vec<Spreads>,
+    ) -> Result<(), Fault> {
+        let each = [self.matrix(&specs[0])?, self.matrix(&specs[1])?, self.matrix(&specs[2])?];
+        let (team, size, mut own) = (self.fused.team, self.fused.hidden_size, Vec::new());
+        add_columns(team, &each[2], &mut own);
+        let out = self.results(each.clone(), taken, norm)?;
+        let mut squares = vec![0.0; each[2].cols()];
+        for i in 0..taken.len() {
+            squares.iter_mut().zip(self.fused.s.mixture.middle(0).dense(i)).for_each(|(square, x)| *square += f64::from(x).powi(2));
+        }
+        squares.iter_mut().for_each(|square| *square /= taken.len() as f64);
         for ((token, _), out) in taken.iter().zip(out.chunks_exact(size)) {
             sum[*token as usize * size..][..size].iter_mut().zip(out).for_each(|(sum, y)| *sum += y);
         }
         let [_, maker, reader] = (*specs).clone();
-        (self.see)(Seen { maker, readers: vec![reader], tokens: taken.len(), squares, columns: own });
+        let own = self.see.channels(Channels { maker, readers: vec![reader], tokens: taken.len(), squares, columns: own });
+        let some = &taken[..taken.partition_point(|(token, _)| (*token as usize) < self.noisy)];
+        for (i, spec) in specs.iter().enumerate().filter(|_| !some.is_empty()) {
+            let noisy = noisy(team, &each[i], Some(if i == 2 { &own } else { scale }))?;
+            let other = self.results(with(&each, i, noisy), some, norm)?;
+            let spread = self.lens.spread(team, &minus(&other, &out))?;
+            spreads.push((spec.clone(), some.iter().map(|(token, _)| *token).zip(spread).collect()));
+        }
         Ok(())
     }
 
@@ -148,55 +267,91 @@ impl<'a, W: Published> Survey<'a, W> {
     fn mlps(&mut self, norm: &Norm<Named>, each: &[Taking], mut readers: Vec<TensorSpec>) -> Result<(), Fault> {
         let own = plain(norm);
         let squares = self.normed_squares(&own);
-        let (mut sum, mut columns) = (vec![0.0; self.fused.s.hidden.len()], Vec::new());
-        for taking in each {
-            readers.extend_from_slice(&taking.0[..2]);
-            if !taking.1.is_empty() {
-                self.expert(taking, &own, &mut sum, &mut columns)?;
-            }
+        let (mut sum, mut spreads) = (vec![0.0; self.fused.s.hidden.len()], Vec::new());
+        let pairs: Vec<&TensorSpec> = each.iter().flat_map(|(specs, _)| &specs[..2]).collect();
+        readers.extend(pairs.iter().map(|spec| (*spec).clone()));
+        let (columns, tokens) = (self.columns(&pairs)?, self.fused.s.tokens.len());
+        let scale = self.see.channels(Channels { maker: norm.weight.0.clone(), readers, tokens, squares, columns });
+        for taking in each.iter().filter(|(_, taken)| !taken.is_empty()) {
+            self.expert(taking, &own, &scale, &mut sum, &mut spreads)?;
         }
-        let s = &mut *self.fused.s;
-        s.hidden.iter_mut().zip(sum).for_each(|(x, y)| *x += y);
-        (self.see)(Seen { maker: norm.weight.0.clone(), readers, tokens: s.tokens.len(), squares, columns });
+        self.fused.s.hidden.iter_mut().zip(sum).for_each(|(x, y)| *x += y);
+        spreads.into_iter().for_each(|each| self.tell(each, self.noisy.min(tokens)));
         Ok(())
+    }
+
+    /// What all sequences make of an attention, each looking at itself.
+    fn attended(&mut self, shape: &Attention) -> Result<(), Fault> {
+        let mut own: Vec<KvLayer> = self.fused.spans.iter().map(|span| shape.state(span.tokens.len(), KvElement::F32)).collect();
+        self.fused.attend(&mut own.iter_mut().collect::<Vec<_>>(), shape)
     }
 }
 
 impl<W: Published> Pass for Survey<'_, W> {
     type Tensors = Unread;
-    type State = KvLayer;
+    type State = ();
 
     fn embed(&mut self, table: &TensorSpec, tokens: &[u32]) -> Result<(), Fault> {
         let rows = self.weights.rows(table, tokens);
-        self.fused.s.hidden = self.had(rows)?;
+        let rows = self.had(rows)?;
+        let mut changes = rows.clone();
+        for (row, token) in changes.chunks_exact_mut(self.fused.hidden_size).zip(tokens) {
+            add_noise(row, None, u64::from(*token));
+        }
+        changes.iter_mut().zip(&rows).for_each(|(change, x)| *change -= x);
+        let spread = self.lens.spread(self.fused.team, &changes)?;
+        self.fused.s.hidden = rows;
+        self.tell((table.clone(), (0..).zip(spread).collect()), tokens.len());
         Ok(())
     }
 
     fn heads(
         &mut self,
         norm: &Norm<Named>,
-        qkv: &[TensorSpec; 3],
+        specs: &[TensorSpec; 3],
         biases: Option<&[Named; 3]>,
         norms: Option<&[Norm<Named>; 2]>,
         shape: &Attention,
     ) -> Result<(), Fault> {
         let (own, mut columns) = (plain(norm), Vec::new());
-        let matrices = [self.matrix(&qkv[0])?, self.matrix(&qkv[1])?, self.matrix(&qkv[2])?];
-        matrices.iter().for_each(|m| add_columns(self.fused.team, m, &mut columns));
+        let qkv = [self.matrix(&specs[0])?, self.matrix(&specs[1])?, self.matrix(&specs[2])?];
+        qkv.iter().for_each(|m| add_columns(self.fused.team, m, &mut columns));
         let (squares, tokens) = (self.normed_squares(&own), self.fused.s.tokens.len());
-        (self.see)(Seen { maker: norm.weight.0.clone(), readers: qkv.to_vec(), tokens, squares, columns });
+        let scale = self.see.channels(Channels { maker: norm.weight.0.clone(), readers: specs.to_vec(), tokens, squares, columns });
         let biases = biases.map(|b| b.each_ref().map(|(_, values)| values.clone()));
         let norms = norms.map(|n| n.each_ref().map(plain));
-        self.fused.heads(&own, &matrices, biases.as_ref(), norms.as_ref(), shape)
+        self.fused.heads(&own, &qkv, biases.as_ref(), norms.as_ref(), shape)?;
+        let (specs, before) = (specs.clone(), self.fused.s.hidden.clone());
+        self.attention = Some(Heads { norm: own, specs, qkv, biases, norms, shape: shape.clone(), scale, before });
+        Ok(())
     }
 
-    fn attend(&mut self, states: &mut [&mut KvLayer], shape: &Attention) -> Result<(), Fault> {
-        self.fused.attend(states, shape)
+    fn attend(&mut self, _: &mut [&mut ()], shape: &Attention) -> Result<(), Fault> {
+        self.attended(shape)
     }
 
-    fn add_attended(&mut self, output: &TensorSpec, bias: Option<&Named>) -> Result<(), Fault> {
-        let output = self.matrix(output)?;
-        self.fused.add_attended(&output, bias.map(|(_, values)| values))
+    fn add_attended(&mut self, spec: &TensorSpec, bias: Option<&Named>) -> Result<(), Fault> {
+        let (output, bias, team) = (self.matrix(spec)?, bias.map(|(_, values)| values), self.fused.team);
+        self.fused.add_attended(&output, bias)?;
+        let Some(h) = self.attention.take() else { return Ok(()) };
+        let (after, all) = (self.fused.s.hidden.clone(), self.fused.s.tokens.len());
+        let mut spreads = Vec::new();
+        self.fused.s.hidden.clone_from(&h.before);
+        self.fused.add_attended(&noisy(team, &output, None)?, bias)?;
+        spreads.push((spec, self.lens.spread(team, &minus(&self.fused.s.hidden, &after))?));
+        for (i, spec) in h.specs.iter().enumerate() {
+            self.fused.s.hidden.clone_from(&h.before);
+            let qkv = with(&h.qkv, i, noisy(team, &h.qkv[i], Some(&h.scale))?);
+            self.fused.heads(&h.norm, &qkv, h.biases.as_ref(), h.norms.as_ref(), &h.shape)?;
+            self.attended(&h.shape)?;
+            self.fused.add_attended(&output, bias)?;
+            spreads.push((spec, self.lens.spread(team, &minus(&self.fused.s.hidden, &after))?));
+        }
+        self.fused.s.hidden = after;
+        for (spec, spread) in spreads {
+            self.tell((spec.clone(), (0..).zip(spread).collect()), all);
+        }
+        Ok(())
     }
 
     fn route(&mut self, norm: &Norm<Named>, routers: &[TensorSpec], router: &Router) -> Result<(), Fault> {

@@ -1,16 +1,16 @@
-//! `--equalize`: channels are scaled, nothing but the error changes, and that gets less.
+//! Plans with a survey: channels are scaled, nothing but the error changes, and that gets less.
 use crate::{
     cli::{json, ram_run},
     parity::{dense, distance, logits, shared},
     real::form,
 };
 use ram_models::Weights;
-use ram_run::{Checkpoint, Format, Method, Model, Request, load, plan};
+use ram_run::{Checkpoint, Error, Format, Method, Model, Request, Survey, load, plan};
 use std::path::Path;
 
-fn uniform(format: &str, equalize: bool) -> Request {
+fn uniform(format: &str, survey: Option<Survey>) -> Request {
     let format: Format = format.parse().expect("a format");
-    Request { method: Method::Uniform(format), equalize, context: Some(64), ..Request::default() }
+    Request { method: Method::Uniform(format), survey: survey.map(Into::into), context: Some(64), ..Request::default() }
 }
 
 fn off(folder: &Path, request: &Request, exact: &[f32], tokens: &[u32]) -> f32 {
@@ -29,8 +29,9 @@ fn what_is_scaled_is_scaled_back() {
     for folder in models.chain(real) {
         let tokens: Vec<u32> = (0..24).map(|i| 300 + 7 * i).collect();
         let exact = logits(&dense(&folder), &tokens, &[]);
-        let [plain, equalized] = [false, true].map(|equalize| off(&folder, &uniform("t8g64", equalize), &exact, &tokens));
-        assert!(equalized < 2.0 * plain, "{}: {equalized} with it, {plain} without", folder.display());
+        let survey = Survey::measure(&Checkpoint::open(&folder).expect("opens"), &|_| ()).expect("a survey");
+        let [plain, surveyed] = [None, Some(survey)].map(|survey| off(&folder, &uniform("t8g64", survey), &exact, &tokens));
+        assert!(surveyed < 2.0 * plain, "{}: {surveyed} with it, {plain} without", folder.display());
     }
 }
 
@@ -44,23 +45,24 @@ fn it_halves_the_loss_of_a_real_model_in_three_bits() {
         let report = json(&[&args[..], &["--window", "512", "--max-windows", "4", "--kl", "--json"], more].concat());
         report["kl"].as_f64().expect("a number")
     };
-    let (plain, equalized) = (kl(&[]), kl(&["--equalize"]));
-    assert!(equalized < 0.6 * plain, "{equalized} with it, {plain} without");
+    let (plain, surveyed) = (kl(&["--no-survey"]), kl(&[]));
+    assert!(surveyed < 0.6 * plain, "{surveyed} with it, {plain} without");
 }
 
 /// The same bytes for any number of threads.
 #[test]
-fn threads_change_no_scale() {
+fn threads_change_no_scale_and_no_cost() {
     // The bundled one.
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny-qwen3-moe");
     let packed = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
         pool.install(|| {
             let checkpoint = Checkpoint::open(&folder).expect("opens");
-            let plan = plan(&checkpoint, &uniform("t4g64", true), &|_| ()).expect("a plan");
+            let survey = Survey::measure(&checkpoint, &|_| ()).expect("a survey");
+            let plan = plan(&checkpoint, &uniform("t4g64", Some(survey)), &|_| ()).expect("a plan");
             let loaded = load(&checkpoint, &plan, &|_| ()).expect("loads");
             let each = checkpoint.specs().iter().filter(|s| s.kind.is_matrix()).map(|s| loaded.matrix(s).expect("a matrix").bytes().to_vec());
-            each.collect::<Vec<_>>()
+            (plan.expected_kl, each.collect::<Vec<_>>())
         })
     };
     let one = packed(1);
@@ -69,8 +71,11 @@ fn threads_change_no_scale() {
 
 #[test]
 fn it_is_refused_where_it_cannot_be() {
-    for more in ["--dense", "--no-keep"] {
-        let out = ram_run(&["--equalize", more, "generate", "x"]);
-        assert_eq!(out.status.code(), Some(2), "{}", String::from_utf8_lossy(&out.stderr));
-    }
+    let out = ram_run(&["--no-survey", "--dense", "generate", "x"]);
+    assert_eq!(out.status.code(), Some(2), "{}", String::from_utf8_lossy(&out.stderr));
+    let bundled = Checkpoint::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny-qwen3-moe")).expect("opens");
+    let survey = Survey::measure(&bundled, &|_| ()).expect("a survey");
+    let copy = crate::bad_input::copy("qwen2-shared-bf16");
+    let other = Checkpoint::open(&copy.path).expect("opens");
+    assert!(matches!(plan(&other, &uniform("t4g64", Some(survey)), &|_| ()), Err(Error::Mismatch(_))));
 }

@@ -1,0 +1,68 @@
+//! Surveys that are kept for the next start: safetensors, all but the scales in the metadata.
+use super::{About, Survey};
+use crate::{Checkpoint, Error};
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use sha2::{Digest, Sha256};
+use std::{
+    collections::HashMap,
+    fs::{self, Permissions},
+    io::Write,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+/// Of what a survey looks at and says: another number, another name.
+const VERSION: u32 = 1;
+const SUFFIX: &str = "survey";
+const ABOUT: &str = "about";
+
+impl Survey {
+    /// Where the survey of a checkpoint lies in `folder`.
+    ///
+    /// # Errors
+    /// If the checkpoint cannot be read.
+    pub fn path(folder: &Path, checkpoint: &Checkpoint) -> Result<PathBuf, Error> {
+        let key = Sha256::digest(format!("survey {VERSION} {}", checkpoint.content()?));
+        Ok(folder.join(format!("{}.{SUFFIX}", hex::encode(&key[..12]))))
+    }
+
+    /// A survey that was written there, if it is whole.
+    pub fn read(path: &Path) -> Option<Survey> {
+        let bytes = fs::read(path).ok()?;
+        let (_, metadata) = SafeTensors::read_metadata(&bytes).ok()?;
+        let about: About = serde_json::from_str(metadata.metadata().as_ref()?.get(ABOUT)?).ok()?;
+        let tensors = SafeTensors::deserialize(&bytes).ok()?;
+        let scale = |i: usize| {
+            let view = tensors.tensor(&i.to_string()).ok().filter(|view| view.dtype() == Dtype::F32)?;
+            Some(view.data().as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect())
+        };
+        let scales = (0..about.groups.len()).map(scale).collect::<Option<Vec<_>>>()?;
+        let good = scales.iter().flat_map(|scale: &std::sync::Arc<[f32]>| scale.iter()).all(|s| s.is_normal());
+        good.then(|| Survey { about, scales, ..Survey::default() }.named())
+    }
+
+    /// Writes it: to a temporary name in the same folder, then renamed.
+    ///
+    /// # Errors
+    /// Where the file cannot be written; nothing is left behind.
+    pub fn write(&self, path: &Path) -> Result<(), Error> {
+        let written = (|| {
+            let folder = path.parent().unwrap_or(Path::new("."));
+            fs::create_dir_all(folder)?;
+            let bytes: Vec<Vec<u8>> = self.scales.iter().map(|scale| scale.iter().flat_map(|s| s.to_le_bytes()).collect()).collect();
+            let views = self.scales.iter().zip(&bytes).enumerate().map(|(i, (scale, bytes))| {
+                let view = TensorView::new(Dtype::F32, vec![scale.len()], bytes).map_err(std::io::Error::other)?;
+                Ok::<_, std::io::Error>((i.to_string(), view))
+            });
+            let views = views.collect::<Result<Vec<_>, _>>()?;
+            let metadata = HashMap::from([(ABOUT.to_string(), serde_json::to_string(&self.about)?)]);
+            let file = safetensors::serialize(views, Some(metadata)).map_err(std::io::Error::other)?;
+            let mut temporary = tempfile::Builder::new().suffix(".tmp").permissions(Permissions::from_mode(0o666)).tempfile_in(folder)?;
+            temporary.write_all(&file)?;
+            temporary.as_file().sync_all()?;
+            temporary.persist(path)?;
+            Ok(())
+        })();
+        written.map_err(|source| Error::Io { path: path.into(), source })
+    }
+}
