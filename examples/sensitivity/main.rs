@@ -1,6 +1,6 @@
 //! What a unit of squared relative error in each layer and kind costs, measured by noise, beside what the planner takes it
 //! to cost from the weights alone; then the KL divergence of plans made with either, at equal bytes; then whether what an
-//! expert costs follows anything but 1 / E.
+//! expert costs follows anything but 1 / E. All of it with the scales of a survey.
 //!
 //! Every matrix of a group gets Gaussian noise, in each row 1 % of the row's squared norm (0.1 % for the head); KL
 //! divergence from the dense run, divided by that, is u. Like packed rows' errors, the noise is orthogonal to the weights
@@ -13,14 +13,15 @@ mod noise;
 
 use noise::Noisy;
 use ram_models::{Kind, TensorSpec, Transformer, Weights};
-use ram_run::{Checkpoint, Error, Limit, Loaded, Method, Model, Plan, Protocol, Request, choose, load, measure, plan};
-use std::{collections::BTreeMap, path::Path};
+use ram_run::{Checkpoint, Error, Limit, Loaded, Method, Model, Plan, Protocol, Request, Survey, choose, load, measure, plan};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 /// Runs of one checkpoint on one text.
 struct Run<'a> {
     checkpoint: &'a Checkpoint,
     plan: &'a Plan,
     dense: &'a Loaded,
+    survey: &'a Survey,
     reference: &'a Model,
     text: &'a str,
     windows: usize,
@@ -46,12 +47,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let text = std::fs::read_to_string(text).map_err(|source| Error::Io { path: text.into(), source })?;
     let checkpoint = Checkpoint::open(Path::new(folder))?;
     let plan = plan(&checkpoint, &Request { method: Method::Dense, context: Some(256), ..Request::default() }, &|_| ())?;
+    let survey = Arc::new(Survey::measure(&checkpoint, &|_| ())?);
     let loaded = load(&checkpoint, &plan, &|_| ())?;
     let reference = Model::new(&checkpoint, &plan, &loaded)?;
-    let run = Run { checkpoint: &checkpoint, plan: &plan, dense: &loaded, reference: &reference, text: &text, windows };
+    let run = Run { checkpoint: &checkpoint, plan: &plan, dense: &loaded, survey: &survey, reference: &reference, text: &text, windows };
 
     let mut groups: BTreeMap<(Kind, Option<usize>), f64> = BTreeMap::new();
-    for e in plan.entries.iter().filter(|e| e.spec.kind.is_matrix()) {
+    let request = Request { context: Some(256), survey: Some(survey.clone()), ..Request::default() };
+    let mut curves = measure(&checkpoint, &request, &|_| ())?;
+    let free = choose(&checkpoint, &curves, Limit::None)?;
+    for e in free.entries.iter().filter(|e| e.spec.kind.is_matrix()) {
         *groups.entry((e.spec.kind, e.spec.layer)).or_default() += e.u;
     }
     // Over predicted. Experts keep their shares of it.
@@ -60,7 +65,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for (&(kind, layer), &predicted) in &groups {
         let squared = if kind == Kind::Head { 0.001 } else { 0.01 };
         let noisy = |s: &TensorSpec| s.kind == kind && s.layer == layer;
-        let weights = Noisy { dense: &loaded, noisy: &noisy, squared };
+        let weights = Noisy { dense: &loaded, noisy: &noisy, squared, survey: &survey };
         let u = run.kl(&weights)? / squared;
         measured.insert((kind, layer), u / predicted);
         let layer = layer.map_or("-".into(), |l| l.to_string());
@@ -68,11 +73,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
 
     println!("\n{:>5} {:>10} {:>10} {:>7} {:>10}", "bits", "KL", "measured u", "ratio", "expected");
-    let request = Request { context: Some(256), ..Request::default() };
-    let mut curves = measure(&checkpoint, &request, &|_| ())?;
     let bits = [3.0, 3.25, 3.5, 3.75, 4.0, 4.25, 4.5, 4.75, 5.0, 5.5, 6.0];
     let limits = bits.map(|b| Limit::Weights((plan.parameters as f64 * b / 8.0) as u64));
-    let priced: BTreeMap<String, f64> = choose(&checkpoint, &curves, Limit::None)?.entries.into_iter().map(|e| (e.spec.name, e.u)).collect();
+    let priced: BTreeMap<String, f64> = free.entries.into_iter().map(|e| (e.spec.name, e.u)).collect();
     let own = limits.iter().map(|&limit| choose(&checkpoint, &curves, limit)).collect::<Result<Vec<Plan>, _>>()?;
     curves.price(checkpoint.specs(), &|s| measured.get(&(s.kind, s.layer)).map_or(0.0, |ratio| ratio * priced[&s.name]));
     for ((bits, limit), own) in bits.iter().zip(limits).zip(&own) {

@@ -1,7 +1,7 @@
 //! A model with noise on some of its matrices.
-use ram_kernels::{Arena, Effort, Format, Matrix, quantize};
+use ram_kernels::{Arena, Effort, Format, Matrix, quantize, rotation};
 use ram_models::{TensorSpec, Weights};
-use ram_run::{Error, Loaded};
+use ram_run::{Error, Loaded, Survey};
 use std::sync::Arc;
 
 /// A dense model's weights, with noise on some matrices.
@@ -10,6 +10,8 @@ pub struct Noisy<'a> {
     pub noisy: &'a dyn Fn(&TensorSpec) -> bool,
     /// Of each row's squared norm.
     pub squared: f64,
+    /// How columns are scaled before noise comes to them.
+    pub survey: &'a Survey,
 }
 
 impl Weights for Noisy<'_> {
@@ -24,10 +26,15 @@ impl Weights for Noisy<'_> {
         w.chunks_exact_mut(cols).enumerate().for_each(|(r, row)| ram_kernels::dequantize_row(m.format(), rows, cols, m.bytes(), r, row));
         let seed = spec.name.bytes().fold(14_695_981_039_346_656_037u64, |h, b| (h ^ u64::from(b)).wrapping_mul(1_099_511_628_211));
         let mut noise = gaussian(seed);
+        let scale = self.survey.columns(&spec.name).map_or_else(|| vec![1.0; cols], <[f32]>::to_vec);
         for row in w.chunks_exact_mut(cols) {
-            let norm: f64 = row.iter().map(|&v| f64::from(v).powi(2)).sum();
-            let deviation = (self.squared * norm / cols as f64).sqrt() as f32;
-            row.iter_mut().zip(&mut noise).for_each(|(w, noise)| *w += deviation * noise);
+            // As large for all inputs that are rotated together.
+            let block = rotation(cols.next_multiple_of(16));
+            for (row, scale) in row.chunks_mut(block).zip(scale.chunks(block)) {
+                let norm: f64 = row.iter().zip(scale).map(|(&v, &s)| f64::from(v * s).powi(2)).sum();
+                let deviation = (self.squared * norm / row.len() as f64).sqrt() as f32;
+                row.iter_mut().zip(scale).zip(&mut noise).for_each(|((w, s), noise)| *w += deviation * noise / s);
+            }
         }
         let len = Format::F32.bytes(rows, cols);
         let mut arena = Arena::new(len).map_err(|source| Error::Io { path: spec.name.clone().into(), source })?;
