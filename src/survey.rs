@@ -11,6 +11,8 @@
 //! 0.36 by 512, 0.33 by text of the tested kind). The first token of a text must be among them: what it looks like is no other's.
 mod file;
 
+pub(crate) use file::SUFFIX;
+
 use crate::{
     Error,
     checkpoint::{Checkpoint, read_rows, read_vector, size, widen},
@@ -59,8 +61,10 @@ pub struct Survey {
 /// All of a survey but its scales.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct About {
-    /// Whose it is, [`Checkpoint::fingerprint`].
+    version: u32,
+    /// Whose it is, [`Checkpoint::fingerprint`], and where that lay.
     checkpoint: String,
+    model: String,
     /// Matrices that share a scale, and what makes their inputs.
     groups: Vec<Group>,
     /// By matrix: nats of KL divergence per unit of squared relative error.
@@ -108,6 +112,7 @@ impl Survey {
         let sequences = sequences(description.vocab_size, LENGTH.min(description.max_position_embeddings));
         let (mut found, mut costs) = (Survey::default(), Vec::new());
         found.about.checkpoint = checkpoint.fingerprint();
+        (found.about.version, found.about.model) = (file::VERSION, checkpoint.folder().display().to_string());
         survey(description, &Read { checkpoint, done }, &sequences, NOISY, &mut Noting { found: &mut found, costs: &mut costs })?;
         found.about.costs = nats(costs, description.layers.len(), &|layer| description.mixture(layer).map_or(1, |m| m.num_experts));
         Ok(found.named())
@@ -223,7 +228,9 @@ fn nats(costs: Vec<Cost>, layers: usize, experts: &dyn Fn(usize) -> usize) -> BT
     each.collect()
 }
 
-/// Tokens from all of the vocabulary, the same every time (SplitMix64, Steele, Lea and Flood 2014).
+/// Tokens from all of the vocabulary, the same every time (SplitMix64, Steele, Lea and Flood 2014). Frequent ones more often, by their
+/// numbers, makes costs a little better (their logarithm's standard deviation from costs on text 0.54 instead of 0.60) and scales worse:
+/// KL of the real model 0.81 instead of 0.71 at 3 bits.
 fn sequences(vocab_size: usize, length: usize) -> Vec<Vec<u32>> {
     let mut state = 0u64;
     let mut token = || {

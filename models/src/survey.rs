@@ -2,7 +2,7 @@
 //! not kept.
 use crate::{
     ForwardError, TensorSpec,
-    backend::{Fused, Lens, Rotary, Observer, Scratch, Span, Survey, Unread},
+    backend::{Fused, Lens, Observer, Rotary, Scratch, Span, Survey, Unread},
     description::Description,
     parts::{Model, Supply},
     weights::Published,
@@ -19,7 +19,13 @@ const ROWS: usize = 256;
 ///
 /// # Errors
 /// Those of `weights`; a token that is not in the vocabulary, no tokens, a number that is not finite.
-pub fn survey<W: Published>(description: &Description, weights: &W, sequences: &[Vec<u32>], noisy: usize, see: &mut dyn Observer) -> Result<(), W::Error>
+pub fn survey<W: Published>(
+    description: &Description,
+    weights: &W,
+    sequences: &[Vec<u32>],
+    noisy: usize,
+    see: &mut dyn Observer,
+) -> Result<(), W::Error>
 where
     W::Error: From<ForwardError>,
 {

@@ -5,7 +5,7 @@ use super::{
 };
 use crate::cli::Error;
 use ram_run::{
-    packed::{self, Entry},
+    packed::{self, Entry, Kept},
     size,
 };
 use std::fs;
@@ -58,5 +58,9 @@ fn name(e: &Entry) -> String {
 }
 
 fn about(e: &Entry) -> String {
-    if e.plan.is_empty() { "of another version".into() } else { format!("{:.2} bits per weight, plan {}, {}", e.bits_per_weight, e.plan, e.model) }
+    match &e.kept {
+        Kept::Packed { plan, bits_per_weight } => format!("{bits_per_weight:.2} bits per weight, plan {plan}, {}", e.model),
+        Kept::Survey => format!("survey of {}", e.model),
+        Kept::Unknown => "of another version".into(),
+    }
 }

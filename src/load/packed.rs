@@ -5,7 +5,11 @@
 //! checksums, so that a damaged one is found while it is read. A file that is being written is locked: one that is not was
 //! left by a process that is gone.
 use super::loader::{Loaded, places};
-use crate::{Checkpoint, Error, planner::Plan};
+use crate::{
+    Checkpoint, Error,
+    planner::Plan,
+    survey::{self, Survey},
+};
 use ram_kernels::Arena;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -48,14 +52,28 @@ pub struct Entry {
     pub path: PathBuf,
     /// The folder of the checkpoint that it was made from; empty where the file cannot be read as one of this version.
     pub model: String,
-    /// The plan's fingerprint.
-    pub plan: String,
-    /// The plan's bits per weight.
-    pub bits_per_weight: f64,
+    /// What it is.
+    pub kept: Kept,
     /// Size of the file.
     pub bytes: u64,
     /// When it was last used.
     pub used: SystemTime,
+}
+
+/// What a file of the cache holds.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub enum Kept {
+    /// Packed weights, of a plan with this fingerprint.
+    Packed {
+        /// The plan's fingerprint.
+        plan: String,
+        /// The plan's bits per weight.
+        bits_per_weight: f64,
+    },
+    /// A [`Survey`].
+    Survey,
+    /// Nothing that this version reads.
+    Unknown,
 }
 
 /// What was found where packed weights may lie.
@@ -176,12 +194,18 @@ pub fn write(path: &Path, checkpoint: &Checkpoint, plan: &Plan, weights: &Loaded
 /// If the folder cannot be read.
 pub fn list(folder: &Path) -> Result<Vec<Entry>, Error> {
     let mut entries = Vec::new();
-    for path in files(folder)?.into_iter().filter(|p| p.extension().is_some_and(|e| e == SUFFIX)) {
+    let ours = |p: &PathBuf| p.extension().is_some_and(|e| e == SUFFIX || e == survey::SUFFIX);
+    for path in files(folder)?.into_iter().filter(ours) {
         let Some(about) = path.metadata().ok().filter(|m| m.is_file()) else { continue };
-        let header = open(&path).ok().and_then(|f| header(&f)).map(|(h, _)| h);
-        let (model, plan, bits) = header.map_or((String::new(), String::new(), 0.0), |h| (plain(&h.model), plain(&h.plan), h.bits_per_weight));
+        let said = if is_survey(&path) {
+            Survey::read(&path).map(|s| (plain(s.model()), Kept::Survey))
+        } else {
+            let header = open(&path).ok().and_then(|f| header(&f)).map(|(h, _)| h);
+            header.map(|h| (plain(&h.model), Kept::Packed { plan: plain(&h.plan), bits_per_weight: h.bits_per_weight }))
+        };
+        let (model, kept) = said.unwrap_or((String::new(), Kept::Unknown));
         let used = about.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-        entries.push(Entry { path, model, plan, bits_per_weight: bits, bytes: about.len(), used });
+        entries.push(Entry { path, model, kept, bytes: about.len(), used });
     }
     entries.sort_by(|a, b| b.used.cmp(&a.used).then_with(|| a.path.cmp(&b.path)));
     Ok(entries)
@@ -189,6 +213,9 @@ pub fn list(folder: &Path) -> Result<Vec<Entry>, Error> {
 
 /// Whether a file is what was written, by its checksums.
 pub fn verify(path: &Path) -> bool {
+    if is_survey(path) {
+        return Survey::read(path).is_some();
+    }
     let Ok(file) = open(path) else { return false };
     let Some((header, start)) = header(&file) else { return false };
     // Lengths are no larger than the file once their sum is its size.
@@ -235,7 +262,7 @@ pub fn gc(folder: &Path, keep: Option<u64>) -> Result<u64, Error> {
     let mut total = 0;
     for e in list(folder)? {
         total += e.bytes;
-        if e.plan.is_empty() || keep.is_some_and(|keep| total > keep) {
+        if e.kept == Kept::Unknown || keep.is_some_and(|keep| total > keep) {
             remove(&e.path)?;
             total -= e.bytes;
         }
@@ -247,6 +274,10 @@ pub fn gc(folder: &Path, keep: Option<u64>) -> Result<u64, Error> {
 fn abandoned(path: &Path) -> bool {
     let named = path.file_name().is_some_and(|n| n.to_string_lossy().ends_with(UNFINISHED));
     named && open(path).is_ok_and(|file| file.try_lock().is_ok())
+}
+
+fn is_survey(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e == survey::SUFFIX)
 }
 
 /// Opens what is a file: a pipe would be waited for.

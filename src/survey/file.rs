@@ -9,12 +9,23 @@ use std::{
     io::Write,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
+use xxhash_rust::xxh3::Xxh3;
 
-/// Of what a survey looks at and says: another number, another name.
-const VERSION: u32 = 1;
-const SUFFIX: &str = "survey";
+/// Of what a survey looks at and says: another number, and old files are only good for the cache's `gc`.
+pub const VERSION: u32 = 1;
+/// How files of surveys end.
+pub const SUFFIX: &str = "survey";
 const ABOUT: &str = "about";
+const CHECKSUM: &str = "xxh3";
+
+fn checksum(about: &str, scales: &[Arc<[f32]>]) -> String {
+    let mut hash = Xxh3::new();
+    hash.update(about.as_bytes());
+    scales.iter().flat_map(|scale| scale.iter()).for_each(|s| hash.update(&s.to_le_bytes()));
+    hash.digest().to_string()
+}
 
 impl Survey {
     /// Where the survey of a checkpoint lies in `folder`.
@@ -28,17 +39,24 @@ impl Survey {
 
     /// A survey that was written there, if it is whole.
     pub fn read(path: &Path) -> Option<Survey> {
-        let bytes = fs::read(path).ok()?;
+        // A pipe would be waited for.
+        let bytes = fs::metadata(path).is_ok_and(|m| m.is_file()).then(|| fs::read(path).ok())??;
         let (_, metadata) = SafeTensors::read_metadata(&bytes).ok()?;
-        let about: About = serde_json::from_str(metadata.metadata().as_ref()?.get(ABOUT)?).ok()?;
+        let texts = metadata.metadata().as_ref()?;
+        let about: About = serde_json::from_str(texts.get(ABOUT)?).ok().filter(|about: &About| about.version == VERSION)?;
         let tensors = SafeTensors::deserialize(&bytes).ok()?;
         let scale = |i: usize| {
             let view = tensors.tensor(&i.to_string()).ok().filter(|view| view.dtype() == Dtype::F32)?;
             Some(view.data().as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect())
         };
         let scales = (0..about.groups.len()).map(scale).collect::<Option<Vec<_>>>()?;
-        let good = scales.iter().flat_map(|scale: &std::sync::Arc<[f32]>| scale.iter()).all(|s| s.is_normal());
+        let good = *texts.get(CHECKSUM)? == checksum(texts.get(ABOUT)?, &scales);
         good.then(|| Survey { about, scales, ..Survey::default() }.named())
+    }
+
+    /// The folder of the checkpoint that a kept survey was made of.
+    pub fn model(&self) -> &str {
+        &self.about.model
     }
 
     /// Writes it: to a temporary name in the same folder, then renamed.
@@ -55,9 +73,13 @@ impl Survey {
                 Ok::<_, std::io::Error>((i.to_string(), view))
             });
             let views = views.collect::<Result<Vec<_>, _>>()?;
-            let metadata = HashMap::from([(ABOUT.to_string(), serde_json::to_string(&self.about)?)]);
+            let about = serde_json::to_string(&self.about)?;
+            let checksum = checksum(&about, &self.scales);
+            let metadata = HashMap::from([(ABOUT.to_string(), about), (CHECKSUM.to_string(), checksum)]);
             let file = safetensors::serialize(views, Some(metadata)).map_err(std::io::Error::other)?;
             let mut temporary = tempfile::Builder::new().suffix(".tmp").permissions(Permissions::from_mode(0o666)).tempfile_in(folder)?;
+            // What is locked is being written.
+            let _ = temporary.as_file().lock();
             temporary.write_all(&file)?;
             temporary.as_file().sync_all()?;
             temporary.persist(path)?;

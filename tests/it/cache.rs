@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-const ARGS: [&str; 10] = ["--weights", "6MB", "--cache", "always", "generate", "The town of", "--temp", "0", "--max-tokens", "12"];
+const ARGS: [&str; 11] = ["--weights", "6MB", "--cache", "always", "generate", "The town of", "--temp", "0", "--max-tokens", "12", "--no-survey"];
 
 fn with(folder: &Path, args: &[&str]) -> Command {
     let mut command = command(args);
@@ -25,6 +25,32 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn a_survey_is_kept_and_damage_is_found() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let args = &ARGS[..10];
+    let first = run(folder.path(), args);
+    assert!(first.status.success(), "{}", text(&first.stderr));
+    let kept: Vec<PathBuf> = files(folder.path()).into_iter().filter(|p| p.extension().is_some_and(|e| e == "survey")).collect();
+    assert_eq!((kept.len(), files(folder.path()).len()), (1, 2));
+    let listed = text(&run(folder.path(), &["cache", "ls"]).stdout);
+    assert!(listed.contains("survey of ") && listed.contains("2 entries"), "{listed}");
+    let again = run(folder.path(), args);
+    assert!(again.stdout == first.stdout, "{}", text(&again.stderr));
+    // A byte of the metadata, one of a scale, half a file: what cannot be read is looked at again.
+    let whole = fs::read(&kept[0]).expect("a survey");
+    for (at, cut) in [(20, whole.len()), (whole.len() - 1, whole.len()), (0, whole.len() / 2)] {
+        let mut bytes = whole[..cut].to_vec();
+        bytes[at] ^= 0xff * u8::from(cut == whole.len());
+        fs::write(&kept[0], bytes).expect("written");
+        assert_eq!(run(folder.path(), &["cache", "verify"]).status.code(), Some(1));
+        let again = run(folder.path(), args);
+        assert!(again.stdout == first.stdout, "{}", text(&again.stderr));
+        assert_eq!(fs::read(&kept[0]).expect("a survey"), whole);
+    }
+    assert!(run(folder.path(), &["cache", "rm", "--all"]).status.success() && files(folder.path()).is_empty());
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! when last looked at. A change that means to change them writes what the failing test prints into `GOLDEN`.
 use crate::cli::command;
 use ram_models::Weights;
-use ram_run::{Checkpoint, Limit, Model, Request, Sampling, load, plan};
+use ram_run::{Checkpoint, Limit, Model, Request, Sampling, Survey, load, plan};
 use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -35,7 +35,11 @@ fn folder(name: &str) -> Option<PathBuf> {
 /// Fingerprint of the plan, hash of the packed bytes, hash of the text.
 fn look(folder: &Path) -> (String, u64, u64) {
     let checkpoint = Checkpoint::open(folder).unwrap();
-    let request = Request { limit: Limit::Weights(bytes(&checkpoint)), ..Request::default() };
+    let request = Request {
+        limit: Limit::Weights(bytes(&checkpoint)),
+        survey: Some(Survey::measure(&checkpoint, &|_| ()).unwrap().into()),
+        ..Request::default()
+    };
     let plan = plan(&checkpoint, &request, &|_| ()).unwrap();
     let loaded = load(&checkpoint, &plan, &|_| ()).unwrap();
     let matrices: Vec<_> = checkpoint.specs().iter().filter(|s| s.kind.is_matrix()).map(|s| loaded.matrix(s).unwrap()).collect();
