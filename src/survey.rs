@@ -30,7 +30,7 @@ use std::{
 const SEQUENCES: usize = 4;
 const LENGTH: usize = 128;
 /// Tokens that see noise in the weights of MLPs.
-const NOISY: usize = 2 * LENGTH;
+const NOISY: usize = LENGTH;
 /// Tokens that what is said of all channels, or of all experts, counts as, beside those that an expert was looked at with.
 const PRIOR: f64 = 8.0;
 /// The largest s, and one over the smallest.

@@ -1,4 +1,4 @@
-//! What a unit of squared relative error in a tensor costs, in nats of KL divergence, from the weights alone.
+//! What a unit of squared relative error in a tensor costs, in nats of KL divergence: what a survey says, else from the weights alone.
 //!
 //! For the head it can be derived: noise of relative size E on row v moves that logit by E ||w_v * gamma||, gamma being
 //! the final norm's weight, and half the variance of the logits' noise over the next token's probabilities is the KL

@@ -10,16 +10,22 @@ pub const SQUARED: f64 = 0.01;
 /// rotated together. Signs are random (SplitMix64, Steele, Lea and Flood 2014).
 pub fn add_noise(row: &mut [f32], scale: Option<&[f32]>, seed: u64) {
     let (block, mut state) = (rotation(row.len().next_multiple_of(16)), split_mix(seed));
-    let scale_of = |at: usize| scale.map_or(1.0, |scale| scale[at]);
     for (b, weights) in row.chunks_mut(block).enumerate() {
         let first = b * block;
-        let square = weights.iter().enumerate().map(|(i, w)| f64::from(*w * scale_of(first + i)).powi(2)).sum::<f64>();
-        let size = (square / weights.len() as f64 * SQUARED).sqrt() as f32;
+        let square = match scale {
+            Some(scale) => weights.iter().zip(&scale[first..]).map(|(w, s)| (w * s).powi(2)).sum::<f32>(),
+            None => weights.iter().map(|w| w.powi(2)).sum(),
+        };
+        let size = (f64::from(square) / weights.len() as f64 * SQUARED).sqrt() as f32;
         for (c, weights) in weights.chunks_mut(64).enumerate() {
             state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
             let signs = split_mix(state);
-            for (i, w) in weights.iter_mut().enumerate() {
-                let size = size / scale_of(first + 64 * c + i);
+            let at = first + 64 * c;
+            let mut sizes = [size; 64];
+            if let Some(scale) = scale {
+                sizes.iter_mut().zip(&scale[at..at + weights.len()]).for_each(|(size, s)| *size /= s);
+            }
+            for (i, (w, size)) in weights.iter_mut().zip(sizes).enumerate() {
                 *w += if signs >> i & 1 == 1 { size } else { -size };
             }
         }
