@@ -284,7 +284,7 @@ fn a_cache_that_cannot_be_written() {
 
 #[test]
 fn files_are_quantized_as_they_come_and_need_not_be_kept() {
-    let args = ["--weights", "200kB", "--cache", "always", "generate", "a", "--max-tokens", "4", "--temp=0"];
+    let args = ["--weights", "200kB", "--cache", "always", "generate", "a", "--max-tokens", "4", "--temp=0", "--no-survey"];
     let packed = tempfile::tempdir().expect("a folder");
     let w = world(SHARDED);
     let run = |args: &[&str]| {
@@ -438,7 +438,8 @@ fn a_hostile_index_names_no_file_that_is_asked_for() {
 #[test]
 fn plans_are_made_from_parts() {
     let w = world(BUNDLED);
-    let args = ["--weights", "6MB", "plan", "--json"];
+    // A survey needs all weights.
+    let args = ["--weights", "6MB", "--no-survey", "plan", "--json"];
     let (plan, said) = w.runs(&args);
     assert_eq!(plan, local(BUNDLED, &args));
     let size = files(BUNDLED)[WEIGHTS].len();
