@@ -77,6 +77,31 @@ pub fn write_whole(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>)
     written().map_err(|source| Error::Io { path: path.into(), source })
 }
 
+/// How files end that are being written into the cache, or were left by a process that is gone.
+pub(crate) const UNFINISHED: &str = ".tmp";
+
+/// Writes a file of the cache under another name, locked, and renames it once it is whole and on disk: a reader sees all of it or none.
+pub(crate) fn keep(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), Error> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let io = |path: &Path| {
+        let path = path.to_path_buf();
+        |source| Error::Io { path, source }
+    };
+    fs::create_dir_all(folder).map_err(io(folder))?;
+    let written = || {
+        let (name, mode) = (path.file_stem().unwrap_or_default(), Permissions::from_mode(0o666));
+        let mut temporary = tempfile::Builder::new().prefix(name).suffix(UNFINISHED).permissions(mode).tempfile_in(folder)?;
+        // Where a file system has no locks, `gc` finds none and removes nothing.
+        let _ = temporary.as_file().lock();
+        write(temporary.as_file_mut())?;
+        // A rename must not come before the data: a machine that loses power would have a whole name on half a file.
+        temporary.as_file().sync_all()?;
+        temporary.persist(path)?;
+        Ok(())
+    };
+    written().map_err(io(path))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

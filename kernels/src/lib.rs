@@ -24,7 +24,7 @@ pub use decode::{dequantize_row, dequantize_rows, embed};
 pub use encode::training;
 pub use encode::{Effort, Groups, place, quantize, quantize_at, relative_error};
 pub use format::{Format, FormatError, Scheme};
-pub use ops::rotate::block as rotation;
+pub use ops::rotate::{block as rotation, mix, split_mix};
 pub use ops::{
     Heads, KvElement, KvLayer, NotFinite, Same, Tiled, Turn, Values, Watch, add_tiles, attend, attend_numbers, attention, attention_at, centre,
     divergence, finite, log_sum_exp, norm_rows, normed,

@@ -85,7 +85,7 @@ pub fn surveyed(args: &Args, checkpoint: &Checkpoint, mut request: Request) -> R
     if checkpoint.is_remote() && !args.no_survey && request.method == Method::Kl {
         note("the weights are at the hub, so this plan comes without a survey: once they are here, it will be a better one");
     }
-    if args.no_survey || !Survey::possible(checkpoint) || !matches!(request.method, Method::Kl | Method::Uniform(_)) {
+    if args.no_survey || !Survey::possible(checkpoint) || !request.method.asks_survey() {
         return Ok(request);
     }
     // What cannot be is said before minutes are spent.

@@ -7,6 +7,7 @@
 use super::loader::{Loaded, places};
 use crate::{
     Checkpoint, Error,
+    files::{self, UNFINISHED},
     planner::Plan,
     survey::{self, Survey},
 };
@@ -15,9 +16,9 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::{
-    fs::{self, File, Permissions},
+    fs::{self, File},
     io::{self, BufRead, BufReader, Write},
-    os::unix::fs::{FileExt, PermissionsExt},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -30,7 +31,6 @@ pub const VERSION: u32 = 3;
 const BLOCK: usize = 8 << 20;
 const PAGE: u64 = 4096;
 const SUFFIX: &str = "packed";
-const UNFINISHED: &str = ".tmp";
 
 #[derive(Serialize, Deserialize)]
 struct Header {
@@ -145,19 +145,7 @@ pub fn read(path: &Path, plan: &Plan, done: &(dyn Fn(usize) + Sync)) -> Result<F
 /// # Errors
 /// Where the file cannot be written; nothing is left behind.
 pub fn write(path: &Path, checkpoint: &Checkpoint, plan: &Plan, weights: &Loaded, done: &(dyn Fn(usize) + Sync)) -> Result<(), Error> {
-    let io = |path: &Path| {
-        let path = path.to_path_buf();
-        move |source| Error::Io { path: path.clone(), source }
-    };
-    let folder = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(folder).map_err(io(folder))?;
-    let written = (|| {
-        let name = path.file_stem().unwrap_or_default();
-        let mode = Permissions::from_mode(0o666);
-        let temporary = tempfile::Builder::new().prefix(name).suffix(UNFINISHED).permissions(mode).tempfile_in(folder)?;
-        let file = temporary.as_file();
-        // Where a file system has no locks, `gc` finds none and removes nothing.
-        let _ = file.lock();
+    files::keep(path, |file| {
         let arena = &weights.arena.bytes()[..places(plan).1];
         let vectors: Vec<u8> = weights.vectors.iter().flatten().flat_map(|v| v.to_le_bytes()).collect();
         let mut checksums: Vec<u64> = arena.par_chunks(BLOCK).map(xxh3_64).collect();
@@ -173,19 +161,15 @@ pub fn write(path: &Path, checkpoint: &Checkpoint, plan: &Plan, weights: &Loaded
         };
         let mut line = serde_json::to_vec(&header)?;
         line.push(b'\n');
-        { file }.write_all(&line)?;
+        file.write_all(&line)?;
+        let file = &*file;
         let start = (line.len() as u64).next_multiple_of(PAGE);
         arena.par_chunks(BLOCK).enumerate().try_for_each(|(i, block)| {
             done(block.len());
             file.write_all_at(block, start + (i * BLOCK) as u64)
         })?;
-        file.write_all_at(&vectors, start + arena.len() as u64)?;
-        // A rename must not come before the data: a machine that loses power would have a whole name on half a file.
-        file.sync_all()?;
-        temporary.persist(path)?;
-        Ok(())
-    })();
-    written.map_err(io(path))
+        file.write_all_at(&vectors, start + arena.len() as u64)
+    })
 }
 
 /// The files of a cache, most recently used first.
@@ -195,7 +179,7 @@ pub fn write(path: &Path, checkpoint: &Checkpoint, plan: &Plan, weights: &Loaded
 pub fn list(folder: &Path) -> Result<Vec<Entry>, Error> {
     let mut entries = Vec::new();
     let ours = |p: &PathBuf| p.extension().is_some_and(|e| e == SUFFIX || e == survey::SUFFIX);
-    for path in files(folder)?.into_iter().filter(ours) {
+    for path in inside(folder)?.into_iter().filter(ours) {
         let Some(about) = path.metadata().ok().filter(|m| m.is_file()) else { continue };
         let said = if is_survey(&path) {
             Survey::read(&path).map(|s| (plain(s.model()), Kept::Survey))
@@ -256,7 +240,7 @@ pub fn gc(folder: &Path, keep: Option<u64>) -> Result<u64, Error> {
         freed += path.metadata().map_or(0, |m| m.len());
         fs::remove_file(path).map_err(|source| Error::Io { path: path.into(), source })
     };
-    for path in files(folder)?.iter().filter(|p| abandoned(p)) {
+    for path in inside(folder)?.iter().filter(|p| abandoned(p)) {
         remove(path)?;
     }
     let mut total = 0;
@@ -290,7 +274,7 @@ fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
-fn files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+fn inside(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     match fs::read_dir(folder) {
         Ok(entries) => Ok(entries.flatten().map(|e| e.path()).collect()),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),

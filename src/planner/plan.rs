@@ -38,6 +38,13 @@ pub enum Method {
     Dense,
 }
 
+impl Method {
+    /// Whether a survey makes a difference: RAM's method stays as it was published, and what is dense has no error to make less.
+    pub fn asks_survey(self) -> bool {
+        matches!(self, Method::Kl | Method::Uniform(_))
+    }
+}
+
 impl fmt::Display for Method {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
@@ -357,13 +364,12 @@ fn prepare(
     };
     let matrices: Vec<&TensorSpec> = specs.iter().filter(|s| s.kind.is_matrix()).collect();
     let pins = pinned(&matrices, &request.pins)?;
-    refuse_again(own, request, &matrices, &pins)?;
+    refuse_again(own, request.method, &matrices, &pins)?;
     let vectors: u64 = specs.iter().filter(|s| !s.kind.is_matrix()).map(|s| 4 * s.shape.iter().product::<usize>() as u64).sum();
     let menu = menu(request, own, &matrices, &pins);
     let items = items(request.method, &matrices, description.layers.len());
     let (method, effort) = (request.method, request.effort);
-    // RAM's method is as it was published; what is dense has no error to make less.
-    let survey = request.survey.clone().filter(|_| matches!(method, Method::Kl | Method::Uniform(_)));
+    let survey = request.survey.clone().filter(|_| method.asks_survey());
     let measured = Measured { method, effort, survey, besides, vectors, curves: Vec::new(), items, choices: Vec::new(), u: Vec::new() };
     // Before a weight is read: exact bytes of the cheapest formats do not depend on the weights, but where RAM's veto does.
     let least =
@@ -494,12 +500,7 @@ fn pinned(matrices: &[&TensorSpec], pins: &[Pin]) -> Result<BTreeMap<usize, Form
 const ORDERED: &str = "formats with an order of inputs are only read from GPTQ checkpoints";
 
 /// What is quantized already keeps its codes: quantizing it again would add an error that nothing here counts.
-fn refuse_again(
-    own: &dyn Fn(&TensorSpec) -> Format,
-    &Request { method, .. }: &Request,
-    matrices: &[&TensorSpec],
-    pins: &BTreeMap<usize, Format>,
-) -> Result<(), Error> {
+fn refuse_again(own: &dyn Fn(&TensorSpec) -> Format, method: Method, matrices: &[&TensorSpec], pins: &BTreeMap<usize, Format>) -> Result<(), Error> {
     let quantized = |m: &&TensorSpec| !own(m).is_dense();
     if let Some(m) = matrices.iter().find(|m| quantized(m) && !matches!(method, Method::Kl | Method::Dense)) {
         let reason = format!("{} is quantized already, as {}", m.name, own(m));

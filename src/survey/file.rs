@@ -1,13 +1,11 @@
 //! Surveys that are kept for the next start: safetensors, all but the scales in the metadata.
 use super::{About, Survey};
-use crate::{Checkpoint, Error};
+use crate::{Checkpoint, Error, files};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use sha2::{Digest, Sha256};
 use std::{
     collections::HashMap,
-    fs::{self, Permissions},
-    io::Write,
-    os::unix::fs::PermissionsExt,
+    io::{Read, Write},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -39,8 +37,8 @@ impl Survey {
 
     /// A survey that was written there, if it is whole.
     pub fn read(path: &Path) -> Option<Survey> {
-        // A pipe would be waited for.
-        let bytes = fs::metadata(path).is_ok_and(|m| m.is_file()).then(|| fs::read(path).ok())??;
+        let mut bytes = Vec::new();
+        files::open(path).ok()?.read_to_end(&mut bytes).ok()?;
         let (_, metadata) = SafeTensors::read_metadata(&bytes).ok()?;
         let texts = metadata.metadata().as_ref()?;
         let about: About = serde_json::from_str(texts.get(ABOUT)?).ok().filter(|about: &About| about.version == VERSION)?;
@@ -64,9 +62,7 @@ impl Survey {
     /// # Errors
     /// Where the file cannot be written; nothing is left behind.
     pub fn write(&self, path: &Path) -> Result<(), Error> {
-        let written = (|| {
-            let folder = path.parent().unwrap_or(Path::new("."));
-            fs::create_dir_all(folder)?;
+        files::keep(path, |to| {
             let bytes: Vec<Vec<u8>> = self.scales.iter().map(|scale| scale.iter().flat_map(|s| s.to_le_bytes()).collect()).collect();
             let views = self.scales.iter().zip(&bytes).enumerate().map(|(i, (scale, bytes))| {
                 let view = TensorView::new(Dtype::F32, vec![scale.len()], bytes).map_err(std::io::Error::other)?;
@@ -77,14 +73,7 @@ impl Survey {
             let checksum = checksum(&about, &self.scales);
             let metadata = HashMap::from([(ABOUT.to_string(), about), (CHECKSUM.to_string(), checksum)]);
             let file = safetensors::serialize(views, Some(metadata)).map_err(std::io::Error::other)?;
-            let mut temporary = tempfile::Builder::new().suffix(".tmp").permissions(Permissions::from_mode(0o666)).tempfile_in(folder)?;
-            // What is locked is being written.
-            let _ = temporary.as_file().lock();
-            temporary.write_all(&file)?;
-            temporary.as_file().sync_all()?;
-            temporary.persist(path)?;
-            Ok(())
-        })();
-        written.map_err(|source| Error::Io { path: path.into(), source })
+            to.write_all(&file)
+        })
     }
 }

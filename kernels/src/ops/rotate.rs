@@ -10,16 +10,29 @@ const SIGNS: [[f32; 16]; 8] = {
     let mut signs = [[1.0; 16]; 8];
     let mut j = 0;
     while j < 128 {
-        let mut z = (j as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        if (z ^ (z >> 31)) >> 63 == 1 {
+        if split_mix(&mut (j as u64).wrapping_mul(GOLDEN)) >> 63 == 1 {
             signs[j / 16][j % 16] = -1.0;
         }
         j += 1;
     }
     signs
 };
+
+/// What SplitMix64 adds to its state.
+const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// The next random number of a state (SplitMix64, Steele, Lea and Flood 2014).
+pub const fn split_mix(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(GOLDEN);
+    mix(*state)
+}
+
+/// A number whose bits all depend on all of `z`'s: what SplitMix64 makes of its state.
+pub const fn mix(z: u64) -> u64 {
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
 
 /// Inputs per rotation: the largest of 128, 64, 32 and 16 that divides `padded`, itself a multiple of 16.
 pub const fn block(padded: usize) -> usize {

@@ -1,15 +1,15 @@
 //! What an error in a matrix costs: noise in its weights, and how far it moves what the head would say.
 use crate::forward_error::Fault;
-use ram_kernels::{Arena, Effort, Inputs, Matrix, NotFinite, Products, Same, Team, dequantize_row, quantize, rotation};
+use ram_kernels::{Arena, Effort, Inputs, Matrix, NotFinite, Products, Same, Team, dequantize_row, mix, quantize, rotation, split_mix};
 use std::sync::Arc;
 
 /// Squared relative error of the noise.
 pub const SQUARED: f64 = 0.01;
 
 /// Adds noise to a row that is like what coding leaves of it, times `scale` by column where there is one: as large for all inputs that are
-/// rotated together. Signs are random (SplitMix64, Steele, Lea and Flood 2014).
+/// rotated together. Signs are random.
 pub fn add_noise(row: &mut [f32], scale: Option<&[f32]>, seed: u64) {
-    let (block, mut state) = (rotation(row.len().next_multiple_of(16)), split_mix(seed));
+    let (block, mut state) = (rotation(row.len().next_multiple_of(16)), mix(seed));
     for (b, weights) in row.chunks_mut(block).enumerate() {
         let first = b * block;
         let square = match scale {
@@ -18,8 +18,7 @@ pub fn add_noise(row: &mut [f32], scale: Option<&[f32]>, seed: u64) {
         };
         let size = (f64::from(square) / weights.len() as f64 * SQUARED).sqrt() as f32;
         for (c, weights) in weights.chunks_mut(64).enumerate() {
-            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let signs = split_mix(state);
+            let signs = split_mix(&mut state);
             let at = first + 64 * c;
             let mut sizes = [size; 64];
             if let Some(scale) = scale {
@@ -47,12 +46,6 @@ pub fn noisy(team: &Team, matrix: &Matrix, scale: Option<&[f32]>) -> Result<Matr
         quantize(format, Effort::Fast, &own, cols, out);
     });
     Ok(Matrix::new(Arc::new(arena), 0, format, rows, cols))
-}
-
-fn split_mix(state: u64) -> u64 {
-    let mut z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 /// Some rows of the head, times the last norm's weights, less their mean: what moves all logits alike costs nothing.
