@@ -15,8 +15,8 @@ use xxhash_rust::xxh3::Xxh3;
 pub const VERSION: u32 = 1;
 /// How files of surveys end.
 pub const SUFFIX: &str = "survey";
+/// The only key of the metadata (several would be written in any order): a checksum of all the rest, a space, and [`About`] as JSON.
 const ABOUT: &str = "about";
-const CHECKSUM: &str = "xxh3";
 
 fn checksum(about: &str, scales: &[Arc<[f32]>]) -> String {
     let mut hash = Xxh3::new();
@@ -40,16 +40,15 @@ impl Survey {
         let mut bytes = Vec::new();
         files::open(path).ok()?.read_to_end(&mut bytes).ok()?;
         let (_, metadata) = SafeTensors::read_metadata(&bytes).ok()?;
-        let texts = metadata.metadata().as_ref()?;
-        let about: About = serde_json::from_str(texts.get(ABOUT)?).ok().filter(|about: &About| about.version == VERSION)?;
+        let (sum, text) = metadata.metadata().as_ref()?.get(ABOUT)?.split_once(' ')?;
+        let about: About = serde_json::from_str(text).ok().filter(|about: &About| about.version == VERSION)?;
         let tensors = SafeTensors::deserialize(&bytes).ok()?;
         let scale = |i: usize| {
             let view = tensors.tensor(&i.to_string()).ok().filter(|view| view.dtype() == Dtype::F32)?;
             Some(view.data().as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect())
         };
         let scales = (0..about.groups.len()).map(scale).collect::<Option<Vec<_>>>()?;
-        let good = *texts.get(CHECKSUM)? == checksum(texts.get(ABOUT)?, &scales);
-        good.then(|| Survey { about, scales, ..Survey::default() }.named())
+        (sum == checksum(text, &scales)).then(|| Survey { about, scales, ..Survey::default() }.named())
     }
 
     /// The folder of the checkpoint that a kept survey was made of.
@@ -70,8 +69,7 @@ impl Survey {
             });
             let views = views.collect::<Result<Vec<_>, _>>()?;
             let about = serde_json::to_string(&self.about)?;
-            let checksum = checksum(&about, &self.scales);
-            let metadata = HashMap::from([(ABOUT.to_string(), about), (CHECKSUM.to_string(), checksum)]);
+            let metadata = HashMap::from([(ABOUT.to_string(), format!("{} {about}", checksum(&about, &self.scales)))]);
             let file = safetensors::serialize(views, Some(metadata)).map_err(std::io::Error::other)?;
             to.write_all(&file)
         })
