@@ -39,7 +39,7 @@ pub fn allocate(items: &[Vec<Choice>], budget: u64) -> Result<Vec<usize>, u64> {
     for _ in 0..FIRST {
         let (at, missed) = climb(items, &steps, start.clone(), budget);
         let loss = items.iter().zip(&at).map(|(choices, &i)| choices[i].loss).sum::<f64>();
-        if best.as_ref().is_some_and(|(least, _)| loss >= *least) {
+        if best.as_ref().is_some_and(|(least, _)| loss >= WORTH * *least) {
             break;
         }
         best = Some((loss, at));
@@ -55,6 +55,9 @@ pub fn allocate(items: &[Vec<Choice>], budget: u64) -> Result<Vec<usize>, u64> {
 
 /// How many steps are tried before all others, one after the other.
 const FIRST: usize = 16;
+/// The part of the loss that must be left for that: with the head in finer steps the rest has coarser ones, whose losses add up to more than
+/// they say. On SmolLM2 2 % less was expected at 3 bits and 16 % more was found; on Qwen2-MoE at 2.3 bits a half of both went away.
+const WORTH: f64 = 0.95;
 
 fn bytes_of(items: &[Vec<Choice>], at: &[usize]) -> u64 {
     items.iter().zip(at).map(|(choices, &i)| choices[i].bytes).sum()
