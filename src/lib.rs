@@ -31,6 +31,7 @@ mod machine;
 mod memory;
 mod panics;
 mod planner;
+mod refine;
 mod run;
 pub mod size;
 mod survey;
@@ -48,6 +49,7 @@ pub use planner::{
 };
 pub use ram_kernels::{Effort, Format, KvElement, integer_peak, isa::Level};
 pub use ram_models::{Backend, Cancel, Description, Kind, KvCache, Next, PackedLinear, TensorSpec, Transformer, candle_core, description};
+pub use refine::{Stage, refined};
 pub use run::{
     Decoder, Generator, Message, Model, Protocol, Report, Running, Sampler, Sampling, Session, Stats, Template, Tokenizer, conversation_bytes,
 };

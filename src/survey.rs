@@ -69,6 +69,8 @@ struct About {
     groups: Vec<Group>,
     /// By matrix: nats of KL divergence per unit of squared relative error.
     costs: BTreeMap<String, f64>,
+    /// What a refined model wrote.
+    text: Vec<Vec<u32>>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -110,10 +112,16 @@ impl Survey {
         }
         let description = checkpoint.description();
         let sequences = sequences(description.vocab_size, LENGTH.min(description.max_position_embeddings));
+        Survey::of(checkpoint, &sequences, NOISY, done)
+    }
+
+    /// The same by other tokens, of which `noisy` see noise in MLPs.
+    pub(crate) fn of(checkpoint: &Checkpoint, sequences: &[Vec<u32>], noisy: usize, done: &(dyn Fn(usize) + Sync)) -> Result<Survey, Error> {
+        let description = checkpoint.description();
         let (mut found, mut costs) = (Survey::default(), Vec::new());
         found.about.checkpoint = checkpoint.fingerprint();
         (found.about.version, found.about.model) = (file::VERSION, checkpoint.folder().display().to_string());
-        survey(description, &Read { checkpoint, done }, &sequences, NOISY, &mut Noting { found: &mut found, costs: &mut costs })?;
+        survey(description, &Read { checkpoint, done }, sequences, noisy, &mut Noting { found: &mut found, costs: &mut costs })?;
         found.about.costs = nats(costs, description.layers.len(), &|layer| description.mixture(layer).map_or(1, |m| m.num_experts));
         Ok(found.named())
     }
@@ -150,12 +158,31 @@ impl Survey {
 
     /// The same without the scales that no matrix of `coded` would gain from: what is kept as it was published stays exactly that.
     pub(crate) fn only(&self, coded: &dyn Fn(&str) -> bool) -> Survey {
-        let (mut some, mut kept) = (Survey::default(), self.about.groups.iter().zip(&self.scales));
+        let (mut some, mut kept) = (
+            Survey { about: About { text: self.about.text.clone(), ..About::default() }, ..Survey::default() },
+            self.about.groups.iter().zip(&self.scales),
+        );
         for (group, scale) in kept.by_ref().filter(|(group, _)| group.readers.iter().any(|reader| coded(reader))) {
             some.about.groups.push(group.clone());
             some.scales.push(scale.clone());
         }
         some.named()
+    }
+
+    /// The same scales, and text of the model's own, with what errors cost on it, as `seen`, and the part of that which feedback leaves.
+    pub(crate) fn refined(&self, seen: &Survey, left: &BTreeMap<String, f64>, text: Vec<Vec<u32>>) -> Survey {
+        let mut refined = self.clone();
+        refined.about = About { groups: self.about.groups.clone(), ..seen.about.clone() };
+        for (name, cost) in &mut refined.about.costs {
+            *cost *= left.get(name).copied().unwrap_or(1.0);
+        }
+        refined.about.text = text;
+        refined
+    }
+
+    /// Sequences of tokens that matrices are coded with error feedback for; none where they are coded without.
+    pub fn text(&self) -> Option<&[Vec<u32>]> {
+        Some(self.about.text.as_slice()).filter(|text| !text.is_empty())
     }
 
     /// Scales rows of a matrix (rows, cols), or the weights of a norm, from number `first` on; says whether the tensor has a scale.

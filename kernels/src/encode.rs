@@ -4,6 +4,9 @@ mod coder;
 mod coding;
 mod effort;
 mod error;
+mod feedback;
+#[cfg(test)]
+mod feedback_tests;
 mod import;
 mod pack;
 mod plain;
@@ -14,7 +17,8 @@ mod trellis;
 
 pub use effort::Effort;
 pub use error::relative_error;
+pub use feedback::{Feedback, Moments};
 pub use import::{Groups, place};
 #[cfg(test)]
 pub use pack::{pack, planes};
-pub use quantize::{quantize, quantize_at};
+pub use quantize::{quantize, quantize_at, quantize_with};

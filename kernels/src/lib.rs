@@ -22,7 +22,7 @@ mod tests;
 pub use arena::{ALIGN, Arena, Matrix, resize};
 pub use decode::{dequantize_row, dequantize_rows, embed};
 pub use encode::training;
-pub use encode::{Effort, Groups, place, quantize, quantize_at, relative_error};
+pub use encode::{Effort, Feedback, Groups, Moments, place, quantize, quantize_at, quantize_with, relative_error};
 pub use format::{Format, FormatError, Scheme};
 pub use ops::rotate::{block as rotation, mix, split_mix};
 pub use ops::{

@@ -30,18 +30,8 @@ where
     W::Error: From<ForwardError>,
 {
     let vocab_size = description.vocab_size;
-    if let Some(&token) = sequences.iter().flatten().find(|token| **token as usize >= vocab_size) {
-        return Err(ForwardError::Vocabulary { token, vocab_size }.into());
-    }
-    let (tokens, mut spans): (Vec<u32>, Vec<Span>) = (sequences.concat(), Vec::new());
-    for own in sequences {
-        let first = spans.last().map_or(0, |span: &Span| span.tokens.end);
-        spans.push(Span { tokens: first..first + own.len(), start: 0 });
-    }
-    if sequences.is_empty() || sequences.iter().any(Vec::is_empty) {
-        return Err(ForwardError::NoTokens.into());
-    }
-    let model = Model::build(description, &mut Names(weights))?;
+    let (tokens, spans) = spans(sequences, vocab_size)?;
+    let model = Model::build(description, &mut Names(|spec: &TensorSpec| weights.vector(spec)))?;
     let mut layers = vec![vec![(); description.layers.len()]; sequences.len()];
     let mut states: Vec<&mut [()]> = layers.iter_mut().map(Vec::as_mut_slice).collect();
     let picks: Vec<u32> = (0..ROWS.min(vocab_size)).map(|i| (i * vocab_size / ROWS.min(vocab_size)) as u32).collect();
@@ -57,19 +47,38 @@ where
     }
 }
 
-/// Names of matrices, values of norms and biases.
-struct Names<'a, W>(&'a W);
+/// Names of matrices, and the values of norms and biases that it gives.
+pub struct Names<F>(pub F);
 
-impl<W: Published> Supply for Names<'_, W> {
+impl<E, F: FnMut(&TensorSpec) -> Result<Vec<f32>, E>> Supply for Names<F> {
     type Tensors = Unread;
-    type Error = W::Error;
+    type Error = E;
 
-    fn matrix(&mut self, spec: TensorSpec) -> Result<TensorSpec, W::Error> {
+    fn matrix(&mut self, spec: TensorSpec) -> Result<TensorSpec, E> {
         Ok(spec)
     }
 
-    fn vector(&mut self, spec: TensorSpec) -> Result<(TensorSpec, Vec<f32>), W::Error> {
-        let values = self.0.vector(&spec)?;
+    fn vector(&mut self, spec: TensorSpec) -> Result<(TensorSpec, Vec<f32>), E> {
+        let values = self.0(&spec)?;
         Ok((spec, values))
     }
+}
+
+/// Sequences as one run of tokens, and where each is.
+///
+/// # Errors
+/// For a token that is not in the vocabulary, a sequence without tokens, or none.
+pub fn spans(sequences: &[Vec<u32>], vocab_size: usize) -> Result<(Vec<u32>, Vec<Span>), ForwardError> {
+    if let Some(&token) = sequences.iter().flatten().find(|token| **token as usize >= vocab_size) {
+        return Err(ForwardError::Vocabulary { token, vocab_size });
+    }
+    if sequences.is_empty() || sequences.iter().any(Vec::is_empty) {
+        return Err(ForwardError::NoTokens);
+    }
+    let mut spans: Vec<Span> = Vec::new();
+    for own in sequences {
+        let first = spans.last().map_or(0, |span| span.tokens.end);
+        spans.push(Span { tokens: first..first + own.len(), start: 0 });
+    }
+    Ok((sequences.concat(), spans))
 }

@@ -3,10 +3,10 @@ use crate::{
     Error,
     checkpoint::{Checkpoint, Source, coded_rows, piece_rows, read_coded, read_vector, size, vector_from, widen},
     hub::{Fetched, Progress},
-    planner::Plan,
+    planner::{Entry, Plan},
     survey::Survey,
 };
-use ram_kernels::{Arena, Effort, Format, Matrix, quantize};
+use ram_kernels::{Arena, Effort, Feedback, Format, Matrix, isa::Level, quantize, quantize_with};
 use ram_models::{Backend, Description, PackedLinear, TensorSpec, Transformer, Weights};
 use rayon::prelude::*;
 use std::{
@@ -35,13 +35,11 @@ pub fn places(plan: &Plan) -> (Vec<usize>, usize) {
     (starts.collect(), len)
 }
 
-/// Reads and quantizes every tensor of the plan. `done` is told the number of weights that each piece had, from the
-/// threads that do the work.
+/// Reads and quantizes every tensor of the plan, for no inputs in particular.
 ///
 /// # Errors
-/// Where the checkpoint cannot be read, a weight is not finite (the tensor is named), or the plan is another checkpoint's.
-pub fn load(checkpoint: &Checkpoint, plan: &Plan, done: &(dyn Fn(usize) + Sync)) -> Result<Loaded, Error> {
-    plan.belongs_to(checkpoint)?;
+/// As for [`load`](super::load()).
+pub fn quantized(checkpoint: &Checkpoint, plan: &Plan, done: &(dyn Fn(usize) + Sync)) -> Result<Loaded, Error> {
     let mut arena = room(checkpoint, plan)?;
     quantize_all(checkpoint, None, pieces(checkpoint, plan, &mut arena), &plan.survey, done)?;
     let vectors = plan.entries.iter().filter(|e| !e.spec.kind.is_matrix()).map(|e| {
@@ -57,7 +55,7 @@ pub fn load(checkpoint: &Checkpoint, plan: &Plan, done: &(dyn Fn(usize) + Sync))
 /// not kept, each that came is deleted once it is quantized, so that two of them are on disk at the most.
 ///
 /// # Errors
-/// As for [`load`], and [`Error::Hub`] with what the hub says.
+/// As for [`load`](super::load()), and [`Error::Hub`] with what the hub says.
 pub fn load_arriving(checkpoint: &Checkpoint, plan: &Plan, keep: bool, progress: Progress, done: &(dyn Fn(usize) + Sync)) -> Result<Loaded, Error> {
     plan.belongs_to(checkpoint)?;
     let mut arena = room(checkpoint, plan)?;
@@ -109,7 +107,7 @@ pub fn load_arriving(checkpoint: &Checkpoint, plan: &Plan, keep: bool, progress:
     Ok(Loaded::new(plan, arena, vectors))
 }
 
-fn room(checkpoint: &Checkpoint, plan: &Plan) -> Result<Arena, Error> {
+pub fn room(checkpoint: &Checkpoint, plan: &Plan) -> Result<Arena, Error> {
     Arena::new(places(plan).1).map_err(|source| Error::Io { path: checkpoint.folder().into(), source })
 }
 
@@ -118,20 +116,26 @@ fn pieces<'a>(checkpoint: &Checkpoint, plan: &'a Plan, arena: &'a mut Arena) -> 
     let mut pieces = Vec::new();
     let mut rest = &mut arena.bytes_mut()[..places(plan).1];
     for e in plan.entries.iter().filter(|e| e.spec.kind.is_matrix()) {
-        let (mut own, after) = rest.split_at_mut((e.bytes as usize).next_multiple_of(ram_kernels::ALIGN));
+        let (own, after) = rest.split_at_mut((e.bytes as usize).next_multiple_of(ram_kernels::ALIGN));
         rest = after;
-        let (rows, cols) = (e.spec.shape[0], e.spec.shape[1]);
-        let step = if checkpoint.coded(&e.spec.name).is_some() { coded_rows(cols) } else { piece_rows(cols) };
-        for first in (0..rows).step_by(step) {
-            let n = step.min(rows - first);
-            // The order of the inputs, where there is one, is the last piece's.
-            let last = if first + n == rows { e.format.order_bytes(cols) } else { 0 };
-            let (out, after) = own.split_at_mut(e.format.row_bytes(n, cols) + last);
-            own = after;
-            pieces.push(Piece { name: &e.spec.name, format: e.format, effort: plan.effort, first, rows: n, cols, out });
-        }
+        pieces.extend(pieces_of(checkpoint, e, plan.effort, own));
     }
     pieces
+}
+
+/// One matrix in pieces, with its place.
+pub fn pieces_of<'a>(checkpoint: &Checkpoint, e: &'a Entry, effort: Effort, mut own: &'a mut [u8]) -> Vec<Piece<'a>> {
+    let (rows, cols) = (e.spec.shape[0], e.spec.shape[1]);
+    let step = if checkpoint.coded(&e.spec.name).is_some() { coded_rows(cols) } else { piece_rows(cols) };
+    let pieces = (0..rows).step_by(step).map(|first| {
+        let n = step.min(rows - first);
+        // The order of the inputs, where there is one, is the last piece's.
+        let last = if first + n == rows { e.format.order_bytes(cols) } else { 0 };
+        let (out, after) = std::mem::take(&mut own).split_at_mut(e.format.row_bytes(n, cols) + last);
+        own = after;
+        Piece { name: &e.spec.name, format: e.format, effort, first, rows: n, cols, out }
+    });
+    pieces.collect()
 }
 
 /// Reads from `source`, or from where the checkpoint's files are, scales and quantizes.
@@ -142,9 +146,9 @@ fn quantize_all(
     survey: &Survey,
     done: &(dyn Fn(usize) + Sync),
 ) -> Result<(), Error> {
-    pieces.into_par_iter().try_for_each_init(Buffers::default, |buffers, piece| {
+    pieces.into_par_iter().try_for_each_init(Buffers::default, |buffers, mut piece| {
         let weights = piece.rows * piece.cols;
-        piece.quantize(checkpoint, source, survey, buffers)?;
+        piece.quantize(checkpoint, source, survey, None, buffers)?;
         done(weights);
         Ok::<(), Error>(())
     })
@@ -188,13 +192,13 @@ impl Weights for Loaded {
 }
 
 #[derive(Default)]
-struct Buffers {
+pub struct Buffers {
     bytes: Vec<u8>,
     floats: Vec<f32>,
 }
 
 /// Consecutive rows of one matrix, on their way into their place.
-struct Piece<'a> {
+pub struct Piece<'a> {
     name: &'a str,
     format: Format,
     effort: Effort,
@@ -205,7 +209,15 @@ struct Piece<'a> {
 }
 
 impl Piece<'_> {
-    fn quantize(self, checkpoint: &Checkpoint, source: Option<&Source>, survey: &Survey, b: &mut Buffers) -> Result<(), Error> {
+    /// Reads from `source`, or from where the checkpoint's files are, scales and quantizes.
+    pub fn quantize(
+        &mut self,
+        checkpoint: &Checkpoint,
+        source: Option<&Source>,
+        survey: &Survey,
+        feedback: Option<&Feedback>,
+        b: &mut Buffers,
+    ) -> Result<(), Error> {
         if let Some(q) = checkpoint.coded(self.name) {
             return read_coded(checkpoint, source, q, [self.first, self.rows], self.cols, self.out);
         }
@@ -218,6 +230,8 @@ impl Piece<'_> {
         let scaled = survey.apply(self.name, self.first, &mut b.floats, self.cols);
         if self.format == checkpoint.own_format(self.name) && !scaled {
             self.out.copy_from_slice(&b.bytes);
+        } else if let Some(feedback) = feedback {
+            quantize_with(Level::active(), self.format, self.effort, feedback, &b.floats, self.cols, self.out);
         } else {
             quantize(self.format, self.effort, &b.floats, self.cols, self.out);
         }

@@ -182,12 +182,16 @@ mod tests {
 
     #[test]
     fn what_costs_most_is_not_left_over_for_being_large() {
-        // One small step gains a little more per byte than the head's, which then does not fit, and all others gain next to nothing.
-        let small = (0..100).map(|i| vec![Choice { bytes: 20, loss: 1.0 }, Choice { bytes: 30, loss: if i == 7 { 0.8 } else { 0.99 } }]);
-        let head = vec![Choice { bytes: 400, loss: 20.0 }, Choice { bytes: 601, loss: 16.1 }];
-        let items: Vec<Vec<Choice>> = small.chain([head]).collect();
-        let at = allocate(&items, 2400 + 205).expect("fits");
-        assert_eq!(at[100], 1, "{at:?}");
+        // One small step gains a little more per byte than the head's, which then does not fit, and all others gain next to nothing. Where
+        // there is much else to lose, that is not worth it.
+        for (each, first) in [(0.3, 1), (1.0, 0)] {
+            let small =
+                (0..100).map(|i| [(20, each), (30, each - if i == 7 { 0.2 } else { 0.01 })].map(|(bytes, loss)| Choice { bytes, loss }).to_vec());
+            let head = vec![Choice { bytes: 400, loss: 20.0 }, Choice { bytes: 601, loss: 16.1 }];
+            let items: Vec<Vec<Choice>> = small.chain([head]).collect();
+            let at = allocate(&items, 2400 + 205).expect("fits");
+            assert_eq!(at[100], first, "{each}: {at:?}");
+        }
     }
 
     #[test]

@@ -155,7 +155,7 @@ fn loss(spec: &TensorSpec, u: f64, format: Format, error: f64) -> f64 {
 /// What every tensor gets, and what that comes to.
 #[derive(Clone, Debug, Serialize)]
 pub struct Plan {
-    /// sha256 over the checkpoint's fingerprint, the encoder's effort, whether there was a survey, and every tensor's format, first 16 digits.
+    /// sha256 over the checkpoint's fingerprint, the encoder's effort, whether there was a survey, text that it has, and every tensor's format, first 16 digits.
     pub fingerprint: String,
     /// The checkpoint's own fingerprint.
     pub checkpoint: String,
@@ -423,12 +423,15 @@ fn entry(spec: &TensorSpec, chosen: &BTreeMap<usize, Point>, matrix: &mut usize,
     Entry { spec: spec.clone(), format: p.format, bytes: p.bytes, error: p.error, u }
 }
 
-fn fingerprint(checkpoint: &str, effort: Effort, surveyed: bool, entries: &[Entry]) -> String {
+fn fingerprint(checkpoint: &str, effort: Effort, surveyed: bool, survey: &Survey, entries: &[Entry]) -> String {
     let mut hash = Sha256::new();
     hash.update(checkpoint);
     hash.update(format!("effort={effort}\n"));
     if surveyed {
         hash.update("surveyed\n");
+    }
+    for token in survey.text().into_iter().flatten().flatten() {
+        hash.update(token.to_le_bytes());
     }
     for e in entries {
         hash.update(format!("{}={}\n", e.spec.name, e.format));
@@ -446,7 +449,7 @@ impl Plan {
         let told = |e: &Entry| {
             e.bytes == if e.spec.kind.is_matrix() { e.format.bytes(e.spec.shape[0], e.spec.shape[1]) as u64 } else { 4 * e.spec.shape[0] as u64 }
         };
-        if self.fingerprint != fingerprint(&self.checkpoint, self.effort, self.surveyed, &self.entries)
+        if self.fingerprint != fingerprint(&self.checkpoint, self.effort, self.surveyed, &self.survey, &self.entries)
             || !self.entries.iter().map(|e| &e.spec).eq(checkpoint.specs())
             || !self.entries.iter().all(told)
         {
@@ -459,11 +462,10 @@ impl Plan {
 fn finish(checkpoint: String, m: &Measured, memory: Memory, chunk: usize, entries: Vec<Entry>) -> Plan {
     let weight_bytes = entries.iter().map(|e| e.bytes).sum::<u64>();
     let parameters = entries.iter().map(|e| e.spec.shape.iter().product::<usize>() as u64).sum::<u64>();
-    let fingerprint = fingerprint(&checkpoint, m.effort, m.survey.is_some(), &entries);
     let coded: HashSet<&str> = entries.iter().filter(|e| !e.format.is_dense()).map(|e| e.spec.name.as_str()).collect();
     let survey = m.survey.as_ref().map_or_else(Survey::default, |survey| survey.only(&|name| coded.contains(name)));
     Plan {
-        fingerprint,
+        fingerprint: fingerprint(&checkpoint, m.effort, m.survey.is_some(), &survey, &entries),
         checkpoint,
         method: m.method,
         effort: m.effort,

@@ -20,6 +20,7 @@ mod properties;
 mod quality;
 mod quantized;
 mod real;
+mod refine;
 mod sessions;
 mod skips;
 mod survey;

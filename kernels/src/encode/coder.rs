@@ -1,5 +1,12 @@
 //! Tiles of rotated rows, coded one after the other.
-use super::{coding::Coding, effort::Effort, plain, search::Search, trellis};
+use super::{
+    coding::Coding,
+    effort::Effort,
+    feedback::{Feedback, Survivors},
+    plain,
+    search::Search,
+    trellis,
+};
 use crate::{Format, decode::levels, isa::Isa, ops::rotate};
 
 /// Codes tile after tile.
@@ -11,21 +18,25 @@ pub struct Coder {
     pub search: Option<Search>,
     pub x: Vec<[f32; 16]>,
     pub coding: Coding,
+    survivors: Option<Survivors>,
 }
 
 impl Coder {
     pub fn new(format: Format, effort: Effort, cols: usize) -> Coder {
         let levels = levels(format);
         let search = if levels.is_empty() { None } else { Some(Search::new(levels)) };
-        Coder { format, effort, cols, search, x: vec![[0.0; 16]; cols.next_multiple_of(16)], coding: Coding::default() }
+        Coder { format, effort, cols, search, x: vec![[0.0; 16]; cols.next_multiple_of(16)], coding: Coding::default(), survivors: None }
     }
 
     #[inline(always)]
-    pub fn code<I: Isa>(&mut self, isa: I, rows: &[f32]) {
+    pub fn code<I: Isa>(&mut self, isa: I, rows: &[f32], feedback: Option<&Feedback>) {
         transpose_rotated(isa, rows, self.cols, &mut self.x);
-        match &self.search {
-            Some(search) => trellis::encode(isa, self.format, self.effort.searches(), search, &self.x, &mut self.coding),
-            None => plain::round(isa, self.format, self.effort.plain(), &self.x, &mut self.coding),
+        let (x, coding) = (&self.x, &mut self.coding);
+        let Some(search) = &self.search else { return plain::round(isa, self.format, self.effort.plain(), x, coding) };
+        trellis::encode(isa, self.format, self.effort.searches(), search, x, coding);
+        match feedback {
+            Some(feedback) => self.survivors.get_or_insert_default().run(isa, search, feedback, self.format.group(), x, coding),
+            None => trellis::unbias(isa, x, coding),
         }
     }
 }

@@ -46,7 +46,7 @@ impl Kernel for TrellisError<'_> {
         let mut coder = Coder::new(self.format, self.effort, self.cols);
         let mut sums = [0.0; 2];
         for rows in self.rows.chunks(16 * self.cols) {
-            coder.code(isa, rows);
+            coder.code(isa, rows, None);
             let (x, coding) = (&coder.x, &coder.coding);
             let [error, norm] = if coder.search.is_some() { trellis::error(isa, x, coding) } else { plain::error_of(isa, self.format, x, coding) };
             sums = [sums[0] + error, sums[1] + norm];

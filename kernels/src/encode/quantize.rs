@@ -1,5 +1,5 @@
 //! Rows in, packed bytes out, and a row back.
-use super::{affine, coder::Coder, import, pack::pack_all};
+use super::{affine, coder::Coder, feedback::Feedback, import, pack::pack_all};
 use crate::{
     Effort, Format, Scheme,
     isa::{Isa, Kernel, Level, dispatch},
@@ -15,6 +15,20 @@ pub fn quantize(format: Format, effort: Effort, rows: &[f32], cols: usize, out: 
     quantize_at(Level::active(), format, effort, rows, cols, out);
 }
 
+/// The same with feedback, for inputs that have the feedback's second moments. Where codes are plain or numbers dense there is none.
+///
+/// # Panics
+/// If `out` has another size, or the feedback is for other matrices.
+pub fn quantize_with(level: Level, format: Format, effort: Effort, feedback: &Feedback, rows: &[f32], cols: usize, out: &mut [u8]) {
+    assert!(feedback.is_for(format, cols), "feedback for {format} of {cols} inputs");
+    match format.scheme() {
+        Scheme::Trellis => dispatch(level, Trellis { format, effort, rows, cols, feedback: Some(feedback), out }),
+        Scheme::Signed | Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered | Scheme::Bf16 | Scheme::F16 | Scheme::F32 => {
+            quantize_at(level, format, effort, rows, cols, out);
+        }
+    }
+}
+
 /// [`quantize`] with a given instruction set: the bytes are the same.
 pub fn quantize_at(level: Level, format: Format, effort: Effort, rows: &[f32], cols: usize, out: &mut [u8]) {
     assert_eq!(out.len(), format.row_bytes(rows.len() / cols, cols), "{format} takes another number of bytes");
@@ -26,7 +40,7 @@ pub fn quantize_at(level: Level, format: Format, effort: Effort, rows: &[f32], c
             let tile_bytes = format.row_bytes(16, cols);
             rows.chunks(16 * cols).zip(out.chunks_exact_mut(tile_bytes)).for_each(|(rows, out)| affine_rows(format, rows, cols, out));
         }
-        Scheme::Trellis | Scheme::Signed => dispatch(level, Trellis { format, effort, rows, cols, out }),
+        Scheme::Trellis | Scheme::Signed => dispatch(level, Trellis { format, effort, rows, cols, feedback: None, out }),
     }
 }
 
@@ -44,6 +58,7 @@ struct Trellis<'a> {
     effort: Effort,
     rows: &'a [f32],
     cols: usize,
+    feedback: Option<&'a Feedback>,
     out: &'a mut [u8],
 }
 
@@ -53,7 +68,7 @@ impl Kernel for Trellis<'_> {
     fn run<I: Isa>(self, isa: I) {
         let mut coder = Coder::new(self.format, self.effort, self.cols);
         for (rows, out) in self.rows.chunks(16 * self.cols).zip(self.out.chunks_exact_mut(self.format.row_bytes(16, self.cols))) {
-            coder.code(isa, rows);
+            coder.code(isa, rows, self.feedback);
             let coding = &coder.coding;
             let (heads, packed) = out.split_at_mut(64 + 16 * coding.scales.len());
             heads.as_chunks_mut::<4>().0.iter_mut().zip(coding.row_scales).for_each(|(to, s)| *to = s.to_le_bytes());

@@ -11,20 +11,22 @@ use super::coding::{Coding, Decisions, SPAN};
 use crate::isa::Isa;
 
 /// The float that stands for level 0, see [`SPAN`].
-const MIDDLE: f32 = 1.5;
+pub const MIDDLE: f32 = 1.5;
 const BELOW_TWO: f32 = 1.999_999_9;
 
 /// Which subset leads from a state (the last three u, newest in bit 0) to the one that appends u: 2 (u ^ h1 ^ h3) + h2.
-const fn subset(state: usize, u: usize) -> usize {
+pub const fn subset(state: usize, u: usize) -> usize {
     2 * ((u ^ state ^ (state >> 2)) & 1) + ((state >> 1) & 1)
 }
 
 /// A format's levels, ready to be searched.
 pub struct Search {
     /// Per bin of width 1 from -64: the nearest level of each subset plus 64, as four bytes.
-    nearest: [u32; 128],
+    pub nearest: [u32; 128],
     /// Per bin: the index of that level divided by four, as four bytes.
     quarter: [u32; 128],
+    /// Per subset and level plus 64: the level's index divided by four.
+    pub index: [[u8; 128]; 4],
 }
 
 /// Costs of the eight states of the four sequences, 16 rows each.
@@ -33,7 +35,10 @@ type Costs = [[[f32; 16]; 8]; 4];
 impl Search {
     /// `levels` are `2 << bits` numbers from -64 to 63, rising.
     pub fn new(levels: &[i8]) -> Search {
-        let mut s = Search { nearest: [0; 128], quarter: [0; 128] };
+        let mut s = Search { nearest: [0; 128], quarter: [0; 128], index: [[0; 128]; 4] };
+        for (i, level) in levels.iter().enumerate() {
+            s.index[i % 4][(i32::from(*level) + 64) as usize] = (i / 4) as u8;
+        }
         for bin in 0..128 {
             let centre = bin as f32 - 63.5;
             let distance = |i: usize| (f32::from(levels[i]) - centre).abs();
@@ -180,14 +185,14 @@ impl Search {
 
 /// Which of 128 bins a weight falls into, in the low seven bits.
 #[inline(always)]
-fn bin<I: Isa>(isa: I, x: I::F, inverse: I::F) -> I::I {
+pub fn bin<I: Isa>(isa: I, x: I::F, inverse: I::F) -> I::I {
     let y = isa.fma(x, inverse, isa.splat(MIDDLE));
     isa.shr_i::<16>(isa.as_i(isa.max(isa.min(y, isa.splat(BELOW_TWO)), isa.splat(1.0))))
 }
 
 /// The level in bits 16 to 22, as a float.
 #[inline(always)]
-fn level<I: Isa>(isa: I, bits: I::I) -> I::F {
+pub fn level<I: Isa>(isa: I, bits: I::I) -> I::F {
     isa.as_f(isa.or_i(isa.and_i(bits, isa.splat_i(0x7f_0000)), isa.splat_i(0x3f80_0000)))
 }
 

@@ -1,8 +1,10 @@
 //! Operations of ram-kernels by a team of threads, each of a few parallel regions over all tokens.
 mod noise;
+mod refine;
 mod survey;
 
 pub use noise::Lens;
+pub use refine::{Coder, Refining};
 pub use survey::{Channels, Cost, Observer, Survey, Unread};
 
 use super::{Home, Norm, Pass, Span, Tensors, rotary::Rotary};

@@ -20,7 +20,7 @@ use std::sync::Arc;
 pub struct Unread;
 
 /// A norm's weights or a bias, and which.
-type Named = (TensorSpec, Vec<f32>);
+pub(super) type Named = (TensorSpec, Vec<f32>);
 
 impl Tensors for Unread {
     type Matrix = TensorSpec;
@@ -129,7 +129,7 @@ fn add_columns(team: &Team, matrix: &Matrix, to: &mut Vec<f64>) {
     to.iter_mut().zip(columns).for_each(|(to, column)| *to += column / all);
 }
 
-fn plain(norm: &Norm<Named>) -> Norm<Vec<f32>> {
+pub(super) fn plain(norm: &Norm<Named>) -> Norm<Vec<f32>> {
     Norm { weight: norm.weight.1.clone(), eps: norm.eps }
 }
 
