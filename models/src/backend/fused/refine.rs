@@ -1,7 +1,7 @@
 //! A pass over weights that are coded as an operation needs them: the same operations, with what coding leaves of the weights.
 use super::{
     Fused,
-    survey::{Named, Unread, plain},
+    survey::{Named, Taking, Unread, plain, taking},
 };
 use crate::{
     KvElement,
@@ -42,9 +42,6 @@ pub struct Refining<'a, C: Coder> {
     failed: &'a mut Option<C::Error>,
 }
 
-/// Tokens, each with its weight.
-type Taken = Vec<(u32, f32)>;
-
 impl<'a, C: Coder> Refining<'a, C> {
     /// The pass `fused` over what `coder` makes of the weights. Where it cannot the reason is left in `failed`.
     pub fn new(fused: Fused<'a>, coder: &'a mut C, failed: &'a mut Option<C::Error>) -> Refining<'a, C> {
@@ -83,7 +80,7 @@ impl<'a, C: Coder> Refining<'a, C> {
     }
 
     /// All MLPs of a layer.
-    fn mlps(&mut self, norm: &Norm<Named>, each: &[(&[TensorSpec; 3], Taken)]) -> Result<(), Fault> {
+    fn mlps(&mut self, norm: &Norm<Named>, each: &[Taking]) -> Result<(), Fault> {
         let own = plain(norm);
         let all = self.normed(&own, self.fused.s.tokens.len(), |i| i);
         let mut sum = vec![0.0; self.fused.s.hidden.len()];
@@ -121,7 +118,7 @@ impl<'a, C: Coder> Refining<'a, C> {
         Ok(())
     }
 
-    fn gate(&mut self, experts: &Experts, taken: &Taken, norm: &Norm<Vec<f32>>) -> Result<(), Fault> {
+    fn gate(&mut self, experts: &Experts, taken: &[(u32, f32)], norm: &Norm<Vec<f32>>) -> Result<(), Fault> {
         let Fused { s, team, hidden_size, .. } = &mut self.fused;
         let (size, level) = (*hidden_size, team.level());
         let routes: Vec<(u32, f32)> = taken.iter().map(|(_, weight)| (0, *weight)).collect();
@@ -178,14 +175,7 @@ impl<C: Coder> Pass for Refining<'_, C> {
     }
 
     fn add_experts(&mut self, norm: &Norm<Named>, experts: &Vec<[TensorSpec; 3]>, shared: Option<&Vec<[TensorSpec; 3]>>) -> Result<(), Fault> {
-        let s = &*self.fused.s;
-        let per_token = s.routes.len() / s.tokens.len();
-        let mut each: Vec<(&[TensorSpec; 3], Taken)> = experts.iter().map(|specs| (specs, Vec::new())).collect();
-        for (i, (expert, weight)) in s.routes.iter().enumerate() {
-            each[*expert as usize].1.push(((i / per_token) as u32, *weight));
-        }
-        let all = || s.shared_routes.iter().zip(0..).map(|((_, weight), token)| (token, *weight)).collect();
-        each.extend(shared.into_iter().flatten().map(|specs| (specs, all())));
+        let each = taking(self.fused.s, experts, shared);
         self.mlps(norm, &each)
     }
 

@@ -1,7 +1,7 @@
 //! A pass over weights that stay where they are until an operation needs them, and that tells what their inputs were and what an error in
 //! them costs: the same operations, one matrix or one expert in memory at a time.
 use super::{
-    Fused,
+    Fused, Scratch,
     noise::{Lens, SQUARED, add_noise, noisy},
 };
 use crate::{
@@ -98,7 +98,7 @@ struct Heads {
 }
 
 /// An expert's tensors, and the tokens that take it with their weights.
-type Taking<'a> = (&'a [TensorSpec; 3], Vec<(u32, f32)>);
+pub(super) type Taking<'a> = (&'a [TensorSpec; 3], Vec<(u32, f32)>);
 
 /// Of one matrix: tokens, and what noise in it does to each.
 type Spreads = (TensorSpec, Vec<(u32, f64)>);
@@ -138,6 +138,18 @@ fn with(all: &[Matrix; 3], i: usize, other: Matrix) -> [Matrix; 3] {
     let mut all = all.clone();
     all[i] = other;
     all
+}
+
+/// Who takes which of a layer's experts, and its shared one.
+pub(super) fn taking<'a>(s: &Scratch, experts: &'a [[TensorSpec; 3]], shared: Option<&'a Vec<[TensorSpec; 3]>>) -> Vec<Taking<'a>> {
+    let per_token = s.routes.len() / s.tokens.len();
+    let mut each: Vec<Taking> = experts.iter().map(|specs| (specs, Vec::new())).collect();
+    for (i, (expert, weight)) in s.routes.iter().enumerate() {
+        each[*expert as usize].1.push(((i / per_token) as u32, *weight));
+    }
+    let all = || s.shared_routes.iter().zip(0..).map(|((_, weight), token)| (token, *weight)).collect();
+    each.extend(shared.into_iter().flatten().map(|specs| (specs, all())));
+    each
 }
 
 fn minus(a: &[f32], b: &[f32]) -> Vec<f32> {
@@ -361,14 +373,7 @@ impl<W: Published> Pass for Survey<'_, W> {
     }
 
     fn add_experts(&mut self, norm: &Norm<Named>, experts: &Vec<[TensorSpec; 3]>, shared: Option<&Vec<[TensorSpec; 3]>>) -> Result<(), Fault> {
-        let s = &*self.fused.s;
-        let per_token = s.routes.len() / s.tokens.len();
-        let mut each: Vec<Taking> = experts.iter().map(|specs| (specs, Vec::new())).collect();
-        for (i, (expert, weight)) in s.routes.iter().enumerate() {
-            each[*expert as usize].1.push(((i / per_token) as u32, *weight));
-        }
-        let all = || s.shared_routes.iter().zip(0..).map(|((_, weight), token)| (token, *weight)).collect();
-        each.extend(shared.into_iter().flatten().map(|specs| (specs, all())));
+        let each = taking(self.fused.s, experts, shared);
         let routers = std::mem::take(&mut self.routers);
         self.mlps(norm, &each, routers)
     }
