@@ -6,8 +6,9 @@ use crate::{
     plan,
     planner::{Plan, trellis_menu},
     run::Sampler,
+    survey::random_tokens,
 };
-use ram_kernels::{Feedback, Format, Matrix, Moments, Team, split_mix};
+use ram_kernels::{Feedback, Format, Matrix, Moments, Team};
 use ram_models::{Coder, Next, TensorSpec, Transformer, Weights, refine};
 use std::collections::BTreeMap;
 
@@ -33,7 +34,7 @@ pub enum Stage {
 }
 
 /// The survey of a request with what the model's own text tells: a plan that is made with it asks for error feedback. The model is loaded by
-/// the request's own plan first; text and memory are within its budget.
+/// the request's own plan first. What all this and the refining load take beside the weights is not in its budget.
 ///
 /// # Errors
 /// As for [`plan`] and [`load()`](crate::load()), and where a number that comes up is not finite.
@@ -57,8 +58,7 @@ pub fn refined(checkpoint: &Checkpoint, request: &Request, done: &(dyn Fn(Stage,
 fn write(transformer: &Transformer, plan: &Plan, done: &dyn Fn(usize)) -> Result<Vec<Vec<u32>>, Error> {
     let vocab_size = transformer.description().vocab_size;
     let length = LENGTH.min(transformer.description().max_position_embeddings);
-    let mut state = 0u64;
-    let mut texts: Vec<Vec<u32>> = (0..SEQUENCES).map(|_| vec![((u128::from(split_mix(&mut state)) * vocab_size as u128) >> 64) as u32]).collect();
+    let mut texts = random_tokens(vocab_size, SEQUENCES, 1);
     let mut caches: Vec<_> = texts.iter().map(|_| transformer.cache(length, plan.kv)).collect();
     let sampler = |seed| Sampler::new(Sampling { temperature: 1.0, seed, ..Sampling::default() });
     let mut samplers = (0..SEQUENCES as u64).map(sampler).collect::<Result<Vec<_>, _>>()?;

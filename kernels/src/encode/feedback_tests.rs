@@ -1,25 +1,23 @@
 //! Error feedback, on inputs that have something in common.
-use crate::{Effort, Feedback, Format, Moments, dequantize_rows, isa::Level, quantize, quantize_with, split_mix, team};
-
-fn gaussian(state: &mut u64) -> f32 {
-    let unit = |state: &mut u64| (split_mix(state) >> 11) as f64 / (1u64 << 53) as f64;
-    let (a, b) = (unit(state).max(1e-12), unit(state));
-    ((-2.0 * a.ln()).sqrt() * (std::f64::consts::TAU * b).cos()) as f32
-}
+use crate::{
+    Effort, Feedback, Format, Moments, dequantize_rows,
+    isa::Level,
+    quantize, quantize_with, team,
+    tests::{gaussian, levels},
+};
 
 /// Rows whose inputs have a few directions in common.
 fn inputs(n: usize, cols: usize) -> Vec<f32> {
-    let mut state = 7;
-    let directions: Vec<f32> = (0..cols / 8 * cols).map(|_| gaussian(&mut state)).collect();
-    let row = |state: &mut u64| {
-        let mut row: Vec<f32> = (0..cols).map(|_| 0.5 * gaussian(state)).collect();
-        for direction in directions.chunks_exact(cols) {
-            let by = gaussian(state) / 4.0;
-            row.iter_mut().zip(direction).for_each(|(x, d)| *x += by * d);
+    let directions = gaussian(cols / 8 * cols, 7);
+    let parts = gaussian(n * (cols / 8), 8);
+    let mut rows = gaussian(n * cols, 9);
+    for (row, parts) in rows.chunks_exact_mut(cols).zip(parts.chunks_exact(cols / 8)) {
+        row.iter_mut().for_each(|x| *x *= 0.5);
+        for (direction, part) in directions.chunks_exact(cols).zip(parts) {
+            row.iter_mut().zip(direction).for_each(|(x, d)| *x += part / 4.0 * d);
         }
-        row
-    };
-    (0..n).flat_map(|_| row(&mut state)).collect()
+    }
+    rows
 }
 
 /// Mean square of what rows' errors make of inputs.
@@ -43,8 +41,7 @@ fn errors_make_up_for_each_other() {
     for (cols, span) in [(256, 256), (416, 256), (200, 2048)] {
         let (known, unseen) = (inputs(4096, cols), 512 * cols);
         let (unseen, known) = known.split_at(unseen);
-        let mut state = 3;
-        let weights: Vec<f32> = (0..32 * cols).map(|_| gaussian(&mut state)).collect();
+        let weights = gaussian(32 * cols, 3);
         team(Level::active(), |team| {
             let mut moments = Moments::new(cols, span);
             moments.add(team, known.len() / cols, |i, to| to.copy_from_slice(&known[i * cols..][..cols]));
@@ -97,8 +94,7 @@ fn factors_multiply_to_the_moments() {
 fn every_instruction_set_and_any_number_of_threads_give_the_same_bytes() {
     let cols = 208;
     let known = inputs(300, cols);
-    let mut state = 5;
-    let weights: Vec<f32> = (0..40 * cols).map(|_| gaussian(&mut state)).collect();
+    let weights = gaussian(40 * cols, 5);
     let format: Format = "t3g32".parse().expect("a format");
     let bytes = |level: Level| {
         team(level, |team| {
@@ -110,7 +106,7 @@ fn every_instruction_set_and_any_number_of_threads_give_the_same_bytes() {
         })
     };
     let first = bytes(Level::Scalar);
-    for level in Level::ALL.into_iter().filter(|level| level.available()) {
+    for level in levels() {
         for threads in [1, 3] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
             assert!(pool.install(|| bytes(level)) == first, "{level:?} with {threads} threads");
@@ -121,8 +117,7 @@ fn every_instruction_set_and_any_number_of_threads_give_the_same_bytes() {
 #[test]
 fn without_inputs_there_is_no_feedback() {
     let (cols, format): (_, Format) = (96, "t4g32".parse().expect("a format"));
-    let mut state = 5;
-    let weights: Vec<f32> = (0..16 * cols).map(|_| gaussian(&mut state)).collect();
+    let weights = gaussian(16 * cols, 5);
     team(Level::active(), |team| {
         let feedback = Feedback::new(team, &Moments::new(cols, 128), format);
         assert!((feedback.gain() - 1.0).abs() < 1e-9);

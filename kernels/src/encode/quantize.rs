@@ -21,16 +21,15 @@ pub fn quantize(format: Format, effort: Effort, rows: &[f32], cols: usize, out: 
 /// If `out` has another size, or the feedback is for other matrices.
 pub fn quantize_with(level: Level, format: Format, effort: Effort, feedback: &Feedback, rows: &[f32], cols: usize, out: &mut [u8]) {
     assert!(feedback.is_for(format, cols), "feedback for {format} of {cols} inputs");
-    match format.scheme() {
-        Scheme::Trellis => dispatch(level, Trellis { format, effort, rows, cols, feedback: Some(feedback), out }),
-        Scheme::Signed | Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered | Scheme::Bf16 | Scheme::F16 | Scheme::F32 => {
-            quantize_at(level, format, effort, rows, cols, out);
-        }
-    }
+    packed(level, format, effort, Some(feedback), rows, cols, out);
 }
 
 /// [`quantize`] with a given instruction set: the bytes are the same.
 pub fn quantize_at(level: Level, format: Format, effort: Effort, rows: &[f32], cols: usize, out: &mut [u8]) {
+    packed(level, format, effort, None, rows, cols, out);
+}
+
+fn packed(level: Level, format: Format, effort: Effort, feedback: Option<&Feedback>, rows: &[f32], cols: usize, out: &mut [u8]) {
     assert_eq!(out.len(), format.row_bytes(rows.len() / cols, cols), "{format} takes another number of bytes");
     match format.scheme() {
         Scheme::F32 => out.as_chunks_mut().0.iter_mut().zip(rows).for_each(|(to, w)| *to = w.to_le_bytes()),
@@ -40,7 +39,7 @@ pub fn quantize_at(level: Level, format: Format, effort: Effort, rows: &[f32], c
             let tile_bytes = format.row_bytes(16, cols);
             rows.chunks(16 * cols).zip(out.chunks_exact_mut(tile_bytes)).for_each(|(rows, out)| affine_rows(format, rows, cols, out));
         }
-        Scheme::Trellis | Scheme::Signed => dispatch(level, Trellis { format, effort, rows, cols, feedback: None, out }),
+        Scheme::Trellis | Scheme::Signed => dispatch(level, Trellis { format, effort, rows, cols, feedback, out }),
     }
 }
 

@@ -9,6 +9,7 @@ pub use survey::{Channels, Cost, Observer, Survey, Unread};
 
 use super::{Home, Norm, Pass, Span, Tensors, rotary::Rotary};
 use crate::{
+    KvElement,
     description::{Attention, Router},
     forward_error::Fault,
     router::route,
@@ -238,6 +239,41 @@ impl<'a> Fused<'a> {
         mixture.add_to(self.team, &parts, hidden);
         Ok(())
     }
+
+    /// What all sequences make of an attention, each looking at itself.
+    fn attend_alone(&mut self, shape: &Attention) -> Result<(), Fault> {
+        let mut own: Vec<KvLayer> = self.spans.iter().map(|span| shape.state(span.tokens.len(), KvElement::F32)).collect();
+        self.attend(&mut own.iter_mut().collect::<Vec<_>>(), shape)
+    }
+
+    /// Gate and up of one expert for the tokens that take it with their weights.
+    fn gate(&mut self, expert: &Experts, taken: &[(u32, f32)], norm: &Norm<Vec<f32>>) -> Result<(), Fault> {
+        let (size, level, routes) = (self.hidden_size, self.team.level(), routes(taken));
+        let parts = [Routed { experts: expert, routes: &routes, per_token: 1 }];
+        let row = |i: usize| &self.s.hidden[taken[i].0 as usize * size..][..size];
+        Ok(self.s.mixture.gate(self.team, &parts, taken.len(), |i| normed(level, row(i), &norm.weight, norm.eps as f32))?)
+    }
+
+    /// The same expert's weighted results, (tokens that take it, hidden_size).
+    fn results(&mut self, expert: &Experts, taken: &[(u32, f32)], norm: &Norm<Vec<f32>>) -> Result<Vec<f32>, Fault> {
+        self.gate(expert, taken, norm)?;
+        let (routes, mut out) = (routes(taken), vec![0.0; taken.len() * self.hidden_size]);
+        self.s.mixture.add_to(self.team, &[Routed { experts: expert, routes: &routes, per_token: 1 }], &mut out);
+        Ok(out)
+    }
+
+    /// Adds an expert's results to those of all tokens.
+    fn add_results(&self, taken: &[(u32, f32)], results: &[f32], sum: &mut [f32]) {
+        let size = self.hidden_size;
+        for ((token, _), out) in taken.iter().zip(results.chunks_exact(size)) {
+            sum[*token as usize * size..][..size].iter_mut().zip(out).for_each(|(sum, y)| *sum += y);
+        }
+    }
+}
+
+/// Routes of tokens that take the only expert there is.
+fn routes(taken: &[(u32, f32)]) -> Vec<(u32, f32)> {
+    taken.iter().map(|(_, weight)| (0, *weight)).collect()
 }
 
 /// Whose weights hold.

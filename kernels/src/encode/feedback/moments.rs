@@ -25,12 +25,6 @@ impl Moments {
         Moments { cols, span, rows: 0, squares: squares.collect(), tiles: Tiles::default() }
     }
 
-    /// Bytes that it takes.
-    pub fn bytes(cols: usize, span: usize) -> usize {
-        let padded = cols.next_multiple_of(16);
-        spans(padded, span).map(|own| 4 * own.len() * own.len()).sum::<usize>() + 4 * ROWS * span.min(padded)
-    }
-
     /// Adds `n` rows of inputs; `row(i, to)` writes one.
     pub fn add(&mut self, team: &Team, n: usize, row: impl Fn(usize, &mut [f32]) + Sync) {
         let (cols, padded) = (self.cols, self.cols.next_multiple_of(16));
@@ -63,12 +57,12 @@ impl Moments {
     }
 
     /// Rows that were added.
-    pub fn rows(&self) -> usize {
+    pub(super) fn rows(&self) -> usize {
         self.rows
     }
 
     /// Columns of the matrices that take such inputs.
-    pub fn cols(&self) -> usize {
+    pub(super) fn cols(&self) -> usize {
         self.cols
     }
 

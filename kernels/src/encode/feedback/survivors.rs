@@ -221,7 +221,7 @@ impl Survivors {
         std::array::from_fn(|r| if other[r] > 0.0 { (own[r] / other[r]) as f32 } else { 1.0 })
     }
 
-    /// Follows the decisions back: codes, the errors that they leave, and the sums of every group.
+    /// Follows the decisions back: codes, and the errors that they leave.
     fn back(&mut self, search: &Search, group: usize, x: &[[f32; 16]], c: &mut Coding) {
         let mut states = [[0usize; 16]; 4];
         for (states, costs) in states.iter_mut().zip(&self.costs) {
@@ -231,18 +231,15 @@ impl Survivors {
                 }
             }
         }
-        c.products.iter_mut().chain(&mut c.squares).for_each(|sums| *sums = [0.0; 16]);
         c.codes.fill([0; 16]);
         for (j, x) in x.iter().enumerate().rev() {
-            let (q, g) = (j % 4, j / group);
+            let q = j % 4;
             for (r, state) in states[q].iter_mut().enumerate() {
                 let byte = self.levels[j][*state][r];
                 let (u, before) = (*state & 1, *state >> 1 | usize::from(self.from[j][*state] >> r & 1) << 2);
                 c.codes[j / 4][r] |= i32::from(2 * search.index[subset(before, u)][usize::from(byte)] + u as u8) << (8 * q);
                 let level = f32::from(byte) / SPAN - 0.5;
-                c.products[g][r] += x[r] * level;
-                c.squares[g][r] += level * level;
-                self.settled[j][r] = x[r] - c.spans[g][r] * level;
+                self.settled[j][r] = x[r] - c.spans[j / group][r] * level;
                 *state = before;
             }
         }

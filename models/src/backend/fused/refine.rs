@@ -1,16 +1,15 @@
 //! A pass over weights that are coded as an operation needs them: the same operations, with what coding leaves of the weights.
 use super::{
-    Fused,
+    Fused, Packed,
     survey::{Named, Taking, Unread, plain, taking},
 };
 use crate::{
-    KvElement,
-    backend::{Norm, Pass},
+    backend::{Norm, Pass, Tensors},
     description::{Attention, Router},
     forward_error::Fault,
     tensors::TensorSpec,
 };
-use ram_kernels::{Arena, Experts, Format, KvLayer, Matrix, Moments, Routed, Team, normed};
+use ram_kernels::{Arena, Format, Matrix, Moments, Team, normed};
 use std::sync::Arc;
 
 /// Who codes a model's matrices.
@@ -40,12 +39,14 @@ pub struct Refining<'a, C: Coder> {
     coder: &'a mut C,
     /// Why matrices could not be coded.
     failed: &'a mut Option<C::Error>,
+    /// What the router of a layer took, and its experts do.
+    routed: Option<Moments>,
 }
 
 impl<'a, C: Coder> Refining<'a, C> {
     /// The pass `fused` over what `coder` makes of the weights. Where it cannot the reason is left in `failed`.
     pub fn new(fused: Fused<'a>, coder: &'a mut C, failed: &'a mut Option<C::Error>) -> Refining<'a, C> {
-        Refining { fused, coder, failed }
+        Refining { fused, coder, failed, routed: None }
     }
 
     fn code(&mut self, specs: &[&TensorSpec], inputs: Option<&Moments>) -> Result<Vec<Matrix>, Fault> {
@@ -79,15 +80,14 @@ impl<'a, C: Coder> Refining<'a, C> {
         self.code_one(head, Some(&inputs)).map(drop)
     }
 
-    /// All MLPs of a layer.
-    fn mlps(&mut self, norm: &Norm<Named>, each: &[Taking]) -> Result<(), Fault> {
+    /// All MLPs of a layer; `all` are the moments of all tokens where these are shared out.
+    fn mlps(&mut self, norm: &Norm<Named>, each: &[Taking], all: Option<Moments>) -> Result<(), Fault> {
         let own = plain(norm);
-        let all = self.normed(&own, self.fused.s.tokens.len(), |i| i);
         let mut sum = vec![0.0; self.fused.s.hidden.len()];
         for ([gate, up, down], taken) in each {
             let mut inputs = self.normed(&own, taken.len(), |i| taken[i].0 as usize);
-            if each.len() > 1 {
-                inputs.add_like(&all);
+            if let Some(all) = &all {
+                inputs.add_like(all);
             }
             let mut pair = self.code(&[gate, up], Some(&inputs))?;
             let (up, gate) = (pair.remove(1), pair.remove(0));
@@ -96,7 +96,7 @@ impl<'a, C: Coder> Refining<'a, C> {
                 // Stands for the matrix that takes what gate and up give, as it is.
                 let any = Arena::new(64 * down.shape[1]).map_err(candle_core::Error::from)?;
                 let any = Matrix::new(Arc::new(any), 0, Format::F32, 16, down.shape[1]);
-                self.gate(&Experts { gate: vec![gate.clone()], up: vec![up.clone()], down: vec![any] }, taken, &own)?;
+                self.fused.gate(&Packed::experts(vec![[gate.clone(), up.clone(), any]]), taken, &own)?;
                 let rows = self.fused.s.mixture.middle(0);
                 middle.add(self.fused.team, taken.len(), |i, to| to.iter_mut().zip(rows.dense(i)).for_each(|(to, x)| *to = x));
             }
@@ -104,27 +104,12 @@ impl<'a, C: Coder> Refining<'a, C> {
             if taken.is_empty() {
                 continue;
             }
-            let experts = Experts { gate: vec![gate], up: vec![up], down: vec![down] };
-            self.gate(&experts, taken, &own)?;
-            let routes: Vec<(u32, f32)> = taken.iter().map(|(_, weight)| (0, *weight)).collect();
-            let Fused { s, team, hidden_size, .. } = &mut self.fused;
-            let mut out = vec![0.0; taken.len() * *hidden_size];
-            s.mixture.add_to(team, &[Routed { experts: &experts, routes: &routes, per_token: 1 }], &mut out);
-            for ((token, _), out) in taken.iter().zip(out.chunks_exact(*hidden_size)) {
-                sum[*token as usize * *hidden_size..][..*hidden_size].iter_mut().zip(out).for_each(|(sum, y)| *sum += y);
-            }
+            let experts = Packed::experts(vec![[gate, up, down]]);
+            let out = self.fused.results(&experts, taken, &own)?;
+            self.fused.add_results(taken, &out, &mut sum);
         }
         self.fused.s.hidden.iter_mut().zip(sum).for_each(|(x, y)| *x += y);
         Ok(())
-    }
-
-    fn gate(&mut self, experts: &Experts, taken: &[(u32, f32)], norm: &Norm<Vec<f32>>) -> Result<(), Fault> {
-        let Fused { s, team, hidden_size, .. } = &mut self.fused;
-        let (size, level) = (*hidden_size, team.level());
-        let routes: Vec<(u32, f32)> = taken.iter().map(|(_, weight)| (0, *weight)).collect();
-        let row = |i: usize| &s.hidden[taken[i].0 as usize * size..][..size];
-        let parts = [Routed { experts, routes: &routes, per_token: 1 }];
-        Ok(s.mixture.gate(team, &parts, taken.len(), |i| normed(level, row(i), &norm.weight, norm.eps as f32))?)
     }
 }
 
@@ -155,8 +140,7 @@ impl<C: Coder> Pass for Refining<'_, C> {
     }
 
     fn attend(&mut self, _: &mut [&mut ()], shape: &Attention) -> Result<(), Fault> {
-        let mut own: Vec<KvLayer> = self.fused.spans.iter().map(|span| shape.state(span.tokens.len(), KvElement::F32)).collect();
-        self.fused.attend(&mut own.iter_mut().collect::<Vec<_>>(), shape)
+        self.fused.attend_alone(shape)
     }
 
     fn add_attended(&mut self, spec: &TensorSpec, bias: Option<&Named>) -> Result<(), Fault> {
@@ -171,16 +155,18 @@ impl<C: Coder> Pass for Refining<'_, C> {
         let own = plain(norm);
         let inputs = self.normed(&own, self.fused.s.tokens.len(), |i| i);
         let each = self.code(&routers.iter().collect::<Vec<_>>(), Some(&inputs))?;
+        self.routed = Some(inputs);
         self.fused.route(&own, &each, router)
     }
 
     fn add_experts(&mut self, norm: &Norm<Named>, experts: &Vec<[TensorSpec; 3]>, shared: Option<&Vec<[TensorSpec; 3]>>) -> Result<(), Fault> {
         let each = taking(self.fused.s, experts, shared);
-        self.mlps(norm, &each)
+        let all = self.routed.take();
+        self.mlps(norm, &each, all)
     }
 
     fn add_mlp(&mut self, norm: &Norm<Named>, mlp: &Vec<[TensorSpec; 3]>) -> Result<(), Fault> {
         let all = self.fused.s.tokens.iter().map(|token| (*token, 1.0)).collect();
-        self.mlps(norm, &[(&mlp[0], all)])
+        self.mlps(norm, &[(&mlp[0], all)], None)
     }
 }

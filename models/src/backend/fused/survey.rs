@@ -1,18 +1,17 @@
 //! A pass over weights that stay where they are until an operation needs them, and that tells what their inputs were and what an error in
 //! them costs: the same operations, one matrix or one expert in memory at a time.
 use super::{
-    Fused, Scratch,
+    Fused, Packed, Scratch,
     noise::{Lens, SQUARED, add_noise, noisy},
 };
 use crate::{
-    KvElement,
     backend::{Norm, Pass, Tensors},
     description::{Attention, Router},
     forward_error::Fault,
     tensors::TensorSpec,
     weights::Published,
 };
-use ram_kernels::{Experts, KvLayer, Matrix, Routed, Team, dequantize_row, normed};
+use ram_kernels::{Matrix, Team, dequantize_row, normed};
 use std::sync::Arc;
 
 /// Tensors that are not read yet; norms and biases are, and have their names.
@@ -228,20 +227,6 @@ impl<'a, W: Published> Survey<'a, W> {
         self.see.cost(Cost { matrix, tokens, of, spread: spread / 2.0 / SQUARED });
     }
 
-    /// Weighted results of one expert for the tokens that take it.
-    fn results(&mut self, [gate, up, down]: [Matrix; 3], taken: &[(u32, f32)], norm: &Norm<Vec<f32>>) -> Result<Vec<f32>, Fault> {
-        let Fused { s, team, hidden_size, .. } = &mut self.fused;
-        let (size, level) = (*hidden_size, team.level());
-        let experts = Experts { gate: vec![gate], up: vec![up], down: vec![down] };
-        let routes: Vec<(u32, f32)> = taken.iter().map(|(_, weight)| (0, *weight)).collect();
-        let parts = [Routed { experts: &experts, routes: &routes, per_token: 1 }];
-        let row = |i: usize| &s.hidden[taken[i].0 as usize * size..][..size];
-        s.mixture.gate(team, &parts, taken.len(), |i| normed(level, row(i), &norm.weight, norm.eps as f32))?;
-        let mut out = vec![0.0; taken.len() * size];
-        s.mixture.add_to(team, &parts, &mut out);
-        Ok(out)
-    }
-
     /// Adds the weighted results of one expert to `sum`, and what noise in each matrix does to `spreads`; `scale` is that of gate and up.
     fn expert(
         &mut self,
@@ -252,23 +237,21 @@ impl<'a, W: Published> Survey<'a, W> {
         spreads: &mut Vec<Spreads>,
     ) -> Result<(), Fault> {
         let each = [self.matrix(&specs[0])?, self.matrix(&specs[1])?, self.matrix(&specs[2])?];
-        let (team, size, mut own) = (self.fused.team, self.fused.hidden_size, Vec::new());
+        let (team, mut own) = (self.fused.team, Vec::new());
         add_columns(team, &each[2], &mut own);
-        let out = self.results(each.clone(), taken, norm)?;
+        let out = self.fused.results(&Packed::experts(vec![each.clone()]), taken, norm)?;
         let mut squares = vec![0.0; each[2].cols()];
         for i in 0..taken.len() {
             squares.iter_mut().zip(self.fused.s.mixture.middle(0).dense(i)).for_each(|(square, x)| *square += f64::from(x).powi(2));
         }
         squares.iter_mut().for_each(|square| *square /= taken.len() as f64);
-        for ((token, _), out) in taken.iter().zip(out.chunks_exact(size)) {
-            sum[*token as usize * size..][..size].iter_mut().zip(out).for_each(|(sum, y)| *sum += y);
-        }
+        self.fused.add_results(taken, &out, sum);
         let [_, maker, reader] = (*specs).clone();
         let own = self.see.channels(Channels { maker, readers: vec![reader], tokens: taken.len(), squares, columns: own });
         let some = &taken[..taken.partition_point(|(token, _)| (*token as usize) < self.noisy)];
         for (i, spec) in specs.iter().enumerate().filter(|_| !some.is_empty()) {
             let noisy = noisy(team, &each[i], Some(if i == 2 { &own } else { scale }))?;
-            let other = self.results(with(&each, i, noisy), some, norm)?;
+            let other = self.fused.results(&Packed::experts(vec![with(&each, i, noisy)]), some, norm)?;
             let spread = self.lens.spread(team, &minus(&other, &out))?;
             spreads.push((spec.clone(), some.iter().map(|(token, _)| *token).zip(spread).collect()));
         }
@@ -290,12 +273,6 @@ impl<'a, W: Published> Survey<'a, W> {
         self.fused.s.hidden.iter_mut().zip(sum).for_each(|(x, y)| *x += y);
         spreads.into_iter().for_each(|each| self.tell(each, self.noisy.min(tokens)));
         Ok(())
-    }
-
-    /// What all sequences make of an attention, each looking at itself.
-    fn attended(&mut self, shape: &Attention) -> Result<(), Fault> {
-        let mut own: Vec<KvLayer> = self.fused.spans.iter().map(|span| shape.state(span.tokens.len(), KvElement::F32)).collect();
-        self.fused.attend(&mut own.iter_mut().collect::<Vec<_>>(), shape)
     }
 }
 
@@ -339,7 +316,7 @@ impl<W: Published> Pass for Survey<'_, W> {
     }
 
     fn attend(&mut self, _: &mut [&mut ()], shape: &Attention) -> Result<(), Fault> {
-        self.attended(shape)
+        self.fused.attend_alone(shape)
     }
 
     fn add_attended(&mut self, spec: &TensorSpec, bias: Option<&Named>) -> Result<(), Fault> {
@@ -355,7 +332,7 @@ impl<W: Published> Pass for Survey<'_, W> {
             self.fused.s.hidden.clone_from(&h.before);
             let qkv = with(&h.qkv, i, noisy(team, &h.qkv[i], Some(&h.scale))?);
             self.fused.heads(&h.norm, &qkv, h.biases.as_ref(), h.norms.as_ref(), &h.shape)?;
-            self.attended(&h.shape)?;
+            self.fused.attend_alone(&h.shape)?;
             self.fused.add_attended(&output, bias)?;
             spreads.push((spec, self.lens.spread(team, &minus(&self.fused.s.hidden, &after))?));
         }
