@@ -5,8 +5,6 @@ mod coding;
 mod effort;
 mod error;
 mod feedback;
-#[cfg(test)]
-mod feedback_tests;
 mod import;
 mod pack;
 mod plain;

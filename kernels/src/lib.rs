@@ -8,6 +8,8 @@ mod arena;
 mod attention_tests;
 mod decode;
 mod encode;
+#[cfg(test)]
+mod feedback_tests;
 mod format;
 pub mod isa;
 mod ops;
