@@ -75,7 +75,7 @@ impl Feedback {
         self.gain
     }
 
-    pub(in crate::encode) fn spans(&self) -> &[Factor] {
+    pub(crate) fn spans(&self) -> &[Factor] {
         &self.spans
     }
 }
