@@ -15,7 +15,7 @@ pub fn run(args: &Args, a: &CompareArgs) -> Result<(), Error> {
     let protocol = eval::protocol(&a.windows, &open::tokenizer(&checkpoint)?);
     let asked = args.request()?;
     let base = Request { context: Some(protocol.window), pins: asked.pins, effort: asked.effort, ..Request::default() };
-    let dense = open::plan(&checkpoint, &Request { method: Method::Dense, reserved: text.reserved(), ..base.clone() })?;
+    let dense = open::plan(&checkpoint, &Request { method: Method::Dense, pins: Vec::new(), reserved: text.reserved(), ..base.clone() })?;
     let others = a.against.iter().map(|folder| Checkpoint::open(folder)).collect::<Result<Vec<_>, _>>()?;
     let base = open::surveyed(args, &checkpoint, base)?;
     let mut contests = sizes(args, a, &checkpoint, &base)?;

@@ -174,6 +174,17 @@ fn perplexity_reports_have_their_keys() {
     assert!(kl > 0.0 && kl < 0.1, "{kl}");
 }
 
+/// What a tensor is pinned to is the tried model's, not the reference's.
+#[test]
+fn the_reference_is_the_checkpoint() {
+    let (_folder, path) = text();
+    let text = ["eval-ppl", "--text", path.to_str().expect("UTF-8"), "--window", "128", "--max-windows", "2", "--kl", "--json"];
+    let report = json(&[&["--dense", "--pin", "v_proj=t2g64"], &text[..]].concat());
+    assert!(report["kl"].as_f64().expect("a number") > 1e-4, "{report}");
+    let report = json(&[&["--dense", "--kv", "q4"], &text[..]].concat());
+    assert!(report["kl"].as_f64().expect("a number") > 1e-6, "{report}");
+}
+
 #[test]
 fn threads_stop_at_what_the_machine_has() {
     let most = std::thread::available_parallelism().expect("processors").to_string();
