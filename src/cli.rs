@@ -20,6 +20,7 @@ mod page;
 mod plan;
 mod progress;
 mod prompt;
+mod refine;
 
 use args::{Args, Command};
 use clap::FromArgMatches;

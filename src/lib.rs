@@ -40,7 +40,7 @@ pub mod wikitext;
 
 pub use checkpoint::{Checkpoint, TensorInfo, read_rows};
 pub use error::{Error, Setting};
-pub use load::{Loaded, load, load_arriving, packed};
+pub use load::{Loaded, load, load_arriving, load_resuming, packed};
 pub use machine::{Available, available, bandwidth_bytes, read_bandwidth};
 pub use memory::peak_rss;
 pub use planner::{
@@ -49,7 +49,7 @@ pub use planner::{
 };
 pub use ram_kernels::{Effort, Format, KvElement, integer_peak, isa::Level};
 pub use ram_models::{Backend, Cancel, Description, Kind, KvCache, Next, PackedLinear, TensorSpec, Transformer, candle_core, description};
-pub use refine::{Stage, refined};
+pub use refine::{Stage, refined, refined_path};
 pub use run::{
     Decoder, Generator, Message, Model, Protocol, Report, Running, Sampler, Sampling, Session, Stats, Template, Tokenizer, conversation_bytes,
 };

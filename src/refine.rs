@@ -2,20 +2,27 @@
 //! takes away. No data comes from anywhere, and the same weights give the same text.
 use crate::{
     Checkpoint, Error, Loaded, Request, Sampling, Survey,
-    load::{SPAN, load},
+    load::load,
     plan,
-    planner::{Plan, trellis_menu},
+    planner::{
+        Limit, Method, Plan,
+        refining::{self, SPAN},
+        trellis_menu,
+    },
     run::Sampler,
-    survey::random_tokens,
+    survey::{SUFFIX, VERSION, random_tokens},
 };
-use ram_kernels::{Feedback, Format, Matrix, Moments, Team};
-use ram_models::{Coder, Next, TensorSpec, Transformer, Weights, refine};
-use std::collections::BTreeMap;
+use ram_kernels::{Feedback, Format, Matrix, Moments, Team, embed};
+use ram_models::{Coder, Kind, Next, TensorSpec, Transformer, Weights, refine};
+use sha2::{Digest, Sha256};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
-/// Sequences that a model writes, and their length. Each begins with a token from anywhere in the vocabulary.
-const SEQUENCES: usize = 64;
-const LENGTH: usize = 256;
-/// Of them, so many tokens of each of so many see noise.
+/// Of the sequences that a model writes, those that tell what feedback leaves.
+const MEASURED: usize = 16;
+/// So many tokens of so many see noise.
 const LOOKED: [usize; 2] = [8, 128];
 
 /// What a refinement is at, and how far of how much.
@@ -25,8 +32,11 @@ pub enum Stage {
     Planning,
     /// Quantizing that model.
     Quantizing,
-    /// Writing text, in tokens.
-    Writing,
+    /// Writing text, in tokens, of which it will have so many.
+    Writing {
+        /// All that are written.
+        tokens: usize,
+    },
     /// Looking at what feedback would take away.
     Measuring,
     /// Looking at what errors cost.
@@ -34,42 +44,61 @@ pub enum Stage {
 }
 
 /// The survey of a request with what the model's own text tells: a plan that is made with it asks for error feedback. The model is loaded by
-/// the request's own plan first. What all this and the refining load take beside the weights is not in its budget.
+/// the request's own plan first, with the memory set aside that the refining load takes.
 ///
 /// # Errors
 /// As for [`plan`] and [`load()`](crate::load()), and where a number that comes up is not finite.
 pub fn refined(checkpoint: &Checkpoint, request: &Request, done: &(dyn Fn(Stage, usize) + Sync)) -> Result<Survey, Error> {
-    let plain = plan(checkpoint, request, &|n| done(Stage::Planning, n))?;
+    let plain = plan(checkpoint, &Request { refine: true, ..request.clone() }, &|n| done(Stage::Planning, n))?;
     let loaded = load(checkpoint, &plain, &|n| done(Stage::Quantizing, n))?;
     let description = checkpoint.description();
     let transformer = loaded.transformer(description.clone(), &plain.backend)?;
-    let text = write(&transformer, &plain, &|n| done(Stage::Writing, n))?;
+    let [sequences, length] = refining::text(description);
+    let text = write(&transformer, &plain, &|n| done(Stage::Writing { tokens: sequences * (length - 1) }, n))?;
     drop(transformer);
-    let mut measuring = Measuring { loaded: &loaded, rotated: trellis_menu()[0], gains: BTreeMap::new(), done: &|n| done(Stage::Measuring, n) };
-    refine(description, &text, &mut measuring)?;
-    let gains = measuring.gains;
+    let format = if let Method::Uniform(format) = plain.method { format } else { trellis_menu()[0] };
+    let mut measuring = Measuring { loaded: &loaded, plan: &plain, format, left: BTreeMap::new(), done: &|n| done(Stage::Measuring, n) };
+    refine(description, &text[..MEASURED], &mut measuring)?;
+    let left = measuring.left;
     drop(loaded);
     let looked: Vec<Vec<u32>> = text.iter().take(LOOKED[0]).map(|own| own[..LOOKED[1].min(own.len())].to_vec()).collect();
-    let seen = Survey::of(checkpoint, &looked, LOOKED[0] * LOOKED[1], &|n| done(Stage::Surveying, n))?;
-    Ok(plain.survey.refined(&seen, &gains, text))
+    let seen = Survey::of_text(checkpoint, &looked, LOOKED[0] * LOOKED[1], &|n| done(Stage::Surveying, n))?;
+    Ok(plain.survey.refined(&seen, left, text))
 }
 
-/// Text of the model's own, all sequences side by side.
+/// Where the survey that [`refined`] gives is kept in `folder`: of the checkpoint, and of all that makes the plan of the model that writes.
+///
+/// # Errors
+/// If the checkpoint cannot be read.
+pub fn refined_path(folder: &Path, checkpoint: &Checkpoint, request: &Request) -> Result<PathBuf, Error> {
+    let Request { limit, method, pins, context, sequences, kv, effort, survey: _, backend, reserved: _, refine: _ } = request;
+    let pins: Vec<String> = pins.iter().map(|pin| format!("{}={}", pin.pattern, pin.format)).collect();
+    // One format for all is the same in every budget.
+    let limit = if matches!(method, Method::Uniform(_)) { &Limit::None } else { limit };
+    let asked = format!("{limit:?} {method} {pins:?} {context:?} {sequences} {kv:?} {effort} {backend:?}");
+    let key = Sha256::digest(format!("refined {VERSION} {} {asked}", checkpoint.content()?));
+    Ok(folder.join(format!("{}.{SUFFIX}", hex::encode(&key[..12]))))
+}
+
+/// Text of the model's own, each sequence from a token of anywhere in the vocabulary on; as many side by side as the KV cache has room for.
 fn write(transformer: &Transformer, plan: &Plan, done: &dyn Fn(usize)) -> Result<Vec<Vec<u32>>, Error> {
-    let vocab_size = transformer.description().vocab_size;
-    let length = LENGTH.min(transformer.description().max_position_embeddings);
-    let mut texts = random_tokens(vocab_size, SEQUENCES, 1);
-    let mut caches: Vec<_> = texts.iter().map(|_| transformer.cache(length, plan.kv)).collect();
+    let description = transformer.description();
+    let [sequences, length] = refining::text(description);
+    let mut texts = random_tokens(description.vocab_size, sequences, 1);
     let sampler = |seed| Sampler::new(Sampling { temperature: 1.0, seed, ..Sampling::default() });
-    let mut samplers = (0..SEQUENCES as u64).map(sampler).collect::<Result<Vec<_>, _>>()?;
-    for _ in 1..length {
-        let mut batch: Vec<Next> = texts.iter().zip(&mut caches).map(|(text, cache)| Next::new(&text[text.len() - 1..], cache)).collect();
-        transformer.advance(&mut batch)?;
-        drop(batch);
-        for ((text, cache), sampler) in texts.iter_mut().zip(&caches).zip(&mut samplers) {
-            text.push(sampler.sample(cache.logits(), &[])?);
+    let mut samplers = (0..sequences as u64).map(sampler).collect::<Result<Vec<_>, _>>()?;
+    let together = (plan.context / length).clamp(1, sequences);
+    for (texts, samplers) in texts.chunks_mut(together).zip(samplers.chunks_mut(together)) {
+        let mut caches: Vec<_> = texts.iter().map(|_| transformer.cache(length, plan.kv)).collect();
+        for _ in 1..length {
+            let mut batch: Vec<Next> = texts.iter().zip(&mut caches).map(|(text, cache)| Next::new(&text[text.len() - 1..], cache)).collect();
+            transformer.advance(&mut batch)?;
+            drop(batch);
+            for ((text, cache), sampler) in texts.iter_mut().zip(&caches).zip(&mut *samplers) {
+                text.push(sampler.sample(cache.logits(), &[])?);
+            }
+            done(texts.len());
         }
-        done(SEQUENCES);
     }
     Ok(texts)
 }
@@ -77,10 +106,21 @@ fn write(transformer: &Transformer, plan: &Plan, done: &dyn Fn(usize)) -> Result
 /// Looks at the inputs of matrices that are packed already.
 struct Measuring<'a> {
     loaded: &'a Loaded,
-    /// Any of the formats that rotate: all do it alike.
-    rotated: Format,
-    gains: BTreeMap<String, f64>,
+    plan: &'a Plan,
+    /// Any of those that rotate: all do it alike.
+    format: Format,
+    left: BTreeMap<String, f64>,
     done: &'a (dyn Fn(usize) + Sync),
+}
+
+impl Measuring<'_> {
+    fn note(&mut self, team: &Team, specs: &[&TensorSpec], inputs: &Moments) {
+        let gain = Feedback::new(team, inputs, self.format).gain();
+        for spec in specs {
+            self.left.insert(spec.name.clone(), gain);
+            (self.done)(spec.shape.iter().product());
+        }
+    }
 }
 
 impl Coder for Measuring<'_> {
@@ -90,14 +130,29 @@ impl Coder for Measuring<'_> {
         self.loaded.vector(spec)
     }
 
-    fn code(&mut self, team: &Team, specs: &[&TensorSpec], inputs: Option<&Moments>) -> Result<Vec<Matrix>, Error> {
-        let gain = inputs.map(|inputs| Feedback::new(team, inputs, self.rotated).gain());
-        let each = specs.iter().map(|spec| {
-            self.gains.extend(gain.map(|gain| (spec.name.clone(), gain)));
-            (self.done)(spec.shape.iter().product());
-            self.loaded.matrix(spec)
-        });
-        each.collect()
+    fn table(&mut self, team: &Team, spec: &TensorSpec, tokens: &[u32]) -> Result<Vec<f32>, Error> {
+        let table = self.loaded.matrix(spec)?;
+        let mut rows = vec![0.0; tokens.len() * table.cols()];
+        embed(team, &table, tokens, &mut rows);
+        Ok(rows)
+    }
+
+    fn coded(&mut self, _: &[&TensorSpec]) -> Result<Option<Vec<Matrix>>, Error> {
+        Ok(None)
+    }
+
+    fn code(&mut self, team: &Team, specs: &[&TensorSpec], inputs: &Moments) -> Result<Vec<Matrix>, Error> {
+        self.note(team, specs, inputs);
+        specs.iter().map(|spec| self.loaded.matrix(spec)).collect()
+    }
+
+    fn head(&mut self, team: &Team, spec: &TensorSpec, mut inputs: Moments) -> Result<(), Error> {
+        let u = self.plan.entries.iter().find(|e| e.spec.name == spec.name).map_or(0.0, |e| e.u);
+        if spec.kind == Kind::Embedding {
+            inputs.add_alike(self.plan.survey.looked_up(&spec.name, u));
+        }
+        self.note(team, &[spec], &inputs);
+        Ok(())
     }
 
     fn span(&self) -> usize {

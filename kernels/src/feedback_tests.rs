@@ -53,7 +53,8 @@ fn errors_make_up_for_each_other() {
                 quantize_with(team.level(), format, Effort::Default, &feedback, &weights, cols, &mut fed);
                 let [plain, fed] = [plain, fed].map(|packed| cost(format, &packed, &weights, cols, unseen));
                 let (found, expected) = (fed / plain, feedback.gain());
-                assert!(found > 0.8 * expected && found < 1.7 * expected, "{cols} {format}: {found:.3} of the error, expected {expected:.3}");
+                // Without what was added to every input's moment it is less than was said.
+                assert!(found > 0.7 * expected && found < 1.1 * expected, "{cols} {format}: {found:.3} of the error, expected {expected:.3}");
             }
         });
     }
@@ -78,7 +79,11 @@ fn factors_multiply_to_the_moments() {
             }
             (0..cols).for_each(|j| m[j * cols + j] += 1.0);
             let h = |i: usize, j: usize| (0..cols).map(|k| f64::from(factor.d[k]) * m[k * cols + i] * m[k * cols + j]).sum::<f64>();
-            let want = |i: usize, j: usize| known.chunks_exact(cols).map(|x| f64::from(x[i]) * f64::from(x[j])).sum::<f64>();
+            let all = known.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>();
+            let want = |i: usize, j: usize| {
+                let damped = if i == j { Feedback::DAMPING * all / cols as f64 } else { 0.0 };
+                known.chunks_exact(cols).map(|x| f64::from(x[i]) * f64::from(x[j])).sum::<f64>() + damped
+            };
             let mean = |of: &dyn Fn(usize, usize) -> f64| (0..cols).map(|i| of(i, i)).sum::<f64>();
             let scale = mean(&want) / mean(&h);
             for (i, j) in [(0, 0), (1, 5), (40, 79), (70, 70), (79, 3), (cols - 1, cols - 2), (cols / 2, cols - 3)] {

@@ -4,7 +4,7 @@ mod fused;
 mod rotary;
 
 pub use candle::{Candle, Plain, State, finite};
-pub use fused::{Channels, Coder, Cost, Fused, Lens, Needs, Observer, Packed, Refining, Scratch, Survey, Unread, Work};
+pub use fused::{Channels, Coder, Cost, Fused, Lens, Needs, Observer, Packed, Refining, Scratch, Survey, TOKENS, Unread, Work};
 pub use rotary::Rotary;
 
 use crate::{

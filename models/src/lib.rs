@@ -29,7 +29,7 @@ pub use forward_error::ForwardError;
 pub use packed_linear::{PackedLinear, floats};
 pub use quantization::{Gptq, GptqModule, Mlx, MlxModule, Quantization};
 pub use ram_kernels::KvElement;
-pub use refine::refine;
+pub use refine::{refine, refine_bytes};
 pub use survey::survey;
 pub use tensors::{Kind, TensorSpec};
 pub use transformer::{Backend, Next, Transformer};

@@ -1,15 +1,16 @@
 //! Coding a model layer by layer, each matrix for the inputs that the coded ones before it give.
 use crate::{
     ForwardError,
-    backend::{Coder, Fused, Refining, Rotary, Scratch},
+    backend::{Coder, Refining, Rotary, Scratch, TOKENS, Work},
     description::Description,
     parts::Model,
     survey::{Names, spans},
+    transformer::Backend,
 };
 use ram_kernels::{isa::Level, team};
 
 /// Runs `sequences` of tokens through a model whose matrices are coded as they are reached: `coder` is given each with the second moments of
-/// its inputs. In memory are the matrices of one expert at a time, or of an attention. What is coded does not depend on the number of
+/// its inputs. In memory are the matrices of one expert at a time, or of an attention; see [`refine_bytes`]. What is coded does not depend on the number of
 /// threads or the instruction set.
 ///
 /// # Errors
@@ -24,14 +25,35 @@ where
     let mut states: Vec<&mut [()]> = layers.iter_mut().map(Vec::as_mut_slice).collect();
     let (rotaries, mut scratch, mut failed) = (Rotary::of(description), Scratch::default(), None);
     let done = team(Level::active(), |team| {
-        let fused = Fused::new(team, &mut scratch, description.hidden_size, &rotaries, &spans);
-        let mut pass = Refining::new(fused, coder, &mut failed);
+        let mut pass = Refining::new(team, &mut scratch, description.hidden_size, &rotaries, &spans, coder, &mut failed);
         model.stream(&mut pass, &tokens, &mut states, || false)?;
-        let head = if description.tie_word_embeddings { None } else { Some(model.head()) };
-        pass.finish(&model.norm, head).map_err(|fault| fault.within(None))
+        pass.finish(&model.norm, model.head()).map_err(|fault| fault.within(None))
     });
     match failed {
         Some(error) => Err(error),
         None => Ok(done?),
     }
+}
+
+/// An upper bound of the bytes that [`refine`] takes for `sequences` of `length` tokens, besides what its coder keeps and the matrices of an
+/// expert or an attention; `span` is the coder's, `threads` are those that there are.
+pub fn refine_bytes(description: &Description, [sequences, length]: [usize; 2], span: usize, threads: usize) -> usize {
+    let (hidden_size, needs) = (description.hidden_size, description.needs());
+    let tokens = sequences * length;
+    // The stream and the results of a layer's MLPs; who takes which expert, by token and by expert, in lists that may be twice as long.
+    let of_all = tokens * (8 * hidden_size + 4 * size_of::<(u32, f32)>() * (needs.taken + 1));
+    // Pieces end with a sequence.
+    let piece = (TOKENS + length).min(tokens);
+    let work = Work { tokens: piece, sequences: piece.div_ceil(length), context: length, threads, ordered: false };
+    let keys = description.layers.iter().map(|layer| layer.attention.widths()[1]).max().unwrap_or(0);
+    let of_piece = Backend::Fused.scratch_bytes(description, work) + piece * size_of::<f32>() * (2 * keys + hidden_size);
+    let width = needs.mlps.iter().flatten().map(|mlp| mlp.width).max().unwrap_or(0);
+    let moments = |cols: usize| {
+        let of_spans = (cols / span) * span * span + (cols % span).next_multiple_of(16).pow(2);
+        size_of::<f32>() * (of_spans + 256 * cols)
+    };
+    let most = [hidden_size, needs.queries, width].into_iter().map(moments).max().unwrap_or(0);
+    // Of all tokens, of one expert's, and the factors of these, rotated and not: half as many numbers each; and a square while it is one.
+    let feedback = moments(hidden_size) + 2 * most + size_of::<f32>() * span * span;
+    of_all + of_piece + feedback
 }

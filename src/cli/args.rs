@@ -54,6 +54,10 @@ pub struct Args {
     /// Do not look at all weights before planning, with random tokens: sooner, and worse at the same bytes
     #[arg(long, global = true, help_heading = "Plan", conflicts_with = "dense")]
     pub no_survey: bool,
+    /// Code weights for text that the model writes itself first, every error making up for those before it: better at the same bytes, once
+    /// for several times as long; kept for the next start
+    #[arg(long, global = true, help_heading = "Plan", conflicts_with_all = ["dense", "no_survey"])]
+    pub refine: bool,
     /// What computes: fused, all of a processor at once, or candle, its plain operations one by one: slow, to compare with, and for other devices
     #[arg(long, global = true, help_heading = "Run", value_enum, default_value_t = BackendName::Fused)]
     pub backend: BackendName,
@@ -394,7 +398,19 @@ impl Args {
             BackendName::Fused => Backend::Fused,
             BackendName::Candle => Backend::Candle(device().map_err(|e| Error::Failed(format!("--backend candle: {e}")))?),
         };
-        Ok(Request { limit, method, pins, context: self.ctx, sequences: 1, kv: self.kv, effort, survey: None, backend, reserved: 0 })
+        Ok(Request {
+            limit,
+            method,
+            pins,
+            context: self.ctx,
+            sequences: 1,
+            kv: self.kv,
+            effort,
+            survey: None,
+            backend,
+            reserved: 0,
+            refine: self.refine,
+        })
     }
 }
 

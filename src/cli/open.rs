@@ -3,6 +3,7 @@ use super::{
     args::{Args, Command, Keep},
     bundled,
     progress::Progress,
+    refine,
 };
 use crate::cli::{Error, note};
 use ram_run::{
@@ -11,7 +12,7 @@ use ram_run::{
     packed::{self, Found},
     size,
 };
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The checkpoint asked for, or the bundled one. One at the hub is fetched first, but where its weights are only looked at
 /// or not kept: then those that are not in the cache stay there.
@@ -85,6 +86,9 @@ pub fn surveyed(args: &Args, checkpoint: &Checkpoint, mut request: Request) -> R
     if checkpoint.is_remote() && !args.no_survey && request.method == Method::Kl {
         note("the weights are at the hub, so this plan comes without a survey: once they are here, it will be a better one");
     }
+    if args.refine {
+        refine::check(args, checkpoint, &request)?;
+    }
     if args.no_survey || !Survey::possible(checkpoint) || !request.method.asks_survey() {
         return Ok(request);
     }
@@ -109,6 +113,9 @@ pub fn surveyed(args: &Args, checkpoint: &Checkpoint, mut request: Request) -> R
         }
     };
     request.survey = Some(survey.into());
+    if args.refine {
+        request.survey = Some(refine::survey(args, checkpoint, &request, weights(checkpoint))?.into());
+    }
     Ok(request)
 }
 
@@ -138,7 +145,7 @@ pub fn model(args: &Args, checkpoint: &Checkpoint, plan: &Plan) -> Result<Model,
         let total = size::show(machine.total);
         return Err(Error::Usage(format!("--budget {}: this machine has {total}; leave it out to use what is free", size::show(budget))));
     }
-    let Some(path) = cached(args, checkpoint, plan)? else { return Ok(Model::new(checkpoint, plan, &quantize(args, checkpoint, plan)?)?) };
+    let Some(path) = cached(args, checkpoint, plan)? else { return Ok(Model::new(checkpoint, plan, &quantize(args, checkpoint, plan, None)?)?) };
     let read = {
         let progress = Progress::new("loading", plan.weight_bytes);
         packed::read(&path, plan, &|n| progress.add(n as u64))?
@@ -148,26 +155,34 @@ pub fn model(args: &Args, checkpoint: &Checkpoint, plan: &Plan) -> Result<Model,
         Found::Nothing => {}
         Found::Damaged(why) => note(&format!("{}: {why}; quantizing again", path.display())),
     }
-    let weights = quantize(args, checkpoint, plan)?;
+    let journal = plan.survey.text().map(|_| packed::journal(&path));
+    let weights = quantize(args, checkpoint, plan, journal.as_deref())?;
     let progress = Progress::new("caching", plan.weight_bytes);
-    if let Err(e) = packed::write(&path, checkpoint, plan, &weights, &|n| progress.add(n as u64)) {
-        drop(progress);
-        note(&format!("the packed weights are not kept for the next start: {e}"));
+    match packed::write(&path, checkpoint, plan, &weights, &|n| progress.add(n as u64)) {
+        // What is left of it then is the cache's to collect.
+        Ok(()) => drop(journal.map(std::fs::remove_file)),
+        Err(e) => {
+            drop(progress);
+            note(&format!("the packed weights are not kept for the next start: {e}"));
+        }
     }
     Ok(Model::new(checkpoint, plan, &weights)?)
 }
 
 /// The same, whatever the cache has: for plans that are tried once.
 pub fn uncached(args: &Args, checkpoint: &Checkpoint, plan: &Plan) -> Result<Model, ram_run::Error> {
-    Model::new(checkpoint, plan, &quantize(args, checkpoint, plan)?)
+    Model::new(checkpoint, plan, &quantize(args, checkpoint, plan, None)?)
 }
 
-fn quantize(args: &Args, checkpoint: &Checkpoint, plan: &Plan) -> Result<Loaded, ram_run::Error> {
+fn quantize(args: &Args, checkpoint: &Checkpoint, plan: &Plan, journal: Option<&Path>) -> Result<Loaded, ram_run::Error> {
     if checkpoint.is_remote() {
         return fetching(|progress| ram_run::load_arriving(checkpoint, plan, !args.no_keep, progress, &|_| ()));
     }
-    let progress = Progress::new("quantizing", weights(checkpoint));
-    ram_run::load(checkpoint, plan, &|n| progress.add(n as u64))
+    let progress = Progress::new(if args.refine { "refining" } else { "quantizing" }, weights(checkpoint));
+    match journal {
+        Some(journal) => ram_run::load_resuming(checkpoint, plan, journal, &|n| progress.add(n as u64)),
+        None => ram_run::load(checkpoint, plan, &|n| progress.add(n as u64)),
+    }
 }
 
 /// Bytes of weights from which packed ones are kept: smaller models quantize in a second.
@@ -178,6 +193,7 @@ fn cached(args: &Args, checkpoint: &Checkpoint, plan: &Plan) -> Result<Option<Pa
         Keep::Always => true,
         Keep::Off => false,
         // Weights as they came are quantized by nobody.
+        Keep::Auto if plan.survey.text().is_some() => true,
         Keep::Auto => plan.weight_bytes >= WORTH_KEEPING && plan.method != Method::Dense && !checkpoint.is_quantized(),
     };
     match packed::folder() {

@@ -101,6 +101,12 @@ pub fn path(folder: &Path, checkpoint: &Checkpoint, plan: &Plan) -> Result<PathB
     Ok(folder.join(format!("{}.{SUFFIX}", hex::encode(&key[..12]))))
 }
 
+/// Where what is coded with error feedback lies while that is not all of it, given where packed weights will: for
+/// [`load_resuming`](crate::load_resuming).
+pub fn journal(path: &Path) -> PathBuf {
+    path.with_extension(format!("refining{UNFINISHED}"))
+}
+
 /// Reads packed weights, in parallel, each block checked; `done` is told the bytes of each.
 ///
 /// # Errors

@@ -50,6 +50,11 @@ pub fn logits_bytes(budget: Option<u64>) -> usize {
     budget.map_or(8 << 20, |b| (b / 64).min(8 << 20) as usize)
 }
 
+/// Threads that are counted where there are so many.
+pub fn threads_counted(threads: usize) -> usize {
+    threads.max(THREADS)
+}
+
 /// What the process takes besides its weights, as a function of its budget.
 #[derive(Clone, Debug)]
 pub struct Besides {
@@ -75,6 +80,8 @@ pub struct Besides {
     pub reserved: u64,
     /// Threads that there are.
     pub threads: usize,
+    /// Bytes that coding with error feedback takes before there are a KV cache and a forward pass; 0 where nothing is coded so.
+    pub refining: u64,
 }
 
 impl Besides {
@@ -117,7 +124,7 @@ impl Besides {
     }
 
     fn threads(&self) -> usize {
-        self.threads.max(THREADS)
+        threads_counted(self.threads)
     }
 
     fn with_chunk(&self, budget: Option<u64>, chunk: usize) -> Memory {
@@ -127,7 +134,9 @@ impl Besides {
         let threads = self.threads() as u64;
         // Both at once: the system's allocator keeps what loading freed, and a quarter more than a forward needs.
         let scratch = forward + forward / 4 + self.buffers * threads;
-        let kv_cache = (self.backend.state_bytes(&self.description, self.context, self.kv) as u64).saturating_mul(self.sequences as u64);
+        let kv_cache: u64 = (self.backend.state_bytes(&self.description, self.context, self.kv) as u64).saturating_mul(self.sequences as u64);
+        // The same memory first codes the weights, as does what the caller keeps for itself.
+        let scratch = scratch.max((self.refining + self.buffers * threads).saturating_sub(kv_cache + self.reserved));
         let other = PROGRAM + TOKENIZER * self.tokenizer + TENSOR * self.tensors as u64 + THREAD * threads + self.reserved;
         Memory { weights: 0, kv_cache, scratch, other, total: kv_cache + scratch + other, budget }
     }
@@ -169,7 +178,7 @@ mod tests {
             let description = Description::from_json(&json).expect("a configuration");
             let kv = KvElement::ALL[kv];
             let backend = if candle { Backend::Candle(ram_models::candle_core::Device::Cpu) } else { Backend::Fused };
-            Besides { tensors: description.tensors().len(), description, backend, ordered: sequences % 2 == 0, tokenizer, buffers, context, sequences, kv, reserved, threads }
+            Besides { tensors: description.tensors().len(), description, backend, ordered: sequences % 2 == 0, tokenizer, buffers, context, sequences, kv, reserved, threads, refining: buffers * 30 }
         }
     }
 

@@ -2,8 +2,10 @@
 use super::{
     allocate::{Choice, allocate},
     budget::{Besides, Limit, Memory},
+    items::{Item, items, loss},
+    method::Method,
     rd_curve::{self, Point},
-    sensitivity,
+    refining, sensitivity,
     shares::Shares,
 };
 use crate::{
@@ -12,7 +14,7 @@ use crate::{
     error::Setting,
     survey::Survey,
 };
-use ram_kernels::{Effort, Format, KvElement, Scheme, input_error};
+use ram_kernels::{Effort, Format, KvElement, Scheme};
 use ram_models::{Backend, Description, Kind, TensorSpec};
 use regex::Regex;
 use serde::{Serialize, Serializer};
@@ -22,40 +24,6 @@ use std::{
     fmt,
     sync::Arc,
 };
-
-/// How formats are chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Method {
-    /// Trellis formats; least expected KL divergence, sum of [`Entry::loss`].
-    Kl,
-    /// The published RAM method: affine formats, un-squared errors, fixed priors, one item per layer and projection.
-    Ram,
-    /// The same with every expert's tensor an item of its own.
-    RamExperts,
-    /// One format for all matrices but routers, which stay as they are.
-    Uniform(Format),
-    /// Everything as the checkpoint has it.
-    Dense,
-}
-
-impl Method {
-    /// Whether a survey makes a difference: RAM's method stays as it was published, and what is dense has no error to make less.
-    pub fn asks_survey(self) -> bool {
-        matches!(self, Method::Kl | Method::Uniform(_))
-    }
-}
-
-impl fmt::Display for Method {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match self {
-            Method::Kl => f.write_str("kl"),
-            Method::Ram => f.write_str("ram"),
-            Method::RamExperts => f.write_str("ram-experts"),
-            Method::Uniform(format) => write!(f, "uniform {format}"),
-            Method::Dense => f.write_str("dense"),
-        }
-    }
-}
 
 /// Tensors fixed to a format: those whose name the pattern matches.
 #[derive(Clone, Debug)]
@@ -107,12 +75,14 @@ pub struct Request {
     pub backend: Backend,
     /// Bytes of a process' limit that the caller keeps for itself: texts, other models.
     pub reserved: u64,
+    /// Whether to set aside what coding with error feedback takes, as a survey with text asks for.
+    pub refine: bool,
 }
 
 impl Default for Request {
     fn default() -> Request {
         let (limit, method, effort, backend) = (Limit::None, Method::Kl, Effort::Default, Backend::Fused);
-        Request { limit, method, pins: Vec::new(), context: None, sequences: 1, kv: None, effort, survey: None, backend, reserved: 0 }
+        Request { limit, method, pins: Vec::new(), context: None, sequences: 1, kv: None, effort, survey: None, backend, reserved: 0, refine: false }
     }
 }
 
@@ -134,7 +104,7 @@ pub struct Entry {
     pub format: Format,
     /// Exactly what it takes in memory.
     pub bytes: u64,
-    /// Expected ||W - Q(W)||^2 / ||W||^2.
+    /// Expected ||W - Q(W)||^2 / ||W||^2; with error feedback, of errors without that cost as much.
     pub error: f64,
     /// Nats of KL divergence per unit of squared relative error.
     pub u: f64,
@@ -145,11 +115,6 @@ impl Entry {
     pub fn loss(&self) -> f64 {
         loss(&self.spec, self.u, self.format, self.error)
     }
-}
-
-/// u (E^2 + what rounding the inputs of its products adds): nothing for an embedding, whose rows are looked up.
-fn loss(spec: &TensorSpec, u: f64, format: Format, error: f64) -> f64 {
-    u * (error + if spec.kind == Kind::Embedding { 0.0 } else { input_error(format) })
 }
 
 /// What every tensor gets, and what that comes to.
@@ -315,7 +280,12 @@ pub fn measure(checkpoint: &Checkpoint, request: &Request, done: &(dyn Fn(usize)
     }
     let curves = rd_curve::curves(checkpoint, &matrices, &menu, request.effort, survey.as_deref(), done)?;
     let shares = Shares::measure(checkpoint, &matrices, &curves)?;
-    measured.curves = curves.into_iter().map(|c| c.points).collect();
+    let left = |spec: &TensorSpec| survey.as_ref().map_or(1.0, |survey| survey.left(&spec.name));
+    let weighed = |(mut c, spec): (rd_curve::Curve, &&TensorSpec)| {
+        c.points.iter_mut().filter(|p| p.format.scheme() == Scheme::Trellis).for_each(|p| p.error *= left(spec));
+        c.points
+    };
+    measured.curves = curves.into_iter().zip(&matrices).map(weighed).collect();
     measured.price(specs, &|s| sensitivity::of(s, head, &shares, description, survey.as_deref()));
     Ok(measured)
 }
@@ -349,7 +319,7 @@ fn prepare(
         return Err(Error::setting(Setting::Context, context, format!("the model was made for 1 to {} tokens", description.max_position_embeddings)));
     }
     let kv = request.kv.unwrap_or(if request.method == Method::Dense { KvElement::F32 } else { KvElement::F16 });
-    let besides = Besides {
+    let mut besides = Besides {
         description: description.clone(),
         backend: request.backend.clone(),
         ordered: specs.iter().any(|s| s.kind.is_matrix() && own(s).scheme() == Scheme::GptqOrdered),
@@ -361,12 +331,16 @@ fn prepare(
         kv,
         reserved: request.reserved,
         threads: rayon::current_num_threads(),
+        refining: 0,
     };
     let matrices: Vec<&TensorSpec> = specs.iter().filter(|s| s.kind.is_matrix()).collect();
     let pins = pinned(&matrices, &request.pins)?;
     refuse_again(own, request.method, &matrices, &pins)?;
     let vectors: u64 = specs.iter().filter(|s| !s.kind.is_matrix()).map(|s| 4 * s.shape.iter().product::<usize>() as u64).sum();
     let menu = menu(request, own, &matrices, &pins);
+    if request.refine || request.survey.as_ref().is_some_and(|survey| survey.text().is_some()) {
+        besides.refining = refining::bytes(description, &matrices, &menu, besides.threads);
+    }
     let items = items(request.method, &matrices, description.layers.len());
     let (method, effort) = (request.method, request.effort);
     let survey = request.survey.clone().filter(|_| method.asks_survey());
@@ -543,75 +517,4 @@ fn menu(request: &Request, own: &dyn Fn(&TensorSpec) -> Format, matrices: &[&Ten
         menu
     });
     each.collect()
-}
-
-/// Matrices that get one format together.
-struct Item {
-    matrices: Vec<usize>,
-    prior: f64,
-    router: bool,
-}
-
-fn items(method: Method, matrices: &[&TensorSpec], layers: usize) -> Vec<Item> {
-    let mut items: Vec<Item> = Vec::new();
-    let mut by_kind: BTreeMap<(Option<usize>, Kind), usize> = BTreeMap::new();
-    for (m, spec) in matrices.iter().enumerate() {
-        if method == Method::Ram && spec.expert.is_some() {
-            let at = *by_kind.entry((spec.layer, spec.kind)).or_insert_with(|| {
-                items.push(Item { matrices: Vec::new(), prior: ram_prior(spec, layers), router: false });
-                items.len() - 1
-            });
-            items[at].matrices.push(m);
-        } else {
-            let router = matches!(spec.kind, Kind::Router | Kind::SharedRouter);
-            items.push(Item { matrices: vec![m], prior: ram_prior(spec, layers), router });
-        }
-    }
-    items
-}
-
-/// RAM's fixed priors; the largest that applies.
-fn ram_prior(spec: &TensorSpec, layers: usize) -> f64 {
-    let kind = match spec.kind {
-        Kind::Embedding | Kind::Head => 10.0,
-        Kind::Router | Kind::SharedRouter => 8.0,
-        _ => 1.0f64,
-    };
-    let place = match spec.layer {
-        Some(0) => 3.0,
-        Some(l) if l + 1 == layers => 2.0,
-        _ => 1.0,
-    };
-    kind.max(place)
-}
-
-/// RAM refuses formats with less than 9 dB of signal over noise.
-const RAM_VETO: f64 = 0.125_892_541_179_416_73;
-
-impl Item {
-    /// Formats that all matrices of the item have on their curves, in order.
-    fn formats(&self, method: Method, curves: &[Vec<Point>]) -> Vec<Format> {
-        let first = &curves[self.matrices[0]];
-        let worst = |f: Format| self.matrices.iter().filter_map(|&m| curves[m].iter().find(|p| p.format == f)).map(|p| p.error).fold(0.0, f64::max);
-        let ram = matches!(method, Method::Ram | Method::RamExperts);
-        let everywhere = |f: Format| self.matrices.iter().all(|&m| curves[m].iter().any(|p| p.format == f));
-        let kept: Vec<Format> =
-            first.iter().map(|p| p.format).filter(|&f| everywhere(f) && !(ram && first.len() > 1 && worst(f) > RAM_VETO)).collect();
-        kept
-    }
-
-    fn choices(&self, method: Method, matrices: &[&TensorSpec], curves: &[Vec<Point>], u: &dyn Fn(&TensorSpec) -> f64) -> Vec<Choice> {
-        let ram = matches!(method, Method::Ram | Method::RamExperts);
-        let each = self.formats(method, curves).into_iter().map(|format| {
-            let points = || self.matrices.iter().filter_map(|&m| curves[m].iter().find(|p| p.format == format).map(|p| (m, p)));
-            let bytes = points().map(|(_, p)| p.bytes).sum();
-            let loss = if ram {
-                self.prior * points().map(|(_, p)| p.error.sqrt()).fold(0.0, f64::max)
-            } else {
-                points().map(|(m, p)| loss(matrices[m], u(matrices[m]), p.format, p.error)).sum()
-            };
-            Choice { bytes, loss }
-        });
-        each.collect()
-    }
 }

@@ -35,7 +35,7 @@ fn a_checkpoint_three_times_the_budget_stays_under_it() {
 }
 
 /// What a command prints and says, and the largest peak that its process showed while it ran.
-fn watch(mut command: Command) -> (Output, u64) {
+pub fn watch(mut command: Command) -> (Output, u64) {
     let [out, err] = [(); 2].map(|()| tempfile::NamedTempFile::new().expect("a file"));
     let mut child = command.stdout(out.reopen().expect("opens")).stderr(err.reopen().expect("opens")).spawn().expect("runs");
     let status = format!("/proc/{}/status", child.id());

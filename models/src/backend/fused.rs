@@ -4,7 +4,7 @@ mod refine;
 mod survey;
 
 pub use noise::Lens;
-pub use refine::{Coder, Refining};
+pub use refine::{Coder, Refining, TOKENS};
 pub use survey::{Channels, Cost, Observer, Survey, Unread};
 
 use super::{Home, Norm, Pass, Span, Tensors, rotary::Rotary};

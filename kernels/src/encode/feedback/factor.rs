@@ -14,8 +14,6 @@ use std::ops::Range;
 pub const BLOCK: usize = 32;
 /// Rows of a factor that are found together.
 const STEP: usize = 64;
-/// Of the mean square, what is added to every input's: errors in directions that no input had are not free.
-const DAMPING: f64 = 0.01;
 
 /// Second moments H = M^T D M of a matrix' inputs, rotated where its format rotates, M unit lower triangular and D diagonal. An error e of
 /// a row costs e^T H e = sum_j D_j (e_j + sum_{i < j} M_ji e_i)^2: coding inputs one after the other, the best that each can do is to be near
@@ -38,6 +36,11 @@ pub struct Factor {
 }
 
 impl Feedback {
+    /// Of the mean square, what is added to every input's: errors in directions that no input had are not free. Of text that a model of 135 M
+    /// parameters wrote, 0.1 to 0.3 leaves the least error on other text (1 to 4 % less than 0.01; its KL divergence 6 % less), and with 0.1
+    /// the gain is what is found there, while 0.01 promises twice as much.
+    pub(crate) const DAMPING: f64 = 0.1;
+
     /// Of inputs for a matrix in `format`.
     pub fn new(team: &Team, moments: &Moments, format: Format) -> Feedback {
         let rotated = format.scheme().is_rotated();
@@ -62,7 +65,7 @@ impl Feedback {
             after += sum;
             spans.push(factor);
         }
-        Feedback { cols: moments.cols(), rotated, spans, gain: if before > 0.0 { after / before } else { 1.0 } }
+        Feedback { cols: moments.cols(), rotated, spans, gain: if before > 0.0 { (after / before).min(1.0) } else { 1.0 } }
     }
 
     /// Whether it is for matrices of such a format.
@@ -118,7 +121,7 @@ fn shrink(h: &mut [f32], n: usize, rows: usize) -> f64 {
     h.iter_mut().for_each(|v| *v = (f64::from(*v) * (1.0 - part)) as f32);
     for i in 0..n {
         let d = &mut h[i * n + i];
-        *d = (f64::from(*d) + mean * (part + DAMPING)).max(f64::from(f32::MIN_POSITIVE)) as f32;
+        *d = (f64::from(*d) + mean * (part + Feedback::DAMPING)).max(f64::from(f32::MIN_POSITIVE)) as f32;
     }
     mean
 }

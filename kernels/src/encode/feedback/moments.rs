@@ -56,6 +56,16 @@ impl Moments {
         self.rows += prior;
     }
 
+    /// Adds inputs that have nothing in common: of all that there is, `part` once more, the same for every input.
+    pub fn add_alike(&mut self, part: f64) {
+        let padded = self.cols.next_multiple_of(16);
+        let diagonals = spans(padded, self.span).zip(&self.squares).flat_map(|(own, square)| square.iter().step_by(own.len() + 1));
+        let mean = diagonals.map(|v| f64::from(*v)).sum::<f64>() / self.cols as f64;
+        for (own, square) in spans(padded, self.span).zip(&mut self.squares) {
+            square.iter_mut().step_by(own.len() + 1).for_each(|v| *v += (part * mean) as f32);
+        }
+    }
+
     /// Rows that were added.
     pub(super) fn rows(&self) -> usize {
         self.rows

@@ -1,16 +1,17 @@
-//! A pass over weights that are coded as an operation needs them: the same operations, with what coding leaves of the weights.
+//! A pass over weights that are coded as an operation needs them: the same operations, with what coding leaves of the weights. Some
+//! sequences at a time, so that of all tokens only the residual stream and the results of a layer's experts are in memory.
 use super::{
-    Fused, Packed,
+    Fused, Packed, Scratch,
     survey::{Named, Taking, Unread, plain, taking},
 };
 use crate::{
-    backend::{Norm, Pass, Tensors},
+    backend::{Norm, Pass, Span, Tensors, rotary::Rotary},
     description::{Attention, Router},
     forward_error::Fault,
     tensors::TensorSpec,
 };
 use ram_kernels::{Arena, Format, Matrix, Moments, Team, normed};
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 /// Who codes a model's matrices.
 pub trait Coder {
@@ -23,94 +24,219 @@ pub trait Coder {
     /// Where they cannot be had.
     fn vector(&mut self, spec: &TensorSpec) -> Result<Vec<f32>, Self::Error>;
 
-    /// Codes matrices that share their inputs; nothing is known of those of an embedding.
+    /// Codes an embedding, of whose inputs nothing is known, and gives the rows of tokens, (tokens, hidden_size).
+    ///
+    /// # Errors
+    /// Where it cannot be had.
+    fn table(&mut self, team: &Team, spec: &TensorSpec, tokens: &[u32]) -> Result<Vec<f32>, Self::Error>;
+
+    /// Matrices that share their inputs where they are coded already.
     ///
     /// # Errors
     /// Where they cannot be had.
-    fn code(&mut self, team: &Team, specs: &[&TensorSpec], inputs: Option<&Moments>) -> Result<Vec<Matrix>, Self::Error>;
+    fn coded(&mut self, specs: &[&TensorSpec]) -> Result<Option<Vec<Matrix>>, Self::Error>;
+
+    /// Codes matrices that share their inputs.
+    ///
+    /// # Errors
+    /// Where they cannot be had.
+    fn code(&mut self, team: &Team, specs: &[&TensorSpec], inputs: &Moments) -> Result<Vec<Matrix>, Self::Error>;
+
+    /// Codes the head, or codes the embedding once more where that is it.
+    ///
+    /// # Errors
+    /// Where it cannot be had.
+    fn head(&mut self, team: &Team, spec: &TensorSpec, inputs: Moments) -> Result<(), Self::Error>;
 
     /// How many inputs apart errors may be to make up for each other.
     fn span(&self) -> usize;
 }
 
+/// Tokens that are computed at once, at the least, where there are so many: of whole sequences.
+pub const TOKENS: usize = 1024;
+
 /// A pass by a team of threads.
 pub struct Refining<'a, C: Coder> {
-    fused: Fused<'a>,
+    team: &'a Team,
+    scratch: &'a mut Scratch,
+    hidden_size: usize,
+    rotaries: &'a [Rotary],
+    /// Sequences that are computed together, and where their tokens are.
+    pieces: Vec<(Range<usize>, Vec<Span>)>,
+    /// The residual stream, (tokens, hidden_size).
+    stream: Vec<f32>,
     coder: &'a mut C,
     /// Why matrices could not be coded.
     failed: &'a mut Option<C::Error>,
-    /// What the router of a layer took, and its experts do.
-    routed: Option<Moments>,
+    attention: Option<Heads>,
+    /// Of every token its experts, and the shared one.
+    routes: [Vec<(u32, f32)>; 2],
+}
+
+/// What an attention is made of.
+struct Heads {
+    norm: Norm<Vec<f32>>,
+    qkv: [Matrix; 3],
+    biases: Option<[Vec<f32>; 3]>,
+    norms: Option<[Norm<Vec<f32>>; 2]>,
+    shape: Attention,
+}
+
+impl Heads {
+    fn attend(&self, fused: &mut Fused) -> Result<(), Fault> {
+        fused.heads(&self.norm, &self.qkv, self.biases.as_ref(), self.norms.as_ref(), &self.shape)?;
+        fused.attend_alone(&self.shape)
+    }
 }
 
 impl<'a, C: Coder> Refining<'a, C> {
-    /// The pass `fused` over what `coder` makes of the weights. Where it cannot the reason is left in `failed`.
-    pub fn new(fused: Fused<'a>, coder: &'a mut C, failed: &'a mut Option<C::Error>) -> Refining<'a, C> {
-        Refining { fused, coder, failed, routed: None }
+    /// The pass over the sequences at `spans` with what `coder` makes of the weights. Where it cannot the reason is left in `failed`.
+    pub fn new(
+        team: &'a Team,
+        scratch: &'a mut Scratch,
+        hidden_size: usize,
+        rotaries: &'a [Rotary],
+        spans: &[Span],
+        coder: &'a mut C,
+        failed: &'a mut Option<C::Error>,
+    ) -> Refining<'a, C> {
+        let mut pieces: Vec<(Range<usize>, Vec<Span>)> = Vec::new();
+        for span in spans {
+            let (start, end) = (span.tokens.start, span.tokens.end);
+            match pieces.last_mut().filter(|(tokens, _)| tokens.len() < TOKENS) {
+                Some((tokens, own)) => {
+                    tokens.end = end;
+                    own.push(Span { tokens: start - tokens.start..end - tokens.start, start: span.start });
+                }
+                None => pieces.push((start..end, vec![Span { tokens: 0..end - start, start: span.start }])),
+            }
+        }
+        let (stream, attention, routes) = (Vec::new(), None, Default::default());
+        Refining { team, scratch, hidden_size, rotaries, pieces, stream, coder, failed, attention, routes }
     }
 
-    fn code(&mut self, specs: &[&TensorSpec], inputs: Option<&Moments>) -> Result<Vec<Matrix>, Fault> {
-        self.coder.code(self.fused.team, specs, inputs).map_err(|e| {
+    /// What `found` had, or the reason why not, kept.
+    fn had<T>(&mut self, found: Result<T, C::Error>) -> Result<T, Fault> {
+        found.map_err(|e| {
             *self.failed = Some(e);
             candle_core::Error::Msg("a matrix cannot be coded".into()).into()
         })
     }
 
-    fn code_one(&mut self, spec: &TensorSpec, inputs: Option<&Moments>) -> Result<Matrix, Fault> {
-        Ok(self.code(&[spec], inputs)?.remove(0))
+    /// Codes matrices for inputs that are only summed where they must be.
+    fn code(&mut self, specs: &[&TensorSpec], inputs: impl FnOnce(&mut Self) -> Result<Moments, Fault>) -> Result<Vec<Matrix>, Fault> {
+        let coded = self.coder.coded(specs);
+        if let Some(coded) = self.had(coded)? {
+            return Ok(coded);
+        }
+        let inputs = inputs(self)?;
+        let coded = self.coder.code(self.team, specs, &inputs);
+        self.had(coded)
+    }
+
+    /// Computes the sequences of one piece, whose stream is `hidden` then; it is kept where `keep` says so.
+    fn piece(&mut self, i: usize, keep: bool, run: impl FnOnce(&mut Fused) -> Result<(), Fault>) -> Result<(), Fault> {
+        let (tokens, spans) = &self.pieces[i];
+        let own = tokens.start * self.hidden_size..tokens.end * self.hidden_size;
+        let mut fused = Fused::new(self.team, self.scratch, self.hidden_size, self.rotaries, spans);
+        fused.s.hidden.clear();
+        fused.s.hidden.extend_from_slice(&self.stream[own.clone()]);
+        run(&mut fused)?;
+        if keep {
+            self.stream[own].copy_from_slice(&self.scratch.hidden);
+        }
+        Ok(())
+    }
+
+    /// Computes an expert's tokens, some at a time: their stream is `hidden` then, in their order.
+    fn taken(
+        &mut self,
+        taken: &[(u32, f32)],
+        mut run: impl FnMut(&mut Fused, &[(u32, f32)], &[(u32, f32)]) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        let size = self.hidden_size;
+        for taken in taken.chunks(TOKENS) {
+            let own: Vec<(u32, f32)> = taken.iter().zip(0..).map(|((_, weight), i)| (i, *weight)).collect();
+            let mut fused = Fused::new(self.team, self.scratch, size, &[], &[]);
+            fused.s.hidden.clear();
+            for (token, _) in taken {
+                fused.s.hidden.extend_from_slice(&self.stream[*token as usize * size..][..size]);
+            }
+            run(&mut fused, taken, &own)?;
+        }
+        Ok(())
     }
 
     /// Second moments of the normed stream of some tokens.
     fn normed(&self, norm: &Norm<Vec<f32>>, tokens: usize, token: impl Fn(usize) -> usize + Sync) -> Moments {
-        let Fused { s, hidden_size, team, .. } = &self.fused;
-        let (hidden, size, level) = (&s.hidden, *hidden_size, team.level());
+        let (stream, size, level) = (&self.stream, self.hidden_size, self.team.level());
         let mut moments = Moments::new(size, self.coder.span());
-        moments.add(team, tokens, |i, to| {
-            let row = &hidden[token(i) * size..][..size];
+        moments.add(self.team, tokens, |i, to| {
+            let row = &stream[token(i) * size..][..size];
             let scale = normed(level, row, &norm.weight, norm.eps as f32).scale;
             to.iter_mut().zip(row).zip(&norm.weight).for_each(|((to, x), weight)| *to = x * scale * weight);
         });
         moments
     }
 
-    /// Codes the head for the stream behind the last layer.
-    pub fn finish(mut self, norm: &Norm<Named>, head: Option<&TensorSpec>) -> Result<(), Fault> {
-        let Some(head) = head else { return Ok(()) };
-        let inputs = self.normed(&plain(norm), self.fused.s.tokens.len(), |i| i);
-        self.code_one(head, Some(&inputs)).map(drop)
+    /// The same of all.
+    fn all_normed(&self, norm: &Norm<Vec<f32>>) -> Moments {
+        self.normed(norm, self.stream.len() / self.hidden_size, |i| i)
     }
 
-    /// All MLPs of a layer; `all` are the moments of all tokens where these are shared out.
-    fn mlps(&mut self, norm: &Norm<Named>, each: &[Taking], all: Option<Moments>) -> Result<(), Fault> {
-        let own = plain(norm);
-        let mut sum = vec![0.0; self.fused.s.hidden.len()];
+    /// Codes the head for the stream behind the last layer.
+    pub fn finish(mut self, norm: &Norm<Named>, head: &TensorSpec) -> Result<(), Fault> {
+        let inputs = self.all_normed(&plain(norm));
+        let coded = self.coder.head(self.team, head, inputs);
+        self.had(coded)
+    }
+
+    /// All MLPs of a layer; `shared_out` where not every token takes each.
+    fn mlps(&mut self, norm: &Norm<Named>, each: &[Taking], shared_out: bool) -> Result<(), Fault> {
+        let (own, mut all) = (plain(norm), None);
+        let mut sum = vec![0.0; self.stream.len()];
         for ([gate, up, down], taken) in each {
-            let mut inputs = self.normed(&own, taken.len(), |i| taken[i].0 as usize);
-            if let Some(all) = &all {
-                inputs.add_like(all);
-            }
-            let mut pair = self.code(&[gate, up], Some(&inputs))?;
-            let (up, gate) = (pair.remove(1), pair.remove(0));
-            let mut middle = Moments::new(down.shape[1], self.coder.span());
-            if !taken.is_empty() {
-                // Stands for the matrix that takes what gate and up give, as it is.
-                let any = Arena::new(64 * down.shape[1]).map_err(candle_core::Error::from)?;
-                let any = Matrix::new(Arc::new(any), 0, Format::F32, 16, down.shape[1]);
-                self.fused.gate(&Packed::experts(vec![[gate.clone(), up.clone(), any]]), taken, &own)?;
-                let rows = self.fused.s.mixture.middle(0);
-                middle.add(self.fused.team, taken.len(), |i, to| to.iter_mut().zip(rows.dense(i)).for_each(|(to, x)| *to = x));
-            }
-            let down = self.code_one(down, Some(&middle))?;
-            if taken.is_empty() {
-                continue;
-            }
+            let inputs = |pass: &mut Self| {
+                let mut inputs = pass.normed(&own, taken.len(), |i| taken[i].0 as usize);
+                if shared_out {
+                    inputs.add_like(all.get_or_insert_with(|| pass.all_normed(&own)));
+                }
+                Ok(inputs)
+            };
+            let [gate, up] = pair(self.code(&[gate, up], inputs)?);
+            let inputs = |pass: &mut Self| pass.middle(&own, [&gate, &up], down, taken);
+            let down = self.code(&[down], inputs)?.remove(0);
             let experts = Packed::experts(vec![[gate, up, down]]);
-            let out = self.fused.results(&experts, taken, &own)?;
-            self.fused.add_results(taken, &out, &mut sum);
+            self.taken(taken, |fused, taken, local| {
+                let out = fused.results(&experts, local, &own)?;
+                fused.add_results(taken, &out, &mut sum);
+                Ok(())
+            })?;
         }
-        self.fused.s.hidden.iter_mut().zip(sum).for_each(|(x, y)| *x += y);
+        self.stream.iter_mut().zip(sum).for_each(|(x, y)| *x += y);
         Ok(())
     }
+
+    /// Second moments of what gate and up give.
+    fn middle(&mut self, norm: &Norm<Vec<f32>>, [gate, up]: [&Matrix; 2], down: &TensorSpec, taken: &[(u32, f32)]) -> Result<Moments, Fault> {
+        let mut middle = Moments::new(down.shape[1], self.coder.span());
+        // Stands for the matrix that takes what gate and up give, as it is.
+        let any = Arena::new(64 * down.shape[1]).map_err(candle_core::Error::from)?;
+        let any = Matrix::new(Arc::new(any), 0, Format::F32, 16, down.shape[1]);
+        let experts = Packed::experts(vec![[gate.clone(), up.clone(), any]]);
+        self.taken(taken, |fused, _, local| {
+            fused.gate(&experts, local, norm)?;
+            let rows = fused.s.mixture.middle(0);
+            middle.add(fused.team, local.len(), |i, to| to.iter_mut().zip(rows.dense(i)).for_each(|(to, x)| *to = x));
+            Ok(())
+        })?;
+        Ok(middle)
+    }
+}
+
+fn pair(mut both: Vec<Matrix>) -> [Matrix; 2] {
+    let second = both.remove(1);
+    [both.remove(0), second]
 }
 
 impl<C: Coder> Pass for Refining<'_, C> {
@@ -118,8 +244,9 @@ impl<C: Coder> Pass for Refining<'_, C> {
     type State = ();
 
     fn embed(&mut self, table: &TensorSpec, tokens: &[u32]) -> Result<(), Fault> {
-        let table = self.code_one(table, None)?;
-        self.fused.embed(&table, tokens)
+        let rows = self.coder.table(self.team, table, tokens);
+        self.stream = self.had(rows)?;
+        Ok(())
     }
 
     fn heads(
@@ -130,43 +257,71 @@ impl<C: Coder> Pass for Refining<'_, C> {
         norms: Option<&[Norm<Named>; 2]>,
         shape: &Attention,
     ) -> Result<(), Fault> {
-        let own = plain(norm);
-        let inputs = self.normed(&own, self.fused.s.tokens.len(), |i| i);
-        let qkv = self.code(&specs.each_ref(), Some(&inputs))?;
+        let norm = plain(norm);
+        let qkv = self.code(&specs.each_ref(), |pass| Ok(pass.all_normed(&norm)))?;
         let qkv = [qkv[0].clone(), qkv[1].clone(), qkv[2].clone()];
         let biases = biases.map(|b| b.each_ref().map(|(_, values)| values.clone()));
         let norms = norms.map(|n| n.each_ref().map(plain));
-        self.fused.heads(&own, &qkv, biases.as_ref(), norms.as_ref(), shape)
+        self.attention = Some(Heads { norm, qkv, biases, norms, shape: shape.clone() });
+        Ok(())
     }
 
-    fn attend(&mut self, _: &mut [&mut ()], shape: &Attention) -> Result<(), Fault> {
-        self.fused.attend_alone(shape)
+    /// With what adds it to the stream.
+    fn attend(&mut self, _: &mut [&mut ()], _: &Attention) -> Result<(), Fault> {
+        Ok(())
     }
 
     fn add_attended(&mut self, spec: &TensorSpec, bias: Option<&Named>) -> Result<(), Fault> {
-        let mut inputs = Moments::new(spec.shape[1], self.coder.span());
-        let (attended, cols) = (&self.fused.s.attended, spec.shape[1]);
-        inputs.add(self.fused.team, self.fused.s.tokens.len(), |i, to| to.copy_from_slice(&attended[i * cols..][..cols]));
-        let output = self.code_one(spec, Some(&inputs))?;
-        self.fused.add_attended(&output, bias.map(|(_, values)| values))
+        let Some(heads) = self.attention.take() else { return Ok(()) };
+        let (bias, cols) = (bias.map(|(_, values)| values), spec.shape[1]);
+        let inputs = |pass: &mut Self| {
+            let mut inputs = Moments::new(cols, pass.coder.span());
+            for i in 0..pass.pieces.len() {
+                pass.piece(i, false, |fused| {
+                    heads.attend(fused)?;
+                    let attended = &fused.s.attended;
+                    inputs.add(fused.team, fused.s.tokens.len(), |i, to| to.copy_from_slice(&attended[i * cols..][..cols]));
+                    Ok(())
+                })?;
+            }
+            Ok(inputs)
+        };
+        let output = self.code(&[spec], inputs)?.remove(0);
+        for i in 0..self.pieces.len() {
+            self.piece(i, true, |fused| {
+                heads.attend(fused)?;
+                fused.add_attended(&output, bias)
+            })?;
+        }
+        Ok(())
     }
 
     fn route(&mut self, norm: &Norm<Named>, routers: &[TensorSpec], router: &Router) -> Result<(), Fault> {
-        let own = plain(norm);
-        let inputs = self.normed(&own, self.fused.s.tokens.len(), |i| i);
-        let each = self.code(&routers.iter().collect::<Vec<_>>(), Some(&inputs))?;
-        self.routed = Some(inputs);
-        self.fused.route(&own, &each, router)
+        let norm = plain(norm);
+        let each = self.code(&routers.iter().collect::<Vec<_>>(), |pass| Ok(pass.all_normed(&norm)))?;
+        let mut routes: [Vec<(u32, f32)>; 2] = Default::default();
+        for i in 0..self.pieces.len() {
+            self.piece(i, false, |fused| {
+                fused.route(&norm, &each, router)?;
+                routes[0].extend(&fused.s.routes);
+                if routers.len() > 1 {
+                    routes[1].extend(&fused.s.shared_routes);
+                }
+                Ok(())
+            })?;
+        }
+        self.routes = routes;
+        Ok(())
     }
 
     fn add_experts(&mut self, norm: &Norm<Named>, experts: &Vec<[TensorSpec; 3]>, shared: Option<&Vec<[TensorSpec; 3]>>) -> Result<(), Fault> {
-        let each = taking(self.fused.s, experts, shared);
-        let all = self.routed.take();
-        self.mlps(norm, &each, all)
+        let routes = std::mem::take(&mut self.routes);
+        let each = taking(&routes[0], &routes[1], self.stream.len() / self.hidden_size, experts, shared);
+        self.mlps(norm, &each, true)
     }
 
     fn add_mlp(&mut self, norm: &Norm<Named>, mlp: &Vec<[TensorSpec; 3]>) -> Result<(), Fault> {
-        let all = self.fused.s.tokens.iter().map(|token| (*token, 1.0)).collect();
-        self.mlps(norm, &[(&mlp[0], all)], None)
+        let all = (0..(self.stream.len() / self.hidden_size) as u32).map(|token| (token, 1.0)).collect();
+        self.mlps(norm, &[(&mlp[0], all)], false)
     }
 }

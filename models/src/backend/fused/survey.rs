@@ -140,13 +140,19 @@ fn with(all: &[Matrix; 3], i: usize, other: Matrix) -> [Matrix; 3] {
 }
 
 /// Who takes which of a layer's experts, and its shared one.
-pub(super) fn taking<'a>(s: &Scratch, experts: &'a [[TensorSpec; 3]], shared: Option<&'a Vec<[TensorSpec; 3]>>) -> Vec<Taking<'a>> {
-    let per_token = s.routes.len() / s.tokens.len();
+pub(super) fn taking<'a>(
+    routes: &[(u32, f32)],
+    shared_routes: &[(u32, f32)],
+    tokens: usize,
+    experts: &'a [[TensorSpec; 3]],
+    shared: Option<&'a Vec<[TensorSpec; 3]>>,
+) -> Vec<Taking<'a>> {
+    let per_token = routes.len() / tokens;
     let mut each: Vec<Taking> = experts.iter().map(|specs| (specs, Vec::new())).collect();
-    for (i, (expert, weight)) in s.routes.iter().enumerate() {
+    for (i, (expert, weight)) in routes.iter().enumerate() {
         each[*expert as usize].1.push(((i / per_token) as u32, *weight));
     }
-    let all = || s.shared_routes.iter().zip(0..).map(|((_, weight), token)| (token, *weight)).collect();
+    let all = || shared_routes.iter().zip(0..).map(|((_, weight), token)| (token, *weight)).collect();
     each.extend(shared.into_iter().flatten().map(|specs| (specs, all())));
     each
 }
@@ -350,7 +356,8 @@ impl<W: Published> Pass for Survey<'_, W> {
     }
 
     fn add_experts(&mut self, norm: &Norm<Named>, experts: &Vec<[TensorSpec; 3]>, shared: Option<&Vec<[TensorSpec; 3]>>) -> Result<(), Fault> {
-        let each = taking(self.fused.s, experts, shared);
+        let Scratch { routes, shared_routes, tokens, .. } = &*self.fused.s;
+        let each = taking(routes, shared_routes, tokens.len(), experts, shared);
         let routers = std::mem::take(&mut self.routers);
         self.mlps(norm, &each, routers)
     }
