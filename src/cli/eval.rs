@@ -19,7 +19,7 @@ pub fn run(args: &Args, a: &EvalArgs) -> Result<(), Error> {
     request.reserved = text.reserved();
     // The dense model is there beside this one; where it is another's, its own plan says what it takes. Nothing of it is as this one's
     // tensors or cache were asked for.
-    let dense = Request { method: Method::Dense, limit: Limit::None, pins: Vec::new(), kv: None, reserved: 0, ..request.clone() };
+    let dense = Request { method: Method::Dense, limit: Limit::None, pins: Vec::new(), kv: None, reserved: 0, refine: false, ..request.clone() };
     let other = a.kl_against.as_ref().map(|folder| Checkpoint::open(folder)).transpose()?;
     let dense = match (&other, a.kl) {
         (Some(other), _) => Some(open::plan(other, &dense)?),

@@ -135,8 +135,8 @@ impl Besides {
         // Both at once: the system's allocator keeps what loading freed, and a quarter more than a forward needs.
         let scratch = forward + forward / 4 + self.buffers * threads;
         let kv_cache: u64 = (self.backend.state_bytes(&self.description, self.context, self.kv) as u64).saturating_mul(self.sequences as u64);
-        // The same memory first codes the weights, as does what the caller keeps for itself.
-        let scratch = scratch.max((self.refining + self.buffers * threads).saturating_sub(kv_cache + self.reserved));
+        // The same memory first codes the weights; what the caller keeps for itself may be there by then.
+        let scratch = scratch.max((self.refining + self.buffers * threads).saturating_sub(kv_cache));
         let other = PROGRAM + TOKENIZER * self.tokenizer + TENSOR * self.tensors as u64 + THREAD * threads + self.reserved;
         Memory { weights: 0, kv_cache, scratch, other, total: kv_cache + scratch + other, budget }
     }
