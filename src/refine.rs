@@ -10,11 +10,10 @@ use crate::{
         trellis_menu,
     },
     run::Sampler,
-    survey::{SUFFIX, VERSION, random_tokens},
+    survey::{self, random_tokens},
 };
 use ram_kernels::{Feedback, Format, Matrix, Moments, Team, embed};
 use ram_models::{Coder, Kind, Next, TensorSpec, Transformer, Weights, refine};
-use sha2::{Digest, Sha256};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -75,9 +74,8 @@ pub fn refined_path(folder: &Path, checkpoint: &Checkpoint, request: &Request) -
     let pins: Vec<String> = pins.iter().map(|pin| format!("{}={}", pin.pattern, pin.format)).collect();
     // One format for all is the same in every budget.
     let limit = if matches!(method, Method::Uniform(_)) { &Limit::None } else { limit };
-    let asked = format!("{limit:?} {method} {pins:?} {context:?} {sequences} {kv:?} {effort} {backend:?}");
-    let key = Sha256::digest(format!("refined {VERSION} {} {asked}", checkpoint.content()?));
-    Ok(folder.join(format!("{}.{SUFFIX}", hex::encode(&key[..12]))))
+    let asked = format!("refined {limit:?} {method} {pins:?} {context:?} {sequences} {kv:?} {effort} {backend:?}");
+    survey::path(folder, checkpoint, &asked)
 }
 
 /// Text of the model's own, each sequence from a token of anywhere in the vocabulary on; as many side by side as the KV cache has room for.

@@ -11,7 +11,7 @@
 //! 0.36 by 512, 0.33 by text of the tested kind). The first token of a text must be among them: what it looks like is no other's.
 mod file;
 
-pub(crate) use file::{SUFFIX, VERSION};
+pub(crate) use file::{SUFFIX, path};
 
 use crate::{
     Error,

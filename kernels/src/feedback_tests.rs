@@ -54,7 +54,7 @@ fn errors_make_up_for_each_other() {
                 let [plain, fed] = [plain, fed].map(|packed| cost(format, &packed, &weights, cols, unseen));
                 let (found, expected) = (fed / plain, feedback.gain());
                 // Without what was added to every input's moment it is less than was said.
-                assert!(found > 0.7 * expected && found < 1.1 * expected, "{cols} {format}: {found:.3} of the error, expected {expected:.3}");
+                assert!(found > 0.75 * expected && found < 1.1 * expected, "{cols} {format}: {found:.3} of the error, expected {expected:.3}");
             }
         });
     }

@@ -119,21 +119,17 @@ impl Coder for Coding<'_> {
     fn code(&mut self, team: &Team, specs: &[&TensorSpec], inputs: &Moments) -> Result<Vec<Matrix>, Error> {
         let mut feedbacks: [Option<Feedback>; 2] = [None, None];
         let each = specs.iter().map(|spec| {
-            let format = self.place(spec)?.0.format;
-            let slot = &mut feedbacks[usize::from(format.scheme().is_rotated())];
-            let feedback = (!format.is_dense()).then(|| &*slot.get_or_insert_with(|| Feedback::new(team, inputs, format)));
+            let (e, at) = self.place(spec)?;
+            let slot = &mut feedbacks[usize::from(e.format.scheme().is_rotated())];
+            let feedback = (!e.format.is_dense()).then(|| &*slot.get_or_insert_with(|| Feedback::new(team, inputs, e.format)));
             self.quantize(team, spec, feedback)?;
             (self.done)(spec.shape.iter().product());
-            let coded = self.alone(spec)?;
+            let own = &self.arena.bytes()[at..at + e.bytes as usize];
             // Without a journal there is nothing for a next time, and all is well.
-            if self
-                .journal
-                .as_mut()
-                .is_some_and(|journal| journal.add(&spec.name, &coded.bytes()[..coded.format().bytes(coded.rows(), coded.cols())]).is_err())
-            {
+            if self.journal.as_mut().is_some_and(|journal| journal.add(&spec.name, own).is_err()) {
                 self.journal = None;
             }
-            Ok(coded)
+            self.alone(spec)
         });
         each.collect()
     }

@@ -25,14 +25,22 @@ fn checksum(about: &str, scales: &[Arc<[f32]>]) -> String {
     hash.digest().to_string()
 }
 
+/// Where a survey of a checkpoint lies in `folder`; `what` tells it from others of the same.
+///
+/// # Errors
+/// If the checkpoint cannot be read.
+pub fn path(folder: &Path, checkpoint: &Checkpoint, what: &str) -> Result<PathBuf, Error> {
+    let key = Sha256::digest(format!("{what} {VERSION} {}", checkpoint.content()?));
+    Ok(folder.join(format!("{}.{SUFFIX}", hex::encode(&key[..12]))))
+}
+
 impl Survey {
     /// Where the survey of a checkpoint lies in `folder`.
     ///
     /// # Errors
     /// If the checkpoint cannot be read.
     pub fn path(folder: &Path, checkpoint: &Checkpoint) -> Result<PathBuf, Error> {
-        let key = Sha256::digest(format!("survey {VERSION} {}", checkpoint.content()?));
-        Ok(folder.join(format!("{}.{SUFFIX}", hex::encode(&key[..12]))))
+        path(folder, checkpoint, "survey")
     }
 
     /// A survey that was written there, if it is whole.
