@@ -22,43 +22,5 @@
 //! # }
 //! ```
 
-mod checkpoint;
-mod error;
-pub mod files;
-pub mod hub;
-mod load;
-mod machine;
-mod memory;
-mod panics;
-mod planner;
-mod refine;
-mod run;
-pub mod size;
-mod survey;
-mod weight_files;
-pub mod wikitext;
-
-pub use checkpoint::{Checkpoint, TensorInfo, read_rows};
-pub use error::{Error, Setting};
-pub use load::{Loaded, load, load_arriving, load_resuming, packed};
-pub use machine::{Available, available, bandwidth_bytes, read_bandwidth};
-pub use memory::peak_rss;
-pub use planner::{
-    Choice, Curve, Entry, Limit, Measured, Memory, Method, Pin, Plan, Point, Request, allocate, check, choose, curves, measure, outline, plan,
-    trellis_menu,
-};
-pub use ram_kernels::{Effort, Format, KvElement, integer_peak, isa::Level};
-pub use ram_models::{Backend, Cancel, Description, Kind, KvCache, Next, PackedLinear, TensorSpec, Transformer, candle_core, description};
-pub use refine::{Stage, refined, refined_path};
-pub use run::{
-    Decoder, Generator, Message, Model, Protocol, Report, Running, Sampler, Sampling, Session, Stats, Template, Tokenizer, conversation_bytes,
-};
-pub use survey::Survey;
-
-/// The instruction set that kernels run on, or a sentence where `RAM_RUN_ISA` names none that this machine has.
-///
-/// # Errors
-/// The sentence.
-pub fn isa() -> Result<ram_kernels::isa::Level, String> {
-    ram_kernels::isa::Level::from_env()
-}
+#[doc(inline)]
+pub use ram_engine::*;

@@ -232,7 +232,7 @@ mod tests {
 
     /// Byte-level BPE, as Qwen has it.
     fn byte_level() -> Tokenizer {
-        Tokenizer::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny-qwen3-moe"), usize::MAX).expect("opens")
+        Tokenizer::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/tiny-qwen3-moe"), usize::MAX).expect("opens")
     }
 
     /// BPE of a few letters with single bytes to fall back on, as Llama and Mixtral have it.
