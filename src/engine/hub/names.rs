@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn folders_and_what_is_no_name() {
-        for name in ["./a/b", "/a/b", "a", "a/b/c", "../x", "a/..", "a/b?c", "a/", "/", "", "models/src", "a--b/c", "a/b.gguf", "a/b.Safetensors"] {
+        for name in ["./a/b", "/a/b", "a", "a/b/c", "../x", "a/..", "a/b?c", "a/", "/", "", "run/template", "a--b/c", "a/b.gguf", "a/b.Safetensors"] {
             assert!(matches!(place(name, "main", false), Ok(Place::Folder(_))), "{name}");
         }
         // A checkout has these folders, and no such thing in them.
