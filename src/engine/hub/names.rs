@@ -123,7 +123,7 @@ mod tests {
             assert!(matches!(place(name, "main", false), Ok(Place::Folder(_))), "{name}");
         }
         // A checkout has these folders, and no such thing in them.
-        for name in ["models/qwen", "src/x", "checkpoints/x", "weights/x", "docs/none"] {
+        for name in ["models/qwen", "run/x", "checkpoints/x", "weights/x", "hub/none"] {
             let e = place(name, "main", false).expect_err(name).to_string();
             assert!(e.contains("no such folder") && e.contains(&format!("hf.co/{name}")), "{e}");
         }
