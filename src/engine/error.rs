@@ -150,6 +150,12 @@ pub enum Setting {
     MinP,
     /// [`Sampling::repeat_penalty`](crate::Sampling).
     RepeatPenalty,
+    /// [`Sampling::presence_penalty`](crate::Sampling).
+    PresencePenalty,
+    /// [`Sampling::frequency_penalty`](crate::Sampling).
+    FrequencyPenalty,
+    /// [`Sampling::logit_bias`](crate::Sampling).
+    LogitBias,
     /// [`Repository::revision`](crate::hub::Repository).
     Revision,
     /// [`Hub::cache`](crate::hub::Hub).
@@ -173,6 +179,9 @@ impl fmt::Display for Setting {
             Setting::TopP => "top_p",
             Setting::MinP => "min_p",
             Setting::RepeatPenalty => "repeat_penalty",
+            Setting::PresencePenalty => "presence_penalty",
+            Setting::FrequencyPenalty => "frequency_penalty",
+            Setting::LogitBias => "logit_bias",
             Setting::Revision => "revision",
             Setting::HubCache => "hub cache",
             Setting::HubEndpoint => "hub endpoint",

@@ -1,9 +1,9 @@
-//! The next token from the logits: penalty, top-k, top-p, min-p, temperature, in this order.
+//! The next token from the logits: penalties, biases, top-k, top-p, min-p, temperature, in this order.
 use super::tokenizer;
 use crate::{Error, error::Setting};
 use rand_pcg::{Pcg64Mcg, rand_core::Rng};
 use serde_json::Value;
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 /// How tokens are chosen.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,13 +20,19 @@ pub struct Sampling {
     pub repeat_penalty: f32,
     /// How many tokens back it looks.
     pub repeat_last_n: usize,
+    /// Taken off the logit of a token that was chosen before.
+    pub presence_penalty: f32,
+    /// Taken off it for every time that it was.
+    pub frequency_penalty: f32,
+    /// Added to the logits of these tokens.
+    pub logit_bias: Vec<(u32, f32)>,
     /// Same seed, same choices.
     pub seed: u64,
 }
 
 impl Default for Sampling {
     fn default() -> Sampling {
-        Sampling { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, repeat_penalty: 1.0, repeat_last_n: 64, seed: 0 }
+        Sampling { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, repeat_penalty: 1.0, repeat_last_n: 64, presence_penalty: 0.0, frequency_penalty: 0.0, logit_bias: Vec::new(), seed: 0 }
     }
 }
 
@@ -76,8 +82,11 @@ impl Sampling {
             (Setting::TopP, self.top_p, self.top_p > 0.0 && self.top_p <= 1.0, "above 0 and at most 1"),
             (Setting::MinP, self.min_p, (0.0..=1.0).contains(&self.min_p), "from 0 to 1"),
             (Setting::RepeatPenalty, penalty, penalty > 0.0 && penalty.is_finite(), "above 0"),
+            (Setting::PresencePenalty, self.presence_penalty, self.presence_penalty.is_finite(), "a number"),
+            (Setting::FrequencyPenalty, self.frequency_penalty, self.frequency_penalty.is_finite(), "a number"),
         ];
-        settings.into_iter().find(|(_, _, good, _)| !good).map_or(Ok(()), |(setting, value, _, range)| Err((setting, value, range)))
+        let biases = self.logit_bias.iter().map(|(_, bias)| (Setting::LogitBias, *bias, bias.is_finite(), "a number"));
+        settings.into_iter().chain(biases).find(|(_, _, good, _)| !good).map_or(Ok(()), |(setting, value, _, range)| Err((setting, value, range)))
     }
 }
 
@@ -88,6 +97,8 @@ pub struct Sampler {
     random: Pcg64Mcg,
     /// Random numbers taken.
     drawn: u64,
+    /// How often it chose each token, where a penalty asks for it.
+    chosen: BTreeMap<u32, u32>,
     candidates: Vec<(f32, u32)>,
 }
 
@@ -99,7 +110,7 @@ impl Sampler {
     pub fn new(how: Sampling) -> Result<Sampler, Error> {
         how.check().map_err(|(setting, value, range)| Error::setting(setting, value, format!("must be {range}")))?;
         let random = Pcg64Mcg::new(u128::from(how.seed) << 64 | 0xa02_bdbf_7bb3_c0a7);
-        Ok(Sampler { how, random, drawn: 0, candidates: Vec::new() })
+        Ok(Sampler { how, random, drawn: 0, chosen: BTreeMap::new(), candidates: Vec::new() })
     }
 
     /// Random numbers that it has taken.
@@ -113,11 +124,29 @@ impl Sampler {
         self.drawn += drawn;
     }
 
-    /// The next token; `history` is everything before it.
+    /// Nothing was chosen before.
+    pub(super) fn begin(&mut self) {
+        self.chosen.clear();
+    }
+
+    /// As if it had chosen them.
+    pub(super) fn chose(&mut self, tokens: &[u32]) {
+        if self.how.presence_penalty != 0.0 || self.how.frequency_penalty != 0.0 {
+            tokens.iter().for_each(|token| *self.chosen.entry(*token).or_default() += 1);
+        }
+    }
+
+    /// The next token; `history` is everything before it. Penalties for presence and frequency count what this sampler chose.
     ///
     /// # Errors
     /// [`Error::NotFinite`] where a logit is no number, or none is above minus infinity.
     pub fn sample(&mut self, logits: &[f32], history: &[u32]) -> Result<u32, Error> {
+        let token = self.pick(logits, history)?;
+        self.chose(&[token]);
+        Ok(token)
+    }
+
+    fn pick(&mut self, logits: &[f32], history: &[u32]) -> Result<u32, Error> {
         let c = &mut self.candidates;
         c.clear();
         c.extend(logits.iter().zip(0..).map(|(&l, i)| (l, i)));
@@ -127,6 +156,16 @@ impl Sampler {
                 if let Some((l, _)) = c.get_mut(token as usize) {
                     *l = if *l > 0.0 { *l / self.how.repeat_penalty } else { *l * self.how.repeat_penalty };
                 }
+            }
+        }
+        for (token, count) in &self.chosen {
+            if let Some((l, _)) = c.get_mut(*token as usize) {
+                *l -= self.how.presence_penalty + self.how.frequency_penalty * *count as f32;
+            }
+        }
+        for (token, bias) in &self.how.logit_bias {
+            if let Some((l, _)) = c.get_mut(*token as usize) {
+                *l += bias;
             }
         }
         let order = |a: &(f32, u32), b: &(f32, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
@@ -175,6 +214,19 @@ mod tests {
     fn draws(how: Sampling, logits: &[f32]) -> Vec<u32> {
         let mut s = Sampler::new(how).expect("in range");
         (0..2000).map(|_| s.sample(logits, &[2]).expect("numbers")).collect()
+    }
+
+    #[test]
+    fn what_was_chosen_and_what_is_biased_counts() {
+        let greedy = |how: Sampling, times: usize| {
+            let mut s = Sampler::new(how).expect("in range");
+            (0..times).map(|_| s.sample(&[3.0, 2.5, 1.0], &[0, 0, 0]).expect("a number")).collect::<Vec<_>>()
+        };
+        // Only what the sampler chose counts, not the text before.
+        assert_eq!(greedy(Sampling { presence_penalty: 1.0, ..Sampling::default() }, 4), [0, 1, 0, 0]);
+        assert_eq!(greedy(Sampling { frequency_penalty: 1.0, ..Sampling::default() }, 6), [0, 1, 0, 1, 0, 2]);
+        assert_eq!(greedy(Sampling { logit_bias: vec![(2, 5.0), (7, 9.0)], ..Sampling::default() }, 2), [2, 2]);
+        assert!(Sampler::new(Sampling { logit_bias: vec![(0, f32::NAN)], ..Sampling::default() }).is_err());
     }
 
     #[test]

@@ -80,6 +80,7 @@ impl Session {
         self.tokens.clear();
         self.tokens.extend_from_slice(tokens);
         self.stats = Stats::default();
+        self.sampler.begin();
         Ok(())
     }
 
@@ -139,7 +140,8 @@ impl Session {
     /// Writes it to a file, whole or not at all. `plan` is that of the model.
     pub(super) fn save(&self, path: &Path, plan: &str) -> Result<(), Error> {
         let (computed, kv, drawn) = (self.computed(), self.cache.kind(), self.sampler.drawn());
-        let header = Header { version: VERSION, plan: plan.into(), kv, computed, tokens: self.tokens.clone(), drawn };
+        let chosen = self.stats.generated;
+        let header = Header { version: VERSION, plan: plan.into(), kv, computed, tokens: self.tokens.clone(), chosen, drawn };
         files::write_whole(path, |file| {
             let mut to = Summed { of: BufWriter::new(file), sum: Xxh3::new() };
             serde_json::to_writer(&mut to, &header)?;
@@ -185,12 +187,13 @@ impl Session {
         }
         self.tokens = header.tokens;
         self.sampler.advance(header.drawn);
-        self.stats = Stats::default();
+        self.sampler.chose(&self.tokens[self.tokens.len().saturating_sub(header.chosen)..]);
+        self.stats = Stats { generated: header.chosen, ..Stats::default() };
         Ok(())
     }
 }
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The first line of a saved session; keys and values follow, then a checksum.
 #[derive(Serialize, Deserialize)]
@@ -200,6 +203,8 @@ struct Header {
     kv: String,
     computed: usize,
     tokens: Vec<u32>,
+    /// How many of them, at the end, were chosen.
+    chosen: usize,
     drawn: u64,
 }
 
