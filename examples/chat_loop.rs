@@ -1,7 +1,7 @@
 //! A conversation in a program: the model's own template, and a session that computes only what is new.
 //!
 //!     cargo run --release --example chat_loop
-use ram_run::{Checkpoint, Error, Limit, Message, Model, Request, Sampling, Template, plan};
+use ram_run::{Checkpoint, Conversation, Error, Limit, Message, Model, Request, Sampling, Template, plan};
 
 fn main() -> Result<(), Error> {
     let checkpoint = Checkpoint::open(concat!(env!("CARGO_MANIFEST_DIR"), "/models/tiny-qwen3-moe").as_ref())?;
@@ -14,7 +14,7 @@ fn main() -> Result<(), Error> {
     let (mut messages, mut session) = (Vec::new(), model.session(Sampling::default())?);
     for question in ["What is a river ?", "And a town ?"] {
         messages.push(Message::new("user", question));
-        let text = template.render(&messages, &tokenizer.bos_text, &tokenizer.eos_text, true)?;
+        let text = template.render(&Conversation::new(&messages, true), &tokenizer.bos_text, &tokenizer.eos_text)?;
         // What it has in common with the text before is not computed again.
         session.prompt(&tokenizer.encode(&text, false)?)?;
         let mut decoder = tokenizer.stream(session.tokens());

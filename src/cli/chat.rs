@@ -11,7 +11,7 @@ use super::{
 use crate::cli::{Error, note, note_pale, renderer};
 use command::{Command, Settings};
 use input::Input;
-use ram_run::{Cancel, Message, Model, Sampling, Session, Template, conversation_bytes, files};
+use ram_run::{Cancel, Conversation as Talk, Message, Model, Sampling, Session, Template, files};
 use std::{io::IsTerminal, path::Path, sync::LazyLock};
 use thinking::{Part, Thinking};
 
@@ -199,12 +199,13 @@ impl Conversation {
 
     /// The conversation as the template writes it, or why it is too long for that.
     fn text(&self) -> Result<Result<String, String>, Error> {
-        let bytes = conversation_bytes(&self.messages);
+        let talk = Talk::new(&self.messages, self.settings.think != Think::Off);
+        let bytes = talk.bytes();
         if bytes > most_bytes(self.session.capacity()) {
             return Ok(Err(format!("{bytes} bytes")));
         }
         let t = &self.model.tokenizer;
-        Ok(Ok(self.template.render_apart(renderer(), &self.messages, &t.bos_text, &t.eos_text, self.settings.think != Think::Off)?))
+        Ok(Ok(self.template.render_apart(renderer(), &talk, &t.bos_text, &t.eos_text)?))
     }
 
     /// The conversation as tokens, with the text it ends with; what does not fit is dropped or refused.

@@ -28,9 +28,7 @@ pub use planner::{
 pub use ram_kernels::{Effort, Format, KvElement, integer_peak, isa::Level};
 pub use ram_models::{Backend, Cancel, Description, Kind, KvCache, Next, PackedLinear, TensorSpec, Transformer, candle_core, description};
 pub use refine::{Stage, refined, refined_path};
-pub use run::{
-    Decoder, Generator, Message, Model, Protocol, Report, Running, Sampler, Sampling, Session, Stats, Template, Tokenizer, conversation_bytes,
-};
+pub use run::{Conversation, Decoder, Generator, Message, Model, Protocol, Report, Running, Sampler, Sampling, Session, Stats, Template, Tokenizer};
 pub use survey::Survey;
 
 /// The instruction set that kernels run on, or a sentence where `RAM_RUN_ISA` names none that this machine has.

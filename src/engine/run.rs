@@ -12,5 +12,5 @@ pub use model::Model;
 pub use perplexity::{Protocol, Report, Running};
 pub use sampler::{Sampler, Sampling};
 pub use session::{Session, Stats};
-pub use template::{Message, Template, conversation_bytes};
+pub use template::{Conversation, Message, Template};
 pub use tokenizer::{Decoder, Tokenizer};

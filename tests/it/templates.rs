@@ -1,6 +1,6 @@
 //! Chat templates are strangers' programs: whatever one does, the answer is a text or one sentence, in bounded memory and time.
 use crate::{bad_input::copy, cli};
-use ram_run::{Error, Message, Template};
+use ram_run::{Conversation, Error, Message, Template};
 use std::{
     fs,
     io::Write,
@@ -15,7 +15,7 @@ pub fn renderer() -> Command {
 }
 
 fn render(text: &str, messages: &[Message]) -> Result<String, Error> {
-    Template::new(text.into()).render_apart(renderer(), messages, "<s>", "</s>", true)
+    Template::new(text.into()).render_apart(renderer(), &Conversation::new(messages, true), "<s>", "</s>")
 }
 
 /// A value of `x` and another of `y` that hold themselves twice at each of 60 levels.
@@ -183,7 +183,9 @@ fn long_conversations_render() {
         for turns in [1, 2, 1001] {
             let turn = |i: usize| Message::new(["user", "assistant"][i % 2], &format!("{i}: {}", &words[..1000]));
             let messages: Vec<Message> = (0..turns).map(turn).collect();
-            let here = Template::new(template.into()).render(&messages, "<s>", "</s>", true).unwrap_or_else(|e| panic!("{name} {turns}: {e}"));
+            let here = Template::new(template.into())
+                .render(&Conversation::new(&messages, true), "<s>", "</s>")
+                .unwrap_or_else(|e| panic!("{name} {turns}: {e}"));
             let apart = render(template, &messages).unwrap_or_else(|e| panic!("{name} {turns} apart: {e}"));
             assert!(here == apart && apart.len() > turns * 1000, "{name} {turns}: {}", apart.len());
             assert!(messages.iter().all(|m| apart.contains(m.content.trim())), "{name} {turns}");
@@ -197,6 +199,6 @@ fn what_a_template_raises_is_told() {
     assert_eq!(said.to_string(), "chat template: no system here");
     assert!(render("{% for", &[]).expect_err("no template").to_string().starts_with("chat template: "));
     assert_eq!(render("日本 {{ bos_token }}{{ messages|length }}", &[]).expect("renders"), "日本 <s>0");
-    let none = Template::new(String::new()).render_apart(Command::new("/nowhere/at/all"), &[], "", "", true);
+    let none = Template::new(String::new()).render_apart(Command::new("/nowhere/at/all"), &Conversation::default(), "", "");
     assert!(matches!(none, Err(Error::Io { .. })));
 }

@@ -1,25 +1,11 @@
 //! Conversations as text, by the model's own Jinja template.
 mod apart;
+mod conversation;
+mod tojson;
 
 use crate::Error;
-use minijinja::{Environment, ErrorKind, Value, context, syntax::SyntaxConfig};
-use serde::{Deserialize, Serialize};
-
-/// One turn of a conversation.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
-pub struct Message {
-    /// system, user or assistant.
-    pub role: String,
-    /// What was said.
-    pub content: String,
-}
-
-impl Message {
-    /// A message.
-    pub fn new(role: &str, content: &str) -> Message {
-        Message { role: role.into(), content: content.into() }
-    }
-}
+pub use conversation::{Conversation, Message};
+use minijinja::{Environment, ErrorKind, Value, context, syntax::SyntaxConfig, value::Serde};
 
 /// A chat template.
 #[derive(Clone, Debug)]
@@ -38,24 +24,24 @@ impl Template {
         Template { text }
     }
 
-    /// The conversation as the model wants it, ending where its answer begins. `think` is what Qwen3's template calls
-    /// `enable_thinking`.
+    /// The conversation as the model wants it, ending where its answer begins, or goes on.
     ///
     /// What a template does is bounded, but not how deep its values are, nor what it takes to print or compare them: one that
     /// means harm can end the process. [`Template::render_apart`] is for those.
     ///
     /// # Errors
     /// [`Error::Template`] where the template is none, raises, or does not end.
-    pub fn render(&self, messages: &[Message], bos: &str, eos: &str, think: bool) -> Result<String, Error> {
+    pub fn render(&self, conversation: &Conversation, bos: &str, eos: &str) -> Result<String, Error> {
         if self.text.len() > LONGEST {
             return Err(Error::Template(format!("it has {} bytes: {LONGEST} are read at most", self.text.len())));
         }
         let mut env = Environment::new();
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         env.set_syntax(syntax.map_err(|e| Error::Template(e.to_string()))?);
-        env.set_fuel(Some(FUEL + conversation_bytes(messages) as u64));
+        env.set_fuel(Some(FUEL + conversation.bytes() as u64));
         env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         let raise = |message: String| -> Result<String, minijinja::Error> { Err(minijinja::Error::new(ErrorKind::InvalidOperation, message)) };
+        env.add_filter("tojson", tojson::tojson);
         env.add_function("raise_exception", raise);
         env.add_function("strftime_now", strftime_now);
         let sentence = |e: minijinja::Error| match e.kind() {
@@ -64,19 +50,23 @@ impl Template {
         };
         env.add_template("chat", &self.text).map_err(sentence)?;
         let chat = env.get_template("chat").map_err(sentence)?;
-        let turn = |m: &Message| Value::from_pairs([("role", &m.role), ("content", &m.content)].map(|(k, v)| (k, Value::from(v.as_str()))));
-        let turns: Vec<Value> = messages.iter().map(turn).collect();
-        let context = context! { messages => turns, bos_token => bos, eos_token => eos, add_generation_prompt => true, enable_thinking => think };
-        chat.render(context).map_err(sentence)
+        let Conversation { messages, tools, variables, continues } = conversation;
+        // None and not undefined, as transformers has it: templates ask for both.
+        let tools = if tools.is_empty() { Value::from(()) } else { Value::from(Serde(tools)) };
+        let own = context! { messages => Serde(messages), tools, bos_token => bos, eos_token => eos, add_generation_prompt => !continues };
+        let text = chat.render(context! { ..own, ..Value::from(Serde(variables)) }).map_err(sentence)?;
+        if *continues { within_last(text, messages) } else { Ok(text) }
     }
 }
 
-/// Bytes of a message besides its words.
-const MESSAGE: usize = 64;
-
-/// Bytes of a conversation, which what a template may take depends on.
-pub fn conversation_bytes(messages: &[Message]) -> usize {
-    messages.iter().map(|m| m.role.len() + m.content.len() + MESSAGE).sum()
+/// The text up to the end of what the last message says: what a template writes after it would end it.
+fn within_last(mut text: String, messages: &[serde_json::Value]) -> Result<String, Error> {
+    let last = messages.last().and_then(|m| m["content"].as_str()).unwrap_or_default();
+    // Many templates trim what they are given.
+    let end = [last, last.trim()].iter().find_map(|said| text.rfind(said).map(|at| at + said.len()));
+    let end = end.ok_or_else(|| Error::Template("it does not write the last message as it is, so that message cannot go on".into()))?;
+    text.truncate(end);
+    Ok(text)
 }
 
 /// The local time, as C's strftime writes it.
@@ -92,8 +82,8 @@ mod tests {
     use super::*;
 
     fn render(text: &str) -> Result<String, Error> {
-        let messages = [Message::new("user", " Hello ")];
-        Template::new(text.into()).render(&messages, "<s>", "</s>", false)
+        let conversation = Conversation::new(&[Message::new("user", " Hello ")], false);
+        Template::new(text.into()).render(&conversation, "<s>", "</s>")
     }
 
     #[test]
@@ -106,6 +96,28 @@ mod tests {
         assert!(render("{% for").is_err());
         let endless = "{% for a in range(10000) %}{% for b in range(10000) %}{% for c in range(10000) %}{% endfor %}{% endfor %}{% endfor %}";
         assert!(render(endless).expect_err("stops").to_string().contains("end"));
+    }
+
+    #[test]
+    fn tools_are_written_as_python_writes_them() {
+        let line = r#"{"type": "function", "function": {"name": "f", "description": "<b> & 'é'", "parameters": {"a": [1, 2.5, null], "b": {}}}}"#;
+        let said =
+            |text: &str, tools: Vec<serde_json::Value>| Template::new(text.into()).render(&Conversation { tools, ..Conversation::default() }, "", "");
+        let tool = serde_json::from_str(line).expect("JSON");
+        assert_eq!(said("{% for t in tools %}{{ t | tojson }}{% endfor %}", vec![tool]).expect("renders"), line);
+        let lines = "{\n    \"x\": [\n        1\n    ]\n}";
+        assert_eq!(said("{{ {'x': [1]} | tojson(indent=4) }}", vec![]).expect("renders"), lines);
+        assert_eq!(said("{{ tools is none }}{% if tools %}x{% endif %}", vec![]).expect("renders"), "True");
+    }
+
+    #[test]
+    fn a_message_goes_on_where_it_stops() {
+        let text = "{% for m in messages %}[{{ m.role }}]{{ m.content | trim }}</s>{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}";
+        let mut conversation = Conversation::new(&[Message::new("user", "a"), Message::new("assistant", " One, two, ")], false);
+        conversation.continues = true;
+        let said = |text: &str| Template::new(text.into()).render(&conversation, "", "");
+        assert_eq!(said(text).expect("renders"), "[user]a</s>[assistant]One, two,");
+        assert!(said("{{ messages|length }}").is_err());
     }
 
     #[test]

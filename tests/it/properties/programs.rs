@@ -2,7 +2,7 @@
 use super::cases;
 use crate::templates::renderer;
 use proptest::prelude::*;
-use ram_run::{Error, Message, Template};
+use ram_run::{Conversation, Error, Message, Template};
 
 fn expression() -> impl Strategy<Value = String> {
     let leaf = prop::sample::select(vec![
@@ -120,7 +120,7 @@ proptest! {
     fn templates_render_or_say_why(body in template()) {
         let text = format!("{{% set n = namespace(x=1) %}}{body}");
         let messages = [Message::new("user", "Hello\n aa"), Message::new("assistant", "日本")];
-        match Template::new(text).render_apart(renderer(), &messages, "<s>", "</s>", true) {
+        match Template::new(text).render_apart(renderer(), &Conversation::new(&messages, true), "<s>", "</s>") {
             Ok(said) => prop_assert!(said.len() < 2 << 20),
             Err(Error::Template(why)) => prop_assert!(!why.is_empty()),
             Err(other) => prop_assert!(false, "{other}"),

@@ -2,7 +2,7 @@
 //!
 //! Fuel does not bound all that a template does: a list that holds itself is printed until the stack is full, and a list of two
 //! lists of two lists, 60 deep, is compared for years.
-use super::{LONGEST, Message, Template, conversation_bytes};
+use super::{Conversation, LONGEST, Template};
 use crate::Error;
 use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 use serde::{Deserialize, Serialize};
@@ -33,22 +33,21 @@ const FAILED: i32 = 4;
 #[derive(Serialize, Deserialize)]
 struct Asked<'a> {
     template: Cow<'a, str>,
-    messages: Cow<'a, [Message]>,
+    conversation: Cow<'a, Conversation>,
     bos: Cow<'a, str>,
     eos: Cow<'a, str>,
-    think: bool,
 }
 
 impl Asked<'_> {
     fn write(&self, to: &mut impl Write) -> io::Result<()> {
-        to.write_all(&(conversation_bytes(&self.messages) as u64).to_le_bytes())?;
+        to.write_all(&(self.conversation.bytes() as u64).to_le_bytes())?;
         serde_json::to_writer(&mut *to, self)?;
         to.flush()
     }
 }
 
 impl Template {
-    /// Memory that [`Template::render_apart`] takes at the most for conversations of [`conversation_bytes`], besides what the two processes
+    /// Memory that [`Template::render_apart`] takes at the most for conversations of [`Conversation::bytes`], besides what the two processes
     /// share.
     pub fn rendering_bytes(conversation: usize) -> u64 {
         (DATA as u64).saturating_add((COPIES as u64).saturating_mul(conversation as u64))
@@ -59,7 +58,7 @@ impl Template {
     ///
     /// # Errors
     /// [`Error::Template`] where the template is none, raises, or takes more than that; [`Error::Io`] where `program` does not start.
-    pub fn render_apart(&self, mut program: Command, messages: &[Message], bos: &str, eos: &str, think: bool) -> Result<String, Error> {
+    pub fn render_apart(&self, mut program: Command, conversation: &Conversation, bos: &str, eos: &str) -> Result<String, Error> {
         if self.text.len() > LONGEST {
             return Err(Error::Template(format!("it has {} bytes: {LONGEST} are read at most", self.text.len())));
         }
@@ -67,7 +66,7 @@ impl Template {
         program.env("RUST_BACKTRACE", "0").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0);
         let path = PathBuf::from(program.get_program());
         let failed = |source| Error::Io { path: path.clone(), source };
-        let asked = Asked { template: self.text.as_str().into(), messages: messages.into(), bos: bos.into(), eos: eos.into(), think };
+        let asked = Asked { template: self.text.as_str().into(), conversation: Cow::Borrowed(conversation), bos: bos.into(), eos: eos.into() };
         let out = loop {
             let mut child = program.spawn().map_err(failed)?;
             if let Some(stdin) = child.stdin.take() {
@@ -106,8 +105,8 @@ impl Template {
         let rendered = thread::Builder::new().stack_size(STACK).spawn(move || -> Result<String, Error> {
             let asked: Asked = serde_json::from_slice(&json).map_err(|e| Error::Template(e.to_string()))?;
             drop(json);
-            let said = conversation_bytes(&asked.messages);
-            let text = Template::new(asked.template.into_owned()).render(&asked.messages, &asked.bos, &asked.eos, asked.think)?;
+            let said = asked.conversation.bytes();
+            let text = Template::new(asked.template.into_owned()).render(&asked.conversation, &asked.bos, &asked.eos)?;
             let most = WRITTEN + 4 * said;
             if text.len() > most {
                 return Err(Error::Template(format!("it makes {} bytes of a conversation of {said}", text.len())));
