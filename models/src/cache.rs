@@ -29,6 +29,9 @@ fn shapes(description: &Description) -> impl ExactSizeIterator<Item = (usize, us
 }
 
 impl KvCache {
+    /// Tokens whose keys and values are taken and given back together.
+    pub const PAGE: usize = ram_kernels::PAGE;
+
     /// Room for `capacity` tokens, for the fused backend. Memory is taken as it is used.
     pub fn new(description: &Description, capacity: usize, element: KvElement) -> KvCache {
         let layers = description.layers.iter().map(|l| l.attention.state(capacity, element)).collect();
@@ -107,6 +110,16 @@ impl KvCache {
         let mut fork = KvCache { states, len, logits: Vec::new(), shapes: self.shapes.clone(), ..*self };
         fork.truncate(len);
         fork
+    }
+
+    /// One number for each [`KvCache::PAGE`] tokens that it has memory for; forks that share that memory have the same. candle shares
+    /// nothing.
+    pub fn pages(&self) -> Vec<usize> {
+        match &self.states {
+            States::Fused(layers) => layers.first().map_or_else(Vec::new, KvLayer::pages_held),
+            // What is at different places is nobody else's.
+            States::Candle(_) => (0..self.len.div_ceil(Self::PAGE)).map(|page| std::ptr::from_ref(self).addr() + page).collect(),
+        }
     }
 
     /// Writes the keys and values that it holds, as its backend has them.

@@ -404,6 +404,7 @@ impl Args {
             pins,
             context: self.ctx,
             sequences: 1,
+            kv_tokens: None,
             kv: self.kv,
             effort,
             survey: None,

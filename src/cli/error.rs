@@ -87,6 +87,7 @@ impl fmt::Display for Error {
 fn flag(setting: Setting) -> String {
     match setting {
         Setting::Context => "--ctx",
+        Setting::KvTokens => "--kv-tokens",
         Setting::Pin => "--pin",
         Setting::Method => "--objective, --uniform or --dense:",
         Setting::Window => "--window",

@@ -90,6 +90,12 @@ pub enum Error {
     /// The tokenizer refused a text or a token.
     #[error("the tokenizer failed: {0}")]
     Tokenizer(String),
+    /// The thread of an [`Engine`](crate::Engine) has ended.
+    #[error("the engine has ended")]
+    Stopped,
+    /// A [`Guide`](crate::Guide) that cannot be followed.
+    #[error("the rules for the answer cannot be followed: {0}")]
+    Guide(String),
     /// Somebody ended the computation: [`Session::cancel`](crate::Session::cancel).
     #[error("cancelled")]
     Cancelled,
@@ -128,6 +134,8 @@ pub enum Error {
 pub enum Setting {
     /// [`Request::context`](crate::Request).
     Context,
+    /// [`Request::kv_tokens`](crate::Request).
+    KvTokens,
     /// [`Request::pins`](crate::Request).
     Pin,
     /// [`Request::method`](crate::Request).
@@ -168,6 +176,7 @@ impl fmt::Display for Setting {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.pad(match self {
             Setting::Context => "context",
+            Setting::KvTokens => "kv_tokens",
             Setting::Pin => "pin",
             Setting::Method => "method",
             Setting::Window => "window",

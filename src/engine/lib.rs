@@ -1,5 +1,6 @@
 //! From a published checkpoint to tokens, in the memory there is. `ram_run` is this crate with an example of its use.
 
+mod batch;
 mod checkpoint;
 mod error;
 pub mod files;
@@ -16,6 +17,7 @@ mod survey;
 mod weight_files;
 pub mod wikitext;
 
+pub use batch::{Done, Engine, Event, Job, Listener, Status};
 pub use checkpoint::{Checkpoint, TensorInfo, read_rows};
 pub use error::{Error, Setting};
 pub use load::{Loaded, load, load_arriving, load_resuming, packed};
@@ -28,7 +30,10 @@ pub use planner::{
 pub use ram_kernels::{Effort, Format, KvElement, integer_peak, isa::Level};
 pub use ram_models::{Backend, Cancel, Description, Kind, KvCache, Next, PackedLinear, TensorSpec, Transformer, candle_core, description};
 pub use refine::{Stage, refined, refined_path};
-pub use run::{Conversation, Decoder, Generator, Message, Model, Protocol, Report, Running, Sampler, Sampling, Session, Stats, Template, Tokenizer};
+pub use run::{
+    Conversation, Decoder, Generator, Guide, Message, Model, Protocol, Report, Running, Sampler, Sampling, Scored, Session, Stats, Template,
+    Tokenizer,
+};
 pub use survey::Survey;
 
 /// The instruction set that kernels run on, or a sentence where `RAM_RUN_ISA` names none that this machine has.

@@ -10,7 +10,7 @@ mod sensitivity;
 mod shares;
 
 pub use allocate::{Choice, allocate};
-pub use budget::{Limit, Memory, logits_bytes};
+pub use budget::{KEPT, Limit, Memory, logits_bytes};
 pub use method::Method;
 pub use plan::{Entry, Measured, Pin, Plan, Request, check, choose, measure, outline, plan};
 pub use rd_curve::{Curve, Point, curves, trellis_menu};

@@ -70,10 +70,11 @@ pub fn refined(checkpoint: &Checkpoint, request: &Request, done: &(dyn Fn(Stage,
 /// # Errors
 /// If the checkpoint cannot be read.
 pub fn refined_path(folder: &Path, checkpoint: &Checkpoint, request: &Request) -> Result<PathBuf, Error> {
-    let Request { limit, method, pins, context, sequences, kv, effort, survey: _, backend, reserved: _, refine: _ } = request;
+    let Request { limit, method, pins, context, sequences, kv_tokens, kv, effort, survey: _, backend, reserved: _, refine: _ } = request;
     let pins: Vec<String> = pins.iter().map(|pin| format!("{}={}", pin.pattern, pin.format)).collect();
     // One format for all is the same in every budget.
     let limit = if matches!(method, Method::Uniform(_)) { &Limit::None } else { limit };
+    let sequences = kv_tokens.map_or(sequences.to_string(), |tokens| format!("{sequences} in {tokens}"));
     let asked = format!("refined {limit:?} {method} {pins:?} {context:?} {sequences} {kv:?} {effort} {backend:?}");
     survey::path(folder, checkpoint, &asked)
 }

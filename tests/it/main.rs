@@ -6,6 +6,7 @@ mod chat;
 mod chat_terminal;
 mod cli;
 mod determinism;
+mod engine;
 mod examples;
 mod flags;
 mod gptq;

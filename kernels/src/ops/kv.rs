@@ -199,6 +199,21 @@ impl KvLayer {
         fork
     }
 
+    /// What tells the pages of its first head apart: two sequences that have one in common share it, and then all other heads' and layers'
+    /// of the same tokens.
+    pub fn pages_held(&self) -> Vec<usize> {
+        fn places<E>(pages: &[Arc<[E]>]) -> impl Iterator<Item = usize> {
+            pages.iter().map(|page| page.as_ptr().addr())
+        }
+        match self.heads.first() {
+            None => Vec::new(),
+            Some(Pages::F32(p)) => places(p).collect(),
+            Some(Pages::F16(p)) => places(p).collect(),
+            Some(Pages::Codes(p)) => places(p).collect(),
+            Some(Pages::Centred(c)) => places(&c.first).chain(places(&c.rest)).collect(),
+        }
+    }
+
     /// Writes what it holds.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! A budget is a promise about the process: weights, KV cache, scratch and everything else, while loading and after.
 use ram_kernels::KvElement;
-use ram_models::{Backend, Description, Work};
+use ram_models::{Backend, Description, KvCache, Work};
 use serde::Serialize;
 
 /// What the process may take.
@@ -42,6 +42,10 @@ const TENSOR: u64 = 2048;
 const THREADS: usize = 8;
 /// Resident bytes of a thread that does nothing yet: its stack, its part of the allocator.
 const THREAD: u64 = 96 << 10;
+/// Beginnings that are kept for each sequence that is computed at once, at the most.
+pub const KEPT: usize = 8;
+/// Tokens whose keys and values are taken together.
+const PAGE: usize = KvCache::PAGE;
 /// Tokens per forward at the most and at the least.
 const CHUNKS: std::ops::RangeInclusive<usize> = 32..=512;
 
@@ -74,6 +78,8 @@ pub struct Besides {
     pub context: usize,
     /// Sequences that have one at once.
     pub sequences: usize,
+    /// Tokens that all sequences hold together, and those that are kept for later; `None` for as many as all have room for.
+    pub kv_tokens: Option<usize>,
     /// What it holds.
     pub kv: KvElement,
     /// Bytes that the caller keeps for itself.
@@ -123,6 +129,17 @@ impl Besides {
         self.backend.scratch_bytes(&self.description, Work { tokens, sequences, context, threads, ordered }) as u64
     }
 
+    fn kv_bytes(&self) -> u64 {
+        let of = |tokens: usize| self.backend.state_bytes(&self.description, tokens, self.kv) as u64;
+        let Some(tokens) = self.kv_tokens else { return of(self.context).saturating_mul(self.sequences as u64) };
+        // Each sequence may be copying a page that it shared until now.
+        let all = of((tokens.div_ceil(PAGE) + self.sequences).saturating_mul(PAGE));
+        let heads: usize = self.description.layers.iter().map(|l| l.attention.num_key_value_heads).sum();
+        // What a first page takes more than others, and the lists of pages, is each one's own, of those that are kept too.
+        let (first, list) = ((2 * of(PAGE)).saturating_sub(of(2 * PAGE)), heads * (32 + 8 * self.context.div_ceil(PAGE)));
+        all.saturating_add(((1 + KEPT) * self.sequences) as u64 * (first + list as u64))
+    }
+
     fn threads(&self) -> usize {
         threads_counted(self.threads)
     }
@@ -134,7 +151,7 @@ impl Besides {
         let threads = self.threads() as u64;
         // Both at once: the system's allocator keeps what loading freed, and a quarter more than a forward needs.
         let scratch = forward + forward / 4 + self.buffers * threads;
-        let kv_cache: u64 = (self.backend.state_bytes(&self.description, self.context, self.kv) as u64).saturating_mul(self.sequences as u64);
+        let kv_cache = self.kv_bytes();
         // The same memory first codes the weights; what the caller keeps for itself may be there by then.
         let scratch = scratch.max((self.refining + self.buffers * threads).saturating_sub(kv_cache));
         let other = PROGRAM + TOKENIZER * self.tokenizer + TENSOR * self.tensors as u64 + THREAD * threads + self.reserved;
@@ -164,6 +181,7 @@ mod tests {
             (tokenizer, buffers, reserved) in (0u64..20_000_000, 0u64..10_000_000, 0u64..1_000_000_000),
             (context, kv, candle, threads) in (1usize..40_000, 0usize..4, any::<bool>(), 1usize..200),
             sequences in 1usize..40,
+            kv_tokens in proptest::option::of(1usize..100_000),
         ) -> Besides {
             let json = format!(
                 r#"{{"model_type": "mixtral", "vocab_size": {vocab}, "hidden_size": {}, "intermediate_size": {}, "num_hidden_layers": {layers},
@@ -178,7 +196,7 @@ mod tests {
             let description = Description::from_json(&json).expect("a configuration");
             let kv = KvElement::ALL[kv];
             let backend = if candle { Backend::Candle(ram_models::candle_core::Device::Cpu) } else { Backend::Fused };
-            Besides { tensors: description.tensors().len(), description, backend, ordered: sequences % 2 == 0, tokenizer, buffers, context, sequences, kv, reserved, threads, refining: buffers * 30 }
+            Besides { tensors: description.tensors().len(), description, backend, ordered: sequences % 2 == 0, tokenizer, buffers, context, sequences, kv_tokens, kv, reserved, threads, refining: buffers * 30 }
         }
     }
 

@@ -64,6 +64,9 @@ pub struct Request {
     pub context: Option<usize>,
     /// Sequences that have a cache at once, and are computed in one batch.
     pub sequences: usize,
+    /// Tokens that all sequences hold together, with beginnings that are kept for later ([`Engine`](crate::Engine)); `None` for as many as all
+    /// have room for.
+    pub kv_tokens: Option<usize>,
     /// What the KV cache holds; `None` for f16, or f32 where everything is dense.
     pub kv: Option<KvElement>,
     /// How long the encoder searches.
@@ -82,7 +85,21 @@ pub struct Request {
 impl Default for Request {
     fn default() -> Request {
         let (limit, method, effort, backend) = (Limit::None, Method::Kl, Effort::Default, Backend::Fused);
-        Request { limit, method, pins: Vec::new(), context: None, sequences: 1, kv: None, effort, survey: None, backend, reserved: 0, refine: false }
+        let (sequences, kv_tokens) = (1, None);
+        Request {
+            limit,
+            method,
+            pins: Vec::new(),
+            context: None,
+            sequences,
+            kv_tokens,
+            kv: None,
+            effort,
+            survey: None,
+            backend,
+            reserved: 0,
+            refine: false,
+        }
     }
 }
 
@@ -143,8 +160,12 @@ pub struct Plan {
     pub bits_per_weight: f64,
     /// Sum of all tensors' [`Entry::loss`] in nats per token.
     pub expected_kl: f64,
-    /// Tokens that the KV cache holds.
+    /// Tokens that a sequence has at the most.
     pub context: usize,
+    /// Sequences that are computed at once at the most.
+    pub sequences: usize,
+    /// Tokens whose keys and values there is memory for.
+    pub kv_tokens: usize,
     /// Tokens per forward pass of a prompt.
     pub chunk: usize,
     /// What the KV cache holds.
@@ -318,6 +339,9 @@ fn prepare(
     if context == 0 || context > description.max_position_embeddings {
         return Err(Error::setting(Setting::Context, context, format!("the model was made for 1 to {} tokens", description.max_position_embeddings)));
     }
+    if let Some(tokens) = request.kv_tokens.filter(|tokens| *tokens < context) {
+        return Err(Error::setting(Setting::KvTokens, tokens, format!("a sequence of the whole context has {context}: it takes as many or more")));
+    }
     let kv = request.kv.unwrap_or(if request.method == Method::Dense { KvElement::F32 } else { KvElement::F16 });
     let mut besides = Besides {
         description: description.clone(),
@@ -328,6 +352,7 @@ fn prepare(
         buffers: buffer_bytes(specs, own),
         context,
         sequences: request.sequences.max(1),
+        kv_tokens: request.kv_tokens,
         kv,
         reserved: request.reserved,
         threads: rayon::current_num_threads(),
@@ -450,6 +475,8 @@ fn finish(checkpoint: String, m: &Measured, memory: Memory, chunk: usize, entrie
         bits_per_weight: 8.0 * weight_bytes as f64 / parameters as f64,
         expected_kl: entries.iter().map(Entry::loss).sum(),
         context: m.besides.context,
+        sequences: m.besides.sequences,
+        kv_tokens: m.besides.kv_tokens.unwrap_or(m.besides.context.saturating_mul(m.besides.sequences)),
         chunk,
         kv: m.besides.kv,
         backend: m.besides.backend.clone(),

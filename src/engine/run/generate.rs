@@ -22,7 +22,7 @@ impl Model {
     /// # Errors
     /// As for [`Model::next`].
     pub fn logits<'s>(&self, session: &'s mut Session) -> Result<&'s [f32], Error> {
-        while !self.compute(&mut [&mut *session])?.contains(&true) {}
+        while !self.compute(&mut [&mut *session], self.plan.chunk)?.contains(&true) {}
         Ok(session.cache.logits())
     }
 
@@ -31,11 +31,17 @@ impl Model {
     /// its text is not computed to the end yet. A session's tokens do not depend on the others.
     ///
     /// # Errors
-    /// As for [`Model::next`], where it is so for one of them; none has another token then.
+    /// As for [`Model::next`], where it is so for one of them; others may have their next token then.
     pub fn step(&self, sessions: &mut [&mut Session]) -> Result<Vec<Option<u32>>, Error> {
+        self.pass(sessions, self.plan.chunk)?.into_iter().collect()
+    }
+
+    /// The same with at most `tokens` tokens, but one of each session at least; of each session whether it could choose. Where the pass itself
+    /// fails, no session has changed.
+    pub(crate) fn pass(&self, sessions: &mut [&mut Session], tokens: usize) -> Result<Vec<Result<Option<u32>, Error>>, Error> {
         let (start, prompts) = (Instant::now(), sessions.iter().map(|s| s.stats.generated == 0).collect::<Vec<_>>());
         let before: Vec<usize> = sessions.iter().map(|s| s.computed()).collect();
-        let whole = self.compute(sessions)?;
+        let whole = self.compute(sessions, tokens)?;
         let mut chosen = Vec::with_capacity(sessions.len());
         for ((session, whole), (prompt, before)) in sessions.iter_mut().zip(whole).zip(prompts.into_iter().zip(before)) {
             let (computed, stats) = (session.computed() - before, &mut session.stats);
@@ -44,13 +50,13 @@ impl Model {
             } else {
                 (stats.decoded, stats.decode) = (stats.decoded + computed, stats.decode + start.elapsed());
             }
-            chosen.push(if whole { Some(session.choose()?) } else { None });
+            chosen.push(if whole { session.choose().map(Some) } else { Ok(None) });
         }
         Ok(chosen)
     }
 
     /// The forward pass of a step; of each session whether all of its tokens are computed and logits known.
-    fn compute(&self, sessions: &mut [&mut Session]) -> Result<Vec<bool>, Error> {
+    fn compute(&self, sessions: &mut [&mut Session], tokens: usize) -> Result<Vec<bool>, Error> {
         for session in sessions.iter_mut() {
             if session.tokens().is_empty() {
                 return Err(Error::Empty);
@@ -62,7 +68,7 @@ impl Model {
             let last = session.tokens().len() - 1;
             session.cache.truncate(last);
         }
-        let mut room = self.plan.chunk.saturating_sub(sessions.len());
+        let mut room = tokens.min(self.plan.chunk).saturating_sub(sessions.len());
         let counts = sessions.iter().map(|session| {
             let more = (session.pending().len() - 1).min(room);
             room -= more;

@@ -1,5 +1,8 @@
 //! A text that goes on: its tokens, the keys and values of those that were computed, and how the next one is chosen.
-use super::sampler::{Sampler, Sampling};
+use super::{
+    guide::{Guide, Guided},
+    sampler::{Sampler, Sampling},
+};
 use crate::{Error, files};
 use ram_models::{Cancel, KvCache};
 use serde::{Deserialize, Serialize};
@@ -34,13 +37,14 @@ pub struct Session {
     pub(super) cache: KvCache,
     pub(super) sampler: Sampler,
     pub(super) cancel: Cancel,
+    guide: Option<Guided>,
     /// What was done.
     pub stats: Stats,
 }
 
 impl Session {
     pub(super) fn new(cache: KvCache, sampler: Sampler) -> Session {
-        Session { tokens: Vec::new(), cache, sampler, cancel: Cancel::default(), stats: Stats::default() }
+        Session { tokens: Vec::new(), cache, sampler, cancel: Cancel::default(), guide: None, stats: Stats::default() }
     }
 
     /// All of its tokens, given and chosen.
@@ -109,13 +113,44 @@ impl Session {
         self.cancel = cancel;
     }
 
-    /// Another session with the first `len` tokens, which chooses as this one would. It takes no memory for what both have computed, until
+    /// What may come next is for `guide` to say from now on.
+    pub fn guided_by(&mut self, guide: Box<dyn Guide>) {
+        self.guide = Some(Guided::new(guide));
+    }
+
+    /// Keys and values of its first tokens, as far as `cache` has them, which it has computed then; `cache` must belong to them.
+    pub(crate) fn adopt(&mut self, cache: KvCache) {
+        self.cache = cache;
+        self.cache.truncate(self.tokens.len().saturating_sub(1));
+    }
+
+    /// Keys and values of the first `len` tokens that were computed, for another.
+    pub(crate) fn beginning(&self, len: usize) -> KvCache {
+        self.cache.fork(len)
+    }
+
+    /// Gives the memory of its keys and values back: they are computed again when they are needed.
+    pub(crate) fn release(&mut self) {
+        self.cache = self.cache.fork(0);
+    }
+
+    /// [`KvCache::pages`] of it.
+    pub(crate) fn pages(&self) -> Vec<usize> {
+        self.cache.pages()
+    }
+
+    /// Logits (vocab_size) that the last token was chosen from.
+    pub(crate) fn last_logits(&self) -> &[f32] {
+        self.cache.logits()
+    }
+
+    /// Another session with the first `len` tokens, which chooses as this one would, without its guide. It takes no memory for what both have computed, until
     /// one of them goes on in another way.
     #[must_use]
     pub fn fork(&self, len: usize) -> Session {
         let len = len.min(self.tokens.len());
         let (tokens, cache) = (self.tokens[..len].to_vec(), self.cache.fork(len));
-        Session { tokens, cache, sampler: self.sampler.clone(), cancel: Cancel::default(), stats: Stats::default() }
+        Session { tokens, cache, sampler: self.sampler.clone(), cancel: Cancel::default(), guide: None, stats: Stats::default() }
     }
 
     /// Those that were not computed yet.
@@ -131,7 +166,10 @@ impl Session {
 
     /// Chooses the next token from the logits of what was computed last.
     pub(super) fn choose(&mut self) -> Result<u32, Error> {
-        let token = self.sampler.sample(self.cache.logits(), &self.tokens)?;
+        let token = match &mut self.guide {
+            None => self.sampler.sample(self.cache.logits(), &self.tokens)?,
+            Some(guide) => guide.choose(self.cache.logits(), |allowed| self.sampler.sample(allowed, &self.tokens))?,
+        };
         self.tokens.push(token);
         self.stats.generated += 1;
         Ok(token)
