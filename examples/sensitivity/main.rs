@@ -32,7 +32,7 @@ impl Run<'_> {
     fn kl(&self, weights: &impl Weights<Error = Error>) -> Result<f64, Error> {
         let transformer = Transformer::new(self.checkpoint.description().clone(), weights, &ram_run::Backend::Fused)?;
         let tokenizer = ram_run::Tokenizer::open(self.checkpoint.folder(), self.checkpoint.description().vocab_size)?;
-        let model = Model { transformer, tokenizer, plan: self.plan.clone() };
+        let model = Model { transformer, tokenizer: tokenizer.into(), plan: self.plan.clone() };
         let report = model.perplexity(self.text, &Protocol::windows(256, 256), Some(self.windows), Some(self.reference), &mut |_| ())?;
         Ok(report.kl.unwrap_or(f64::NAN))
     }

@@ -1,7 +1,6 @@
 //! `ram-run chat`: a conversation through the model's own template.
 mod command;
 mod input;
-mod thinking;
 mod typing;
 
 use super::{
@@ -11,9 +10,8 @@ use super::{
 use crate::cli::{Error, note, note_pale, renderer};
 use command::{Command, Settings};
 use input::Input;
-use ram_run::{Cancel, Conversation as Talk, Message, Model, Sampling, Session, Template, files};
+use ram_run::{Answer, Cancel, Conversation as Talk, Message, Model, Part, Sampling, Session, Template, files};
 use std::{io::IsTerminal, path::Path, sync::LazyLock};
-use thinking::{Part, Thinking};
 
 /// Ctrl-C: the answer that is computed ends.
 static INTERRUPTED: LazyLock<Cancel> = LazyLock::new(Cancel::default);
@@ -244,28 +242,26 @@ impl Conversation {
         self.answers += 1;
         self.session.sample_by(sampling)?;
         self.session.prompt(&tokens)?;
-        let mut thinking = Thinking::begun(&text);
+        let mut answer = Answer::to(&text);
         let think = self.settings.think;
         let mut said = String::new();
         let mut show = |part: Part| match part {
             Part::Thought(t) if think == Think::On => print_pale(&t),
             Part::Thought(_) => Ok(()),
-            Part::Said(mut t) => {
-                // A template ends a thought with empty lines.
-                if said.is_empty() {
-                    t = t.trim_start().to_string();
-                }
+            Part::Said(t) => {
                 said.push_str(&t);
                 print(&t)
             }
+            // No tools are given.
+            Part::Call(_) => Ok(()),
         };
         let most = self.settings.max_tokens;
-        let streamed = generate::stream(&self.model, &mut self.session, most, &mut |piece| thinking.push(piece).into_iter().try_for_each(&mut show));
+        let streamed = generate::stream(&self.model, &mut self.session, most, &mut |piece| answer.push(piece).into_iter().try_for_each(&mut show));
         if let Err(e) = streamed {
             print("\n")?;
             return Err(e);
         }
-        thinking.finish().map_or(Ok(()), &mut show)?;
+        answer.finish().into_iter().try_for_each(&mut show)?;
         print("\n")?;
         self.summary = generate::summary(&self.model, &self.session.stats);
         let full = self.session.is_full();

@@ -1,5 +1,6 @@
 //! From a published checkpoint to tokens, in the memory there is. `ram_run` is this crate with an example of its use.
 
+mod answer;
 mod batch;
 mod checkpoint;
 mod error;
@@ -17,6 +18,7 @@ mod survey;
 mod weight_files;
 pub mod wikitext;
 
+pub use answer::{Answer, Call, Calls, Part};
 pub use batch::{Done, Engine, Event, Job, Listener, Status};
 pub use checkpoint::{Checkpoint, TensorInfo, read_rows};
 pub use error::{Error, Setting};

@@ -34,7 +34,7 @@ fn both(folder: &Path, format: Format) -> [Model; 2] {
     let packed = ram_run::load(&checkpoint, &plan, &|_| {}).unwrap();
     let wide = Transformer::new(checkpoint.description().clone(), &Dequantized(&packed), &ram_run::Backend::Fused).unwrap();
     let tokenizer = Tokenizer::open(folder, checkpoint.description().vocab_size).unwrap();
-    let exact = Model { transformer: wide, tokenizer, plan: Plan { kv: KvElement::F32, ..plan.clone() } };
+    let exact = Model { transformer: wide, tokenizer: tokenizer.into(), plan: Plan { kv: KvElement::F32, ..plan.clone() } };
     [Model::new(&checkpoint, &plan, &packed).unwrap(), exact]
 }
 

@@ -12,14 +12,14 @@ use crate::{
     planner::{Plan, logits_bytes},
 };
 use ram_models::Transformer;
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 /// Weights in memory as a plan says, with the tokenizer.
 pub struct Model {
     /// What computes.
     pub transformer: Transformer,
     /// Text to tokens and back.
-    pub tokenizer: Tokenizer,
+    pub tokenizer: Arc<Tokenizer>,
     /// What every tensor got.
     pub plan: Plan,
 }
@@ -40,7 +40,7 @@ impl Model {
     pub fn new(checkpoint: &Checkpoint, plan: &Plan, weights: &Loaded) -> Result<Model, Error> {
         plan.belongs_to(checkpoint)?;
         let description = checkpoint.description().clone();
-        let tokenizer = Tokenizer::open(checkpoint.folder(), description.vocab_size)?;
+        let tokenizer = Arc::new(Tokenizer::open(checkpoint.folder(), description.vocab_size)?);
         Ok(Model { transformer: weights.transformer(description, &plan.backend)?, tokenizer, plan: plan.clone() })
     }
 

@@ -5,7 +5,7 @@ mod pieces;
 use crate::{Error, files, panics};
 use pieces::Token;
 use serde_json::Value;
-use std::{collections::BTreeSet, path::Path};
+use std::{borrow::Borrow, collections::BTreeSet, path::Path};
 
 /// A checkpoint's tokenizer.
 pub struct Tokenizer {
@@ -127,15 +127,8 @@ impl Tokenizer {
     }
 
     /// A decoder that gives text as tokens come, continuing after `context`.
-    pub fn stream<'a>(&'a self, context: &[u32]) -> Decoder<'a> {
-        // The decoder must see what the first token joins on to, from the start of a character.
-        let mut from = context.len().saturating_sub(CONTEXT);
-        while from > 0 && self.decode(&context[from..]).is_ok_and(|text| text.is_empty() || text.starts_with(INCOMPLETE)) {
-            from = from.saturating_sub(CONTEXT);
-        }
-        let tokens = context[from..].to_vec();
-        let shown = self.decode(&tokens).map_or(0, |text| text.len());
-        Decoder { tokenizer: self, context: tokens.len(), tokens, shown }
+    pub fn stream(&self, context: &[u32]) -> Decoder<&Tokenizer> {
+        Decoder::after(self, context)
     }
 }
 
@@ -149,8 +142,8 @@ const INCOMPLETE: char = char::REPLACEMENT_CHARACTER;
 const WAIT: usize = 8;
 
 /// Text as tokens come: whole characters only, spaces as in the whole text.
-pub struct Decoder<'a> {
-    tokenizer: &'a Tokenizer,
+pub struct Decoder<T> {
+    tokenizer: T,
     /// Tokens whose text is shown, as far as the next ones join on to them, and those that wait for more.
     tokens: Vec<u32>,
     /// Of them, those shown.
@@ -159,14 +152,27 @@ pub struct Decoder<'a> {
     shown: usize,
 }
 
-impl Decoder<'_> {
+impl<T: Borrow<Tokenizer>> Decoder<T> {
+    /// One that continues after `context`, with a tokenizer that it may own.
+    pub fn after(tokenizer: T, context: &[u32]) -> Decoder<T> {
+        let own = tokenizer.borrow();
+        // It must see what the first token joins on to, from the start of a character.
+        let mut from = context.len().saturating_sub(CONTEXT);
+        while from > 0 && own.decode(&context[from..]).is_ok_and(|text| text.is_empty() || text.starts_with(INCOMPLETE)) {
+            from = from.saturating_sub(CONTEXT);
+        }
+        let tokens = context[from..].to_vec();
+        let shown = own.decode(&tokens).map_or(0, |text| text.len());
+        Decoder { tokenizer, context: tokens.len(), tokens, shown }
+    }
+
     /// The text that a token adds; empty while a character is not complete.
     ///
     /// # Errors
     /// Where the tokenizer refuses the token.
     pub fn push(&mut self, token: u32) -> Result<String, Error> {
         self.tokens.push(token);
-        let text = self.tokenizer.decode(&self.tokens)?;
+        let text = self.tokenizer.borrow().decode(&self.tokens)?;
         let waiting = text.ends_with(INCOMPLETE);
         let whole = if !waiting {
             text.len()
@@ -182,7 +188,7 @@ impl Decoder<'_> {
             // These tokens end with a character: what follows joins on to them alone.
             self.tokens.drain(..self.context);
             self.context = self.tokens.len();
-            self.shown = self.tokenizer.decode(&self.tokens)?.len();
+            self.shown = self.tokenizer.borrow().decode(&self.tokens)?.len();
         }
         Ok(new)
     }
@@ -192,7 +198,7 @@ impl Decoder<'_> {
     /// # Errors
     /// Where the tokenizer refuses the tokens.
     pub fn finish(self) -> Result<String, Error> {
-        let text = self.tokenizer.decode(&self.tokens)?;
+        let text = self.tokenizer.borrow().decode(&self.tokens)?;
         Ok(text.get(self.shown..).unwrap_or_default().to_string())
     }
 }

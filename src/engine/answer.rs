@@ -1,0 +1,359 @@
+//! What a model says, as it comes, divided into what it thinks, what it says, and the functions that it calls.
+mod calls;
+
+pub use calls::{Call, Calls};
+use serde_json::Value;
+
+const OPEN: &str = "<think>";
+const CLOSE: &str = "</think>";
+
+/// A piece of an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Between `<think>` and `</think>`, where an answer begins so.
+    Thought(String),
+    /// What is meant for who asked.
+    Said(String),
+    /// A function to be called; it comes when all of it is there.
+    Call(Call),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// Nothing but spaces was there yet.
+    Start,
+    Thinking,
+    Saying,
+    Calling,
+    /// Behind a stop string.
+    Stopped,
+}
+
+/// An answer that comes in pieces, cut anywhere.
+#[derive(Debug)]
+pub struct Answer {
+    place: Place,
+    /// What is not given yet.
+    waiting: String,
+    calls: Option<(Calls, Vec<Value>)>,
+    stops: Vec<String>,
+    /// Whether something is said that is more than spaces.
+    said: bool,
+    /// Whether spaces that come now are left out: behind a thought or a call.
+    skips: bool,
+    stopped: Option<String>,
+}
+
+impl Answer {
+    /// One to a prompt: it begins within a thought where the template itself opens it.
+    pub fn to(prompt: &str) -> Answer {
+        let place = if prompt.trim_end().ends_with(OPEN) { Place::Thinking } else { Place::Start };
+        Answer { place, waiting: String::new(), calls: None, stops: Vec::new(), said: false, skips: false, stopped: None }
+    }
+
+    /// One in which nothing is a thought: a text that goes on.
+    pub fn plain() -> Answer {
+        Answer { place: Place::Saying, ..Answer::to("") }
+    }
+
+    /// One that may call `tools`, in the way that its model writes calls.
+    #[must_use]
+    pub fn calling(self, calls: Calls, tools: Vec<Value>) -> Answer {
+        Answer { calls: Some((calls, tools)), ..self }
+    }
+
+    /// One that ends before any of these is said; empty ones are left out.
+    #[must_use]
+    pub fn until(self, stops: Vec<String>) -> Answer {
+        Answer { stops: stops.into_iter().filter(|stop| !stop.is_empty()).collect(), ..self }
+    }
+
+    /// The stop string that ended it.
+    pub fn stopped(&self) -> Option<&str> {
+        self.stopped.as_deref()
+    }
+
+    /// Whether it is within a thought.
+    pub fn is_thinking(&self) -> bool {
+        self.place == Place::Thinking
+    }
+
+    /// The parts that a piece completes.
+    pub fn push(&mut self, piece: &str) -> Vec<Part> {
+        let mut parts = Vec::new();
+        self.waiting.push_str(piece);
+        while self.go_on(&mut parts) {}
+        parts
+    }
+
+    /// What is left at the end.
+    pub fn finish(&mut self) -> Vec<Part> {
+        let mut parts = Vec::new();
+        let waiting = std::mem::take(&mut self.waiting);
+        match self.place {
+            Place::Start | Place::Saying => self.say(waiting, &mut parts),
+            Place::Thinking => think(waiting, &mut parts),
+            Place::Calling => self.call(&waiting, false, &mut parts),
+            Place::Stopped => {}
+        }
+        self.place = Place::Stopped;
+        parts
+    }
+
+    /// Divides what waits at the next mark; whether there was one.
+    fn go_on(&mut self, parts: &mut Vec<Part>) -> bool {
+        match self.place {
+            Place::Stopped => {
+                self.waiting.clear();
+                false
+            }
+            Place::Start => {
+                let begun = self.waiting.trim_start();
+                if let Some(rest) = begun.strip_prefix(OPEN) {
+                    (self.waiting, self.place) = (rest.to_string(), Place::Thinking);
+                    return true;
+                }
+                let waits = OPEN.starts_with(begun);
+                if !waits {
+                    self.place = Place::Saying;
+                }
+                !waits
+            }
+            Place::Thinking => {
+                if let Some(at) = self.waiting.find(CLOSE) {
+                    let rest = self.waiting.split_off(at + CLOSE.len());
+                    self.waiting.truncate(at);
+                    think(std::mem::replace(&mut self.waiting, rest), parts);
+                    (self.place, self.skips) = (Place::Saying, true);
+                    return true;
+                }
+                let rest = self.waiting.split_off(self.waiting.len() - held(&self.waiting, CLOSE));
+                think(std::mem::replace(&mut self.waiting, rest), parts);
+                false
+            }
+            Place::Saying => self.go_on_saying(parts),
+            Place::Calling => {
+                let Some((Calls::Tagged, _)) = self.calls else { return false };
+                let Some(at) = self.waiting.find(calls::TAGGED.1) else { return false };
+                let rest = self.waiting.split_off(at + calls::TAGGED.1.len());
+                self.waiting.truncate(at);
+                let inner = std::mem::replace(&mut self.waiting, rest);
+                self.place = Place::Saying;
+                self.call(&inner, true, parts);
+                true
+            }
+        }
+    }
+
+    fn go_on_saying(&mut self, parts: &mut Vec<Part>) -> bool {
+        let open = self.calls.as_ref().map(|(calls, _)| calls.opens());
+        let marks: Vec<&str> = self.stops.iter().map(String::as_str).chain(open).collect();
+        // The one that ends first, so that it does not depend on how the text is cut; of those that end there the longest.
+        let found = marks.iter().filter_map(|mark| self.waiting.find(mark).map(|at| (at + mark.len(), at, *mark))).min();
+        if let Some((_, at, mark)) = found {
+            let (calls, mark) = (Some(mark) == open, mark.to_string());
+            let rest = self.waiting.split_off(at + mark.len());
+            self.waiting.truncate(at);
+            let before = std::mem::replace(&mut self.waiting, rest);
+            if calls {
+                if self.said || !before.trim().is_empty() {
+                    self.say(before, parts);
+                }
+                self.place = Place::Calling;
+            } else {
+                self.say(before, parts);
+                (self.place, self.stopped) = (Place::Stopped, Some(mark));
+            }
+            return true;
+        }
+        // Spaces before a call are nothing that is said.
+        if open.is_some() && !self.said && self.waiting.trim().is_empty() {
+            return false;
+        }
+        let keep = marks.iter().map(|mark| held(&self.waiting, mark)).max().unwrap_or(0);
+        let rest = self.waiting.split_off(self.waiting.len() - keep);
+        let text = std::mem::replace(&mut self.waiting, rest);
+        self.say(text, parts);
+        false
+    }
+
+    fn say(&mut self, mut text: String, parts: &mut Vec<Part>) {
+        if self.skips {
+            text = text.trim_start().to_string();
+        }
+        if !text.is_empty() {
+            self.skips = false;
+            self.said |= !text.trim().is_empty();
+            parts.push(Part::Said(text));
+        }
+    }
+
+    /// What stood within a call's marks; text where it is none.
+    fn call(&mut self, inner: &str, closed: bool, parts: &mut Vec<Part>) {
+        let Some((calls, tools)) = &self.calls else { return };
+        match calls.read(inner, tools) {
+            Some(read) => {
+                parts.extend(read.into_iter().map(Part::Call));
+                self.skips = true;
+            }
+            None => {
+                let close = if closed { calls::TAGGED.1 } else { "" };
+                let text = format!("{}{inner}{close}", calls.opens());
+                self.say(text, parts);
+            }
+        }
+    }
+}
+
+fn think(text: String, parts: &mut Vec<Part>) {
+    if !text.is_empty() {
+        parts.push(Part::Thought(text));
+    }
+}
+
+/// Bytes at the end of a text that may be the beginning of a mark.
+fn held(text: &str, mark: &str) -> usize {
+    (1..mark.len()).rev().find(|&n| mark.is_char_boundary(n) && text.ends_with(&mark[..n])).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    /// Neighbours of one kind as one.
+    fn joined(parts: impl IntoIterator<Item = Part>) -> Vec<Part> {
+        let mut all: Vec<Part> = Vec::new();
+        for part in parts {
+            match (all.last_mut(), part) {
+                (Some(Part::Said(before)), Part::Said(text)) | (Some(Part::Thought(before)), Part::Thought(text)) => before.push_str(&text),
+                (_, part) => all.push(part),
+            }
+        }
+        all
+    }
+
+    fn read(mut answer: Answer, pieces: &[&str]) -> (Vec<Part>, Option<String>) {
+        let mut parts: Vec<Part> = pieces.iter().flat_map(|piece| answer.push(piece)).collect();
+        parts.extend(answer.finish());
+        (joined(parts), answer.stopped().map(String::from))
+    }
+
+    fn thought(text: &str) -> Part {
+        Part::Thought(text.into())
+    }
+
+    fn said(text: &str) -> Part {
+        Part::Said(text.into())
+    }
+
+    fn called(name: &str, arguments: &str) -> Part {
+        Part::Call(Call { name: name.into(), arguments: arguments.into() })
+    }
+
+    /// Tools with a number and a text.
+    fn tools() -> Vec<Value> {
+        let properties = json!({"days": {"type": "integer"}, "city": {"type": "string"}, "tags": {"type": "array"}});
+        vec![json!({"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": properties}}})]
+    }
+
+    fn tagged() -> Answer {
+        Answer::to("").calling(Calls::Tagged, tools())
+    }
+
+    fn listed() -> Answer {
+        Answer::to("").calling(Calls::Listed, tools())
+    }
+
+    /// An answer, what comes, its parts, and the stop string that ends it.
+    type Case = (fn() -> Answer, &'static str, Vec<Part>, Option<&'static str>);
+
+    /// What the models' own templates show that they write.
+    fn cases() -> Vec<Case> {
+        let weather = |arguments| called("weather", arguments);
+        vec![
+            (|| Answer::to(""), "Hello <b>", vec![said("Hello <b>")], None),
+            (|| Answer::to(""), "\n<think>\nso </thin it</think>\n\nyes <think>", vec![thought("\nso </thin it"), said("yes <think>")], None),
+            (|| Answer::to("assistant\n<think>\n"), "x</think>y", vec![thought("x"), said("y")], None),
+            (|| Answer::to("<think>"), "it never ends", vec![thought("it never ends")], None),
+            (Answer::plain, "<think>a</think>", vec![said("<think>a</think>")], None),
+            (|| Answer::to("").until(vec!["END".into(), "日本語".into()]), "a EN日本END b", vec![said("a EN日本")], Some("END")),
+            (|| Answer::to("").until(vec!["\n".into(), "\n\n".into()]), "a\n\nb", vec![said("a")], Some("\n")),
+            (|| Answer::to("").until(vec!["stop".into()]), "<think>stop</think>go sto", vec![thought("stop"), said("go sto")], None),
+            (
+                tagged,
+                "<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"Bern\", \"days\": 2}}\n</tool_call>",
+                vec![weather(r#"{"city":"Bern","days":2}"#)],
+                None,
+            ),
+            (
+                tagged,
+                "<think>\nhm</think>\n\nI look.\n<tool_call>{\"name\":\"weather\",\"arguments\":{}}</tool_call>\n<tool_call>{\"name\":\"f\",\"arguments\":\"{\\\"a\\\":1}\"}</tool_call>",
+                vec![thought("\nhm"), said("I look.\n"), weather("{}"), called("f", r#"{"a":1}"#)],
+                None,
+            ),
+            (
+                tagged,
+                "<tool_call>\n<function=weather>\n<parameter=city>\nNew\nYork\n</parameter>\n<parameter=days>\n3\n</parameter>\n<parameter=tags>\n[\"a\"]\n</parameter>\n</function>\n</tool_call>",
+                vec![weather(r#"{"city":"New\nYork","days":3,"tags":["a"]}"#)],
+                None,
+            ),
+            // Not closed, but whole; and what is no call.
+            (tagged, "<tool_call>{\"name\": \"weather\", \"arguments\": {}}", vec![weather("{}")], None),
+            (tagged, "<tool_call>{\"name\": \"weather\", \"argum", vec![said("<tool_call>{\"name\": \"weather\", \"argum")], None),
+            (tagged, "<tool_call>none</tool_call> of it", vec![said("<tool_call>none</tool_call> of it")], None),
+            (tagged, "{\"name\": \"weather\", \"arguments\": {}}", vec![said("{\"name\": \"weather\", \"arguments\": {}}")], None),
+            (
+                || Answer::to(""),
+                "<tool_call>{\"name\": \"weather\", \"arguments\": {}}</tool_call>",
+                vec![said("<tool_call>{\"name\": \"weather\", \"arguments\": {}}</tool_call>")],
+                None,
+            ),
+            (
+                listed,
+                "[TOOL_CALLS] [{\"name\": \"weather\", \"arguments\": {\"days\": 1}}, {\"name\": \"f\", \"arguments\": {}}]",
+                vec![weather(r#"{"days":1}"#), called("f", "{}")],
+                None,
+            ),
+            (
+                listed,
+                "Well. [TOOL_CALLS]weather[ARGS]{\"days\": 1}[TOOL_CALLS]f[CALL_ID]123456789[ARGS]{}",
+                vec![said("Well. "), weather(r#"{"days":1}"#), called("f", "{}")],
+                None,
+            ),
+            (listed, "[TOOL_CALLS] what", vec![said("[TOOL_CALLS] what")], None),
+        ]
+    }
+
+    #[test]
+    fn answers_are_divided() {
+        for (answer, text, want, stop) in cases() {
+            let (found, stopped) = read(answer(), &[text]);
+            assert_eq!((found, stopped.as_deref()), (want, stop), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn however_they_come(cuts in prop::collection::vec(0usize..400, 0..8)) {
+            for (answer, text, want, stop) in cases() {
+                let mut at: Vec<usize> = cuts.iter().map(|cut| cut % (text.len() + 1)).filter(|at| text.is_char_boundary(*at)).collect();
+                at.extend([0, text.len()]);
+                at.sort_unstable();
+                let pieces: Vec<&str> = at.windows(2).map(|pair| &text[pair[0]..pair[1]]).collect();
+                let (found, stopped) = read(answer(), &pieces);
+                prop_assert_eq!((found, stopped.as_deref()), (want.clone(), stop), "{:?}", pieces);
+                let letters: Vec<String> = text.chars().map(String::from).collect();
+                prop_assert_eq!(read(answer(), &letters.iter().map(String::as_str).collect::<Vec<_>>()).0, want);
+            }
+        }
+
+        #[test]
+        fn nothing_panics(text in "(<think>|</think>|<tool_call>|</tool_call>|<function=a>|<parameter=b>|</parameter>|\\[TOOL_CALLS\\]|\\[ARGS\\]|[{}\\[\\]:,\"a-c \n日]){0,30}") {
+            for answer in [tagged(), listed(), Answer::to("<think>").until(vec!["a".into(), "b日".into()])] {
+                read(answer, &[&text]);
+            }
+        }
+    }
+}
