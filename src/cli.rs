@@ -21,6 +21,8 @@ mod plan;
 mod progress;
 mod prompt;
 mod refine;
+#[cfg(feature = "server")]
+mod serve;
 
 use args::{Args, Command};
 use clap::FromArgMatches;
@@ -85,6 +87,8 @@ fn command(args: &Args) -> Result<(), Error> {
         Command::Plan(a) => plan::run(args, a),
         Command::Generate(a) => generate::run(args, a),
         Command::Chat(a) => chat::run(args, a),
+        #[cfg(feature = "server")]
+        Command::Serve(a) => serve::run(args, a),
         Command::EvalPpl(a) => eval::run(args, a),
         Command::Bench(a) => bench::run(args, a),
         Command::Inspect(a) => inspect::run(args, a),

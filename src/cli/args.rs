@@ -5,6 +5,8 @@ use clap::{
     builder::{PossibleValuesParser, TypedValueParser},
 };
 use ram_run::{Backend, Effort, Format, KvElement, Limit, Method, Pin, Request, Sampler, Sampling, candle_core::Device, size};
+#[cfg(feature = "server")]
+use std::net::IpAddr;
 use std::{num::NonZeroUsize, path::PathBuf};
 
 /// Run a Mixture-of-Experts language model in the memory you have.
@@ -89,6 +91,9 @@ pub enum Command {
     Generate(GenerateArgs),
     /// Talk with the model through its own chat template
     Chat(ChatArgs),
+    /// Answer clients of OpenAI's protocol over HTTP
+    #[cfg(feature = "server")]
+    Serve(ServeArgs),
     /// Perplexity of a text
     EvalPpl(EvalArgs),
     /// Speed of loading, prefill and decode, against the machine's own read bandwidth
@@ -164,6 +169,61 @@ pub struct ChatArgs {
     /// When the context is full: stop, or forget the oldest messages
     #[arg(long, value_enum, default_value_t = Overflow::Stop)]
     pub overflow: Overflow,
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+}
+
+#[cfg(feature = "server")]
+#[derive(Group)]
+pub struct ServeArgs {
+    /// Address to listen at [default: 127.0.0.1 and ::1]; any but these wants a key
+    #[arg(long, help_heading = "Network", value_name = "ADDRESS")]
+    pub host: Option<IpAddr>,
+    /// Port to listen at; 0 for any
+    #[arg(long, help_heading = "Network", default_value_t = 8080)]
+    pub port: u16,
+    /// A key that requests must have; may be given again. Others see what is typed: RAM_RUN_API_KEY and --api-key-file are safer
+    #[arg(long, help_heading = "Access", value_name = "KEY")]
+    pub api_key: Vec<String>,
+    /// A file with a key in each line
+    #[arg(long, help_heading = "Access", value_name = "FILE")]
+    pub api_key_file: Option<PathBuf>,
+    /// Serve whoever can reach this machine, without a key
+    #[arg(long, help_heading = "Access", conflicts_with_all = ["api_key", "api_key_file"])]
+    pub no_auth: bool,
+    /// A name that this server goes by, besides localhost and addresses; may be given again
+    #[arg(long, help_heading = "Access", value_name = "NAME")]
+    pub allow_host: Vec<String>,
+    /// An origin whose pages may ask, such as https://chat.example; may be given again
+    #[arg(long, help_heading = "Access", value_name = "ORIGIN")]
+    pub allow_origin: Vec<String>,
+    /// Requests that are computed at once
+    #[arg(long, help_heading = "Memory", default_value_t = 4, value_name = "N", allow_hyphen_values = true, value_parser = |s: &str| whole(s, 1).and_then(at_once))]
+    pub parallel: usize,
+    /// Tokens of keys and values in all: of what is computed, and of what is kept for texts that begin alike [default: twice --ctx]
+    #[arg(long, help_heading = "Memory", value_name = "TOKENS", allow_hyphen_values = true, value_parser = tokens)]
+    pub kv_tokens: Option<usize>,
+    /// Requests that may wait; others are told to come back
+    #[arg(long, help_heading = "Network", default_value_t = 64, value_name = "N", allow_hyphen_values = true, value_parser = |s: &str| whole(s, 0))]
+    pub queue: usize,
+    /// Seconds that one may wait
+    #[arg(long, help_heading = "Network", default_value_t = 600, value_name = "SECONDS", allow_hyphen_values = true, value_parser = seed)]
+    pub queue_timeout: u64,
+    /// Seconds of silence after which a stream says that it is still there; 0 for never
+    #[arg(long, help_heading = "Network", default_value_t = 5, value_name = "SECONDS", allow_hyphen_values = true, value_parser = seed)]
+    pub sse_ping: u64,
+    /// The name that clients see [default: the model's]
+    #[arg(long, help_heading = "Network", value_name = "NAME")]
+    pub alias: Option<String>,
+    /// Refuse requests for a model of another name
+    #[arg(long, help_heading = "Access")]
+    pub strict_model: bool,
+    /// A Jinja template instead of the model's own
+    #[arg(long, value_name = "FILE")]
+    pub chat_template: Option<PathBuf>,
+    /// Whether the model thinks before it answers, where it can and a request does not say
+    #[arg(long, value_enum, default_value_t = Think::On)]
+    pub think: Think,
     #[command(flatten)]
     pub sampling: SamplingArgs,
 }
@@ -439,6 +499,12 @@ impl SamplingArgs {
             ..published.clone()
         }
     }
+}
+
+/// Sequences that are computed at once: more would only share the same memory bandwidth among them.
+#[cfg(feature = "server")]
+fn at_once(sequences: usize) -> Result<usize, String> {
+    if sequences <= 64 { Ok(sequences) } else { Err("write 64 or less".into()) }
 }
 
 /// Most tokens of anything: beyond it a number is a mistake, and sums of a few fit.

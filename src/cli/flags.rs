@@ -4,6 +4,9 @@ use super::args::Args;
 use crate::cli::Error;
 use clap::{Arg, ArgMatches, Command, CommandFactory, Id, builder::Resettable, parser::ValueSource};
 
+#[cfg(feature = "server")]
+const RUN: [&str; 5] = ["generate", "chat", "eval-ppl", "bench", "serve"];
+#[cfg(not(feature = "server"))]
 const RUN: [&str; 4] = ["generate", "chat", "eval-ppl", "bench"];
 
 /// The commands that a flag does something for; none where that is all, or where it does no harm.
@@ -26,7 +29,7 @@ fn shown_on(flag: &str, command: &str) -> bool {
         "threads" => !nothing && command != "inspect",
         // Whoever plans what is run next types the same flags.
         "cache" | "no_keep" => RUN.contains(&command),
-        "quiet" => ["generate", "chat"].contains(&command),
+        "quiet" => ["generate", "chat", "serve"].contains(&command),
         _ => acts_on(flag).map_or(!nothing, |on| on.contains(&command)),
     }
 }

@@ -40,7 +40,7 @@ fn place(args: &Args) -> Result<Place, Error> {
         _ => None,
     };
     let Some(name) = own.or(args.model.as_ref()) else { return bundled::folder().map(Place::Folder) };
-    let place = hub::place(name, &args.revision, matches!(args.command, Command::Chat(_)))?;
+    let place = hub::place(name, &args.revision, talks(&args.command))?;
     // An address says its repository itself.
     if let Place::Hub(Repository { id, .. }) = &place
         && !name.contains(id.as_str())
@@ -48,6 +48,15 @@ fn place(args: &Args) -> Result<Place, Error> {
         note(&format!("{name} is {id} here"));
     }
     Ok(place)
+}
+
+/// Whether a command is for conversations: then a short name means the model that was made for them.
+fn talks(command: &Command) -> bool {
+    #[cfg(feature = "server")]
+    if matches!(command, Command::Serve(_)) {
+        return true;
+    }
+    matches!(command, Command::Chat(_))
 }
 
 /// Runs what fetches files, with a line of progress for each.
@@ -121,7 +130,11 @@ pub fn surveyed(args: &Args, checkpoint: &Checkpoint, mut request: Request) -> R
 
 /// What is asked for; where no size is, the memory that is free, less a margin.
 pub fn request(args: &Args) -> Result<Request, Error> {
-    let mut request = args.request()?;
+    Ok(limited(args.request()?))
+}
+
+/// The same for a request that is more than what was typed.
+pub fn limited(mut request: Request) -> Request {
     if request.limit == Limit::None
         && let Some(free) = ram_run::available()
     {
@@ -129,7 +142,7 @@ pub fn request(args: &Args) -> Result<Request, Error> {
         request.limit = Limit::Process(budget);
         note(&format!("budget {}: {} of {}, less a margin (--budget SIZE sets another)", size::show(budget), size::show(free.bytes), free.limit));
     }
-    Ok(request)
+    request
 }
 
 /// A tenth is left to others, at most 1 GB: the page cache that loading runs through, and what starts meanwhile.

@@ -1,6 +1,17 @@
 //! A line of progress on stderr: rewritten in place on a terminal, silent elsewhere, gone at the end.
 use super::escape;
 use indicatif::{ProgressBar, ProgressStyle};
+use std::sync::OnceLock;
+
+/// Who wants to know besides: what is done, and how much of it from 0 to 1.
+type Watcher = Box<dyn Fn(&str, f64) + Send + Sync>;
+static WATCHER: OnceLock<Watcher> = OnceLock::new();
+
+/// Tells all progress of this process to `watcher` too.
+#[cfg(feature = "server")]
+pub fn watch(watcher: impl Fn(&str, f64) + Send + Sync + 'static) {
+    let _ = WATCHER.set(Box::new(watcher));
+}
 
 /// Progress of one piece of work.
 pub struct Progress(ProgressBar);
@@ -15,6 +26,9 @@ impl Progress {
     /// `more` of the total is done.
     pub fn add(&self, more: u64) {
         self.0.inc(more);
+        if let Some(watcher) = WATCHER.get() {
+            watcher(&self.0.prefix(), self.0.position() as f64 / self.0.length().unwrap_or(0).max(1) as f64);
+        }
     }
 
     /// The same with a word on how it stands.

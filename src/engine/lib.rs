@@ -24,7 +24,7 @@ pub use checkpoint::{Checkpoint, TensorInfo, read_rows};
 pub use error::{Error, Setting};
 pub use load::{Loaded, load, load_arriving, load_resuming, packed};
 pub use machine::{Available, available, bandwidth_bytes, read_bandwidth};
-pub use memory::peak_rss;
+pub use memory::{peak_rss, rss};
 pub use planner::{
     Choice, Curve, Entry, Limit, Measured, Memory, Method, Pin, Plan, Point, Request, allocate, check, choose, curves, measure, outline, plan,
     trellis_menu,

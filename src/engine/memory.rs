@@ -6,7 +6,7 @@ pub fn peak_rss() -> Option<u64> {
 }
 
 /// Resident bytes of this process now (VmRSS), where the system tells.
-pub(crate) fn rss() -> Option<u64> {
+pub fn rss() -> Option<u64> {
     status("VmRSS:")
 }
 

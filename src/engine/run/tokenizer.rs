@@ -1,4 +1,5 @@
 //! Text to tokens and back, with what the files beside a tokenizer say about special tokens and the chat template.
+mod bytes;
 mod least;
 mod pieces;
 
@@ -116,6 +117,29 @@ impl Tokenizer {
     /// Number of tokens, added ones too.
     pub fn vocabulary(&self) -> usize {
         self.inner.get_vocab_size(true)
+    }
+
+    /// The number of a token by its text in the vocabulary.
+    pub fn token(&self, text: &str) -> Option<u32> {
+        self.inner.token_to_id(text)
+    }
+
+    /// The bytes of text that each token stands for, by its number; those of numbers that are no token are empty. They need not be whole
+    /// characters, and a special token's are its name.
+    pub fn bytes(&self) -> Vec<Vec<u8>> {
+        let writing = bytes::Writing::of(&self.inner);
+        let added = self.inner.get_added_tokens_decoder();
+        let vocabulary = self.inner.get_vocab(true);
+        let mut all = vec![Vec::new(); vocabulary.values().max().map_or(0, |last| *last as usize + 1)];
+        for (text, id) in vocabulary {
+            all[id as usize] = if added.contains_key(&id) { text.into_bytes() } else { writing.bytes(&text) };
+        }
+        all
+    }
+
+    /// Whether a token is one that texts do not have: [`Tokenizer::decode`] leaves it out.
+    pub fn is_special(&self, token: u32) -> bool {
+        self.inner.get_added_vocabulary().is_special_token(&self.inner.id_to_token(token).unwrap_or_default())
     }
 
     /// Text of tokens, special ones left out.

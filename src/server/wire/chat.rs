@@ -1,0 +1,358 @@
+//! `/v1/chat/completions`.
+use super::{
+    body,
+    messages_in::{messages, tools, variables},
+    sampling::{COUNT, TOP, max_tokens, sampling, stops},
+};
+use crate::{
+    Ready, Shared,
+    access::Owner,
+    fields::Fields,
+    generation::{Ask, End, Generation, Reason, Step},
+    problem::{Problem, json_response},
+    prompt::of_conversation,
+    sse::{self, Frames, Gone},
+};
+use axum::{
+    Extension,
+    extract::{Request, State},
+    http::StatusCode,
+    response::Response,
+};
+use ram_engine::{Call, Calls, Conversation, Part, Scored};
+use serde_json::{Value, json};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Instant,
+};
+
+/// What a comment is in server-sent events.
+pub const COMMENT: &str = ":\n\n";
+
+/// What is told of an answer besides its text.
+struct Told {
+    id: String,
+    model: String,
+    created: u64,
+    fingerprint: String,
+    prompt: usize,
+    /// Whether to tell what was thought of each token.
+    logprobs: bool,
+    /// Under which names thoughts are told.
+    thoughts: &'static [&'static str],
+}
+
+struct Asked {
+    ask: Ask,
+    stream: bool,
+    usage: bool,
+    progress: bool,
+    told: Told,
+}
+
+/// Answers a conversation.
+pub async fn complete(State(shared): State<Arc<Shared>>, Extension(Owner(owner)): Extension<Owner>, request: Request) -> Result<Response, Problem> {
+    let ready = shared.ready()?;
+    let body = body(&shared, request).await?;
+    let Asked { ask, stream, usage, progress, told } = read(&shared, &ready, &body, owner).await?;
+    let generation = Generation::start(&shared, &ready, ask)?;
+    if stream {
+        let ping = (COMMENT, shared.options.ping);
+        return Ok(sse::response(async move |frames| Stream { frames, ping, told, usage, progress, since: Instant::now() }.run(generation).await));
+    }
+    whole(generation, &told).await
+}
+
+/// The name of the next answer.
+pub fn name(shared: &Shared, kind: &str) -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    format!("{kind}-{}{:08x}", shared.name, COUNT.fetch_add(1, Relaxed))
+}
+
+async fn read(shared: &Shared, ready: &Arc<Ready>, body: &Value, owner: u64) -> Result<Asked, Problem> {
+    let fields = Fields::of(body, "")?;
+    named(shared, ready, fields)?;
+    for (old, new) in [("functions", "tools"), ("function_call", "tool_choice")] {
+        if fields.get(old).is_some() {
+            return Err(Problem::invalid(old, format!("{old} is of an older protocol: send {new}")));
+        }
+    }
+    let (messages, mut tools) = (messages(fields)?, tools(fields)?);
+    match fields.get("tool_choice") {
+        Some(Value::String(choice)) if choice == "none" => tools.clear(),
+        None => {}
+        Some(Value::String(choice)) if choice == "auto" => {}
+        Some(_) => return Err(Problem::unsupported("tool_choice can be none or auto here")),
+    }
+    let calls = calls(ready, &tools)?;
+    match fields.object("response_format")?.and_then(|format| format.get("type")).and_then(Value::as_str) {
+        None | Some("text") => {}
+        Some(kind) => return Err(Problem::unsupported(format!("response_format {kind} is not known here"))),
+    }
+    let top = if fields.flag("logprobs")?.unwrap_or(false) { Some(fields.whole("top_logprobs", 0..=TOP)?.unwrap_or(0) as usize) } else { None };
+    let last_is_own = messages.last().is_some_and(|m| m["role"] == "assistant" && m.get("tool_calls").is_none());
+    let begins = fields.flag("add_generation_prompt")?.unwrap_or(false);
+    let continues = fields.flag("continue_final_message")?.unwrap_or(last_is_own && !begins) && last_is_own;
+    let think = ready.served.think;
+    let conversation = Conversation { messages, tools: tools.clone(), variables: variables(fields, think)?, continues };
+    let thoughts: &[&str] = match fields.text("reasoning_format")? {
+        None | Some("deepseek" | "auto") => &["reasoning_content"],
+        Some("both") => &["reasoning_content", "reasoning"],
+        Some("none") => &[],
+        Some(other) => return Err(Problem::invalid("reasoning_format", format!("reasoning_format is '{other}': it must be deepseek, both or none"))),
+    };
+    let ask = Ask {
+        prompts: Vec::new(),
+        count: fields.whole("n", 1..=COUNT)?.unwrap_or(1) as usize,
+        sampling: sampling(fields, &ready.served.sampling)?,
+        max_tokens: max_tokens(fields, &["n_predict", "max_tokens", "max_completion_tokens"])?,
+        stops: stops(fields, "stop")?,
+        top,
+        ignore_end: fields.flag("ignore_eos")?.unwrap_or(false),
+        score: false,
+        divided: !thoughts.is_empty(),
+        calls,
+        guide: None,
+        owner,
+    };
+    let (stream, progress) = (fields.flag("stream")?.unwrap_or(false), fields.flag("return_progress")?.unwrap_or(false));
+    let usage = fields.object("stream_options")?.is_some_and(|options| options.get("include_usage") == Some(&Value::Bool(true)));
+    // What can be wrong with the rest is known: now it may take some time.
+    let prompt = of_conversation(shared, ready, conversation).await?;
+    let told = Told {
+        id: name(shared, "chatcmpl"),
+        model: ready.served.id.clone(),
+        created: crate::now(),
+        fingerprint: ready.fingerprint(),
+        prompt: prompt.tokens.len(),
+        logprobs: top.is_some(),
+        thoughts,
+    };
+    Ok(Asked { ask: Ask { prompts: vec![prompt], ..ask }, stream, usage, progress, told })
+}
+
+/// Whether the model that is asked for is this one, where that matters.
+pub fn named(shared: &Shared, ready: &Ready, fields: Fields) -> Result<(), Problem> {
+    match fields.text("model")? {
+        Some(name) if shared.options.strict_model && name != ready.served.id => Err(super::models::unknown(name, ready)),
+        _ => Ok(()),
+    }
+}
+
+fn calls(ready: &Ready, tools: &[Value]) -> Result<Option<(Calls, Vec<Value>)>, Problem> {
+    if tools.is_empty() {
+        return Ok(None);
+    }
+    let calls =
+        ready.calls.ok_or_else(|| Problem::invalid("tools", "This model's chat template has no tools: leave them out, or send tool_choice none"))?;
+    Ok(Some((calls, tools.to_vec())))
+}
+
+/// The number of tokens, as clients bill them.
+pub fn usage(prompt: usize, ends: &[&End]) -> Value {
+    let (completion, thinking) = (ends.iter().map(|end| end.tokens).sum::<usize>(), ends.iter().map(|end| end.thinking).sum::<usize>());
+    let cached = ends.iter().map(|end| end.done.cached).max().unwrap_or(0);
+    json!({
+        "prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": cached}, "completion_tokens_details": {"reasoning_tokens": thinking},
+    })
+}
+
+/// What the first answer took.
+pub fn timings(prompt: usize, end: &End) -> Value {
+    let (computed, decoded) = (prompt.saturating_sub(end.done.cached), end.tokens.saturating_sub(1));
+    let rate = |tokens: usize, time: std::time::Duration| if time.is_zero() { 0.0 } else { tokens as f64 / time.as_secs_f64() };
+    json!({
+        "cache_n": end.done.cached, "prompt_n": computed, "prompt_ms": 1e3 * end.done.prefill.as_secs_f64(),
+        "prompt_per_second": rate(computed, end.done.prefill), "predicted_n": end.tokens, "predicted_ms": 1e3 * end.done.decode.as_secs_f64(),
+        "predicted_per_second": rate(decoded, end.done.decode), "queue_ms": 1e3 * end.done.queued.as_secs_f64(),
+    })
+}
+
+fn reason(end: &End) -> &'static str {
+    match end.reason {
+        _ if end.calls => "tool_calls",
+        Reason::Stop => "stop",
+        Reason::Length => "length",
+    }
+}
+
+/// A token with the logarithm of its probability.
+fn logprob(ready: &Ready, token: u32, logprob: f32) -> Value {
+    let bytes = ready.bytes.get(token as usize).map_or(&[][..], Vec::as_slice);
+    // JSON has no infinity.
+    json!({"token": String::from_utf8_lossy(bytes), "logprob": logprob.max(-9999.0), "bytes": bytes})
+}
+
+fn logprobs(ready: &Ready, scored: &Scored) -> Value {
+    let mut told = logprob(ready, scored.token, scored.logprob);
+    told["top_logprobs"] = scored.top.iter().map(|(token, log)| logprob(ready, *token, *log)).collect();
+    told
+}
+
+fn call(call: &Call, id: &str) -> Value {
+    json!({"id": id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}})
+}
+
+/// Letters and digits, nine of them: Mistral's templates refuse others.
+fn call_id(told: &Told, choice: usize, n: usize) -> String {
+    let seed = hex::encode(crate::access::digest(&format!("{} {choice} {n}", told.id)));
+    seed[..9].to_string()
+}
+
+#[derive(Default)]
+struct Message {
+    thought: String,
+    said: String,
+    calls: Vec<Value>,
+    logprobs: Vec<Value>,
+    end: Option<End>,
+}
+
+/// All answers at once.
+async fn whole(mut generation: Generation, told: &Told) -> Result<Response, Problem> {
+    let ready = generation.ready().clone();
+    let mut messages: Vec<Message> = Vec::new();
+    messages.resize_with(generation.len(), Message::default);
+    while let Some((at, step)) = generation.next().await? {
+        let message = &mut messages[at];
+        match step {
+            Step::Parts(parts, scored) => {
+                message.logprobs.extend(scored.map(|scored| logprobs(&ready, &scored)));
+                for part in parts {
+                    match part {
+                        Part::Thought(text) => message.thought += &text,
+                        Part::Said(text) => message.said += &text,
+                        Part::Call(c) => {
+                            let id = call_id(told, at, message.calls.len());
+                            message.calls.push(call(&c, &id));
+                        }
+                    }
+                }
+            }
+            Step::End(end) => message.end = Some(*end),
+            Step::Prompt { .. } | Step::Scores(_) => {}
+        }
+    }
+    let choices = messages.iter().enumerate().map(|(index, m)| {
+        let content = if m.said.is_empty() && !m.calls.is_empty() { Value::Null } else { m.said.as_str().into() };
+        let mut message = json!({"role": "assistant", "content": content});
+        for name in told.thoughts.iter().filter(|_| !m.thought.is_empty()) {
+            message[*name] = m.thought.as_str().into();
+        }
+        if !m.calls.is_empty() {
+            message["tool_calls"] = m.calls.clone().into();
+        }
+        let logprobs = if told.logprobs { json!({"content": m.logprobs, "refusal": null}) } else { Value::Null };
+        json!({"index": index, "message": message, "logprobs": logprobs, "finish_reason": m.end.as_ref().map(reason), "stop_reason": m.end.as_ref().and_then(|end| end.stopped.clone())})
+    });
+    let choices: Vec<Value> = choices.collect();
+    let ends: Vec<&End> = messages.iter().filter_map(|m| m.end.as_ref()).collect();
+    let mut answer = json!({
+        "id": told.id, "object": "chat.completion", "created": told.created, "model": told.model, "system_fingerprint": told.fingerprint,
+        "choices": choices, "usage": usage(told.prompt, &ends),
+    });
+    if let Some(first) = ends.first() {
+        answer["timings"] = timings(told.prompt, first);
+    }
+    Ok(json_response(StatusCode::OK, &answer))
+}
+
+/// Answers as they come.
+struct Stream {
+    frames: Frames,
+    ping: (&'static str, std::time::Duration),
+    told: Told,
+    usage: bool,
+    progress: bool,
+    since: Instant,
+}
+
+impl Stream {
+    fn chunk(&self, choices: Value) -> Value {
+        let t = &self.told;
+        json!({
+            "id": t.id, "object": "chat.completion.chunk", "created": t.created, "model": t.model, "system_fingerprint": t.fingerprint,
+            "choices": choices,
+        })
+    }
+
+    async fn delta(&self, index: usize, delta: Value, logprobs: &mut Vec<Value>) -> Result<(), Gone> {
+        let told = if logprobs.is_empty() { Value::Null } else { json!({"content": std::mem::take(logprobs), "refusal": null}) };
+        self.frames.data(&self.chunk(json!([{"index": index, "delta": delta, "logprobs": told, "finish_reason": null}]))).await
+    }
+
+    async fn run(self, mut generation: Generation) -> Result<(), Gone> {
+        let (ready, count) = (generation.ready().clone(), generation.len());
+        for index in 0..count {
+            self.delta(index, json!({"role": "assistant", "content": ""}), &mut Vec::new()).await?;
+        }
+        let (mut ends, mut calls, mut waiting) = (Vec::new(), vec![0; count], vec![Vec::new(); count]);
+        loop {
+            let step = self.frames.beside(self.ping, generation.next()).await?;
+            let (at, step) = match step {
+                Ok(Some(step)) => step,
+                Ok(None) => break,
+                // Without the mark of the end: it is none.
+                Err(problem) => return self.frames.data(&problem.json()).await,
+            };
+            match step {
+                Step::Prompt { computed, cached } if self.progress => {
+                    let progress = json!({"total": self.told.prompt, "cache": cached, "processed": computed, "time_ms": self.since.elapsed().as_millis() as u64});
+                    let mut chunk = self.chunk(json!([{"index": at, "delta": {}, "logprobs": null, "finish_reason": null}]));
+                    chunk["prompt_progress"] = progress;
+                    self.frames.data(&chunk).await?;
+                }
+                Step::Prompt { .. } | Step::Scores(_) => {}
+                Step::Parts(parts, scored) => {
+                    waiting[at].extend(scored.map(|scored| logprobs(&ready, &scored)));
+                    for part in parts {
+                        self.part(at, part, &mut calls[at], &mut waiting[at]).await?;
+                    }
+                }
+                Step::End(end) => {
+                    // What was thought of tokens that show nothing.
+                    let rest = std::mem::take(&mut waiting[at]);
+                    let told = if rest.is_empty() { Value::Null } else { json!({"content": rest, "refusal": null}) };
+                    let mut chunk = self.chunk(json!([{"index": at, "delta": {}, "logprobs": told, "finish_reason": reason(&end)}]));
+                    ends.push(*end);
+                    // Many do not ask, and look for it all the same.
+                    if ends.len() == count {
+                        if !self.usage {
+                            chunk["usage"] = usage(self.told.prompt, &ends.iter().collect::<Vec<_>>());
+                        }
+                        chunk["timings"] = timings(self.told.prompt, &ends[ends.len() - 1]);
+                    }
+                    self.frames.data(&chunk).await?;
+                }
+            }
+        }
+        if self.usage {
+            let mut chunk = self.chunk(json!([]));
+            chunk["usage"] = usage(self.told.prompt, &ends.iter().collect::<Vec<_>>());
+            self.frames.data(&chunk).await?;
+        }
+        self.frames.raw("data: [DONE]\n\n").await
+    }
+
+    async fn part(&self, at: usize, part: Part, calls: &mut usize, logprobs: &mut Vec<Value>) -> Result<(), Gone> {
+        match part {
+            Part::Said(text) => self.delta(at, json!({"content": text}), logprobs).await,
+            Part::Thought(text) => {
+                let delta = self.told.thoughts.iter().map(|name| ((*name).to_string(), Value::from(text.as_str())));
+                self.delta(at, Value::Object(delta.collect()), logprobs).await
+            }
+            Part::Call(c) => {
+                let (index, id) = (*calls, call_id(&self.told, at, *calls));
+                *calls += 1;
+                let begun = json!({"index": index, "id": id, "type": "function", "function": {"name": c.name, "arguments": ""}});
+                self.delta(at, json!({"tool_calls": [begun]}), logprobs).await?;
+                let rest = json!({"index": index, "function": {"arguments": c.arguments}});
+                self.delta(at, json!({"tool_calls": [rest]}), logprobs).await
+            }
+        }
+    }
+}
