@@ -49,7 +49,7 @@ pub fn run(args: &Args, a: &ServeArgs) -> Result<(), Error> {
     request.kv_tokens = Some(a.kv_tokens.unwrap_or(context.saturating_mul(2)));
     request.reserved =
         ram_server::reserved_bytes(body(context), TOKEN * description.vocab_size as u64) + Engine::reserved_bytes(description, &request);
-    let request = open::surveyed(args, &checkpoint, open::limited(request))?;
+    let request = open::surveyed(args, &checkpoint, request)?;
     let plan = open::plan(&checkpoint, &request)?;
     let sampling = a.sampling.over(&Sampling::published(checkpoint.folder())?);
     let model = open::model(args, &checkpoint, &plan)?;

@@ -5,7 +5,7 @@ mod scheduler;
 
 use crate::{
     Error, Model, Request,
-    planner::logits_bytes,
+    planner::{Limit, logits_bytes},
     run::{Guide, Sampling, Scored},
 };
 use ram_models::{Cancel, Description};
@@ -213,7 +213,8 @@ impl Engine {
     /// [`Request::reserved`].
     pub fn reserved_bytes(description: &Description, request: &Request) -> u64 {
         let candidates = 3 * 8 * description.vocab_size * request.sequences;
-        (candidates + 2 * logits_bytes(None)) as u64
+        let budget = if let Limit::Process(budget) = request.limit { Some(budget) } else { None };
+        (candidates + 2 * logits_bytes(budget)) as u64
     }
 }
 

@@ -5,6 +5,7 @@ mod access;
 mod fields;
 mod generation;
 mod listen;
+mod page;
 mod problem;
 mod prompt;
 mod sse;

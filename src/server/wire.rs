@@ -37,6 +37,7 @@ pub fn routes(shared: Arc<Shared>) -> Router {
     Router::new()
         .nest("/v1", v1.clone())
         .merge(v1)
+        .route("/", get(crate::page::page))
         .route("/health", get(status::health))
         .route("/props", get(status::props))
         .route("/metrics", get(metrics::show))
