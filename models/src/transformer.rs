@@ -3,7 +3,7 @@ use crate::{
     Cancel, ForwardError, KvCache, KvElement, TensorSpec, Weights,
     backend::{Candle, Fused, Home, Packed, Plain, Rotary, Scratch, Span, Tensors, Work, finite},
     cache::States,
-    description::Description,
+    description::{Description, Mlp},
     forward_error::Fault,
     packed_linear::{PackedLinear, is_not_finite},
     parts::{self, Model},
@@ -51,6 +51,8 @@ pub struct Transformer {
     rotaries: Vec<Rotary>,
     /// What passes work in: as many as there were at once.
     scratch: Mutex<Vec<Scratch>>,
+    /// How many tokens took each expert until now, of one layer of experts after the other.
+    taken: Mutex<Vec<u64>>,
 }
 
 /// A sequence's part of a batch: tokens that follow those in its cache.
@@ -100,7 +102,7 @@ impl Transformer {
             }
         };
         let rotaries = Rotary::of(&description);
-        Ok(Transformer { description, model, rotaries, scratch: Mutex::default() })
+        Ok(Transformer { description, model, rotaries, scratch: Mutex::default(), taken: Mutex::default() })
     }
 
     /// What the model is.
@@ -222,8 +224,25 @@ impl Transformer {
             then(pass, &mut logits).map_err(|fault| fault.within(None))
         });
         let taken = done.and_then(|()| take(&scratch));
+        {
+            let mut all = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+            let len = all.len().max(scratch.taken.len());
+            all.resize(len, 0);
+            all.iter_mut().zip(&scratch.taken).for_each(|(all, more)| *all += u64::from(*more));
+        }
         self.scratch().push(scratch);
         taken
+    }
+
+    /// How many tokens took each expert of each layer until now; none where a layer has none. candle's passes are not counted.
+    pub fn experts_taken(&self) -> Vec<Option<Vec<u64>>> {
+        let all = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rest = all.iter().copied();
+        let of = |mlp: &Mlp| match mlp {
+            Mlp::Dense(_) => None,
+            Mlp::Sparse(mixture) => Some((0..mixture.num_experts).map(|_| rest.next().unwrap_or(0)).collect()),
+        };
+        self.description.layers.iter().map(|layer| &layer.mlp).map(of).collect()
     }
 
     /// What no pass works in now.

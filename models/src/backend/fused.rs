@@ -74,6 +74,8 @@ pub struct Scratch {
     routes: Vec<(u32, f32)>,
     shared_routes: Vec<(u32, f32)>,
     mixture: Mixture,
+    /// How many tokens took each expert, of one layer of experts after the other.
+    pub taken: Vec<u32>,
 }
 
 /// What a pass needs, in numbers per token: the most that any part does.
@@ -186,6 +188,7 @@ impl<'a> Fused<'a> {
     /// Of the tokens of `spans`, in a scratch.
     pub fn new(team: &'a Team, s: &'a mut Scratch, hidden_size: usize, rotaries: &'a [Rotary], spans: &'a [Span]) -> Fused<'a> {
         let tokens = spans.last().map_or(0, |span| span.tokens.end);
+        s.taken.clear();
         s.tokens.clear();
         s.tokens.extend(0..tokens as u32);
         s.positions.clear();
@@ -363,7 +366,7 @@ impl Pass for Fused<'_> {
     }
 
     fn route(&mut self, norm: &Norm<Vec<f32>>, routers: &[Matrix], router: &Router) -> Result<(), Fault> {
-        let Scratch { tokens, hidden, inputs, products, logits, routes, shared_routes, .. } = &mut *self.s;
+        let Scratch { tokens, hidden, inputs, products, logits, routes, shared_routes, taken: counts, .. } = &mut *self.s;
         let (tokens, n, size) = (tokens.as_slice(), tokens.len(), self.hidden_size);
         let (team, level, watch) = (self.team, self.team.level(), Watch::default());
         let input = |t: usize| normed(level, &hidden[t * size..][..size], &norm.weight, norm.eps as f32);
@@ -378,6 +381,9 @@ impl Pass for Fused<'_> {
             watch.see(finite(level, logits));
             route(logits, router.norm_topk_prob, routes);
         });
+        let first = counts.len();
+        counts.resize(first + all, 0);
+        routes.iter().for_each(|(expert, _)| counts[first + *expert as usize] += 1);
         if routers.len() > 1 {
             watch.see(products.of(1).iter().all(|row| row[0].is_finite()));
             shared_routes.clear();

@@ -51,6 +51,7 @@ pub fn now(ready: &Ready) -> Value {
             "weights": plan.memory.weights, "kv": plan.memory.kv_cache, "scratch": plan.memory.scratch, "other": plan.memory.other,
         },
         "kv": {"active": status.kv_active, "cached": status.kv_kept, "capacity": status.kv_tokens},
+        "experts": engine.model().transformer.experts_taken(),
         "running": status.running, "queued": status.waiting, "slots": plan.sequences,
         "totals": {
             "ended": status.ended, "cancelled": status.cancelled, "failed": status.failed, "preempted": status.preempted,
