@@ -39,7 +39,15 @@ pub fn run(args: &Args, a: &ServeArgs) -> Result<(), Error> {
         body: body(args.ctx.unwrap_or(4096)),
         strict_model: a.strict_model,
         renderer,
+    });
+    let server = server.map_err(|e| match e {
+        ram_run::Error::Io { path, source } if source.kind() == std::io::ErrorKind::AddrInUse => {
+            Error::Failed(format!("{}: another program listens there: take another --port", path.display()))
+        }
+        other => other.into(),
     })?;
+    let places = server.addresses().iter().map(|address| format!("http://{address}")).collect::<Vec<_>>().join(" and ");
+    note(&format!("listening at {places}; the model is not ready yet"));
     let loading = server.loading();
     progress::watch(move |what, done| loading(what, done));
     let checkpoint = open::checkpoint(args)?;
@@ -62,11 +70,11 @@ pub fn run(args: &Args, a: &ServeArgs) -> Result<(), Error> {
         note(&about(&request, &plan));
     }
     let id = a.alias.clone().unwrap_or_else(|| name(args, checkpoint.folder()));
-    for address in server.addresses() {
-        note(&format!("{id} is served at http://{address}"));
-    }
     let engine = Engine::start(Arc::new(model))?;
+    let ready = format!("{id} is ready at {places}");
     server.serve(Served { engine, id, template, sampling, think: a.think != Think::Off, plan: json });
+    note(&ready);
+    server.wait();
     Ok(())
 }
 

@@ -32,6 +32,9 @@ fn same(a: &KeyDigest, b: &KeyDigest) -> bool {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Owner(pub u64);
 
+/// Bytes of a request's head.
+pub const HEAD: usize = 32 << 10;
+
 /// Routes that need no key: they tell nothing of anybody.
 const OPEN: [&str; 2] = ["/health", "/"];
 
@@ -74,6 +77,10 @@ fn preflight() -> Response {
 
 fn looked_at(shared: &Shared, request: &Request) -> Result<Owner, Problem> {
     let headers = request.headers();
+    // What the connection reads at once may be a little more than it is told to.
+    if headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>() + request.uri().path().len() > HEAD {
+        return Err(Problem::request(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, format!("The headers have more than {HEAD} bytes")));
+    }
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).ok_or_else(|| Problem::forbidden("The request names no host"))?;
     host_allowed(host, &shared.options.hosts)?;
     if let Some(origin) = headers.get(header::ORIGIN) {

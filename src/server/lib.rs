@@ -1,6 +1,7 @@
 //! HTTP in front of an [`Engine`]: the protocols that clients of other servers speak, for one model, inside its memory.
 //!
-//! [`Server::bind`] takes the port before a weight is read and answers that it is loading; [`Server::serve`] gives it the engine.
+//! [`Server::bind`] takes the port before a weight is read and answers that it is loading; [`Server::serve`] gives it the engine, [`Server::wait`]
+//! lasts until the process is asked to end.
 mod access;
 mod fields;
 mod generation;
@@ -206,14 +207,18 @@ impl Server {
         }
     }
 
-    /// Answers requests from now on, until the process is asked to end; running ones have ten seconds then.
-    pub fn serve(self, served: Served) {
+    /// Answers requests from now on.
+    pub fn serve(&self, served: Served) {
         let tokenizer = served.engine.model().tokenizer.clone();
         let calls = tokenizer.chat_template.as_deref().and_then(Calls::of);
         let marks = ["[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"].iter().filter_map(|mark| Some((tokenizer.token(mark)?, (*mark).to_string())));
         let marks = marks.filter(|(token, _)| tokenizer.is_special(*token)).collect();
         let ready = Ready { created: now(), bytes: tokenizer.bytes(), tokenizer, calls, marks, served };
         self.shared.set_phase(Phase::Ready(Arc::new(ready)));
+    }
+
+    /// Waits until the process is asked to end; running requests have ten seconds then.
+    pub fn wait(self) {
         let _ = self.thread.join();
     }
 }

@@ -15,13 +15,11 @@ use std::{
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::Semaphore,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep},
 };
 
 /// Connections at once.
 const CONNECTIONS: usize = 256;
-/// Bytes of a request's head.
-const HEAD: usize = 32 << 10;
 /// Headers of a request.
 const HEADERS: usize = 100;
 /// How long a head may take, and a connection do nothing.
@@ -99,15 +97,10 @@ async fn accept(listener: tokio::net::TcpListener, router: Router, places: Arc<S
         let service = TowerToHyperService::new(router.clone());
         tokio::spawn(async move {
             let mut http = hyper::server::conn::http1::Builder::new();
-            http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_buf_size(HEAD).max_headers(HEADERS);
+            http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_buf_size(access::HEAD).max_headers(HEADERS);
             // How it ends concerns the other side alone.
             let _ = http.serve_connection(TokioIo::new(stream), service).await;
             drop(place);
         });
     }
-}
-
-/// What `future` gives, if it does in time.
-pub async fn within<T>(time: Duration, future: impl Future<Output = T>) -> Option<T> {
-    timeout(time, future).await.ok()
 }

@@ -8,7 +8,7 @@ mod sampling;
 mod status;
 mod tokens;
 
-use crate::{Shared, listen::within, problem::Problem};
+use crate::{Shared, problem::Problem};
 use axum::{
     Router,
     body::to_bytes,
@@ -84,5 +84,5 @@ async fn body(shared: &Shared, request: Request) -> Result<Value, Problem> {
         let bytes = to_bytes(request.into_body(), most).await.map_err(|_| too_large())?;
         serde_json::from_slice(&bytes).map_err(|e| Problem::invalid("", format!("The body is no JSON: {e}")))
     };
-    within(BODY_TIME, read).await.unwrap_or_else(|| Err(slow()))
+    tokio::time::timeout(BODY_TIME, read).await.unwrap_or_else(|_| Err(slow()))
 }

@@ -22,6 +22,7 @@ mod quality;
 mod quantized;
 mod real;
 mod refine;
+mod serve;
 mod sessions;
 mod skips;
 mod survey;
