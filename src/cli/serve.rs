@@ -16,8 +16,6 @@ use std::{
 /// Bytes of a request for each token of context, and in all: what is longer does not fit the context either.
 const BODY_PER_TOKEN: usize = 64;
 const BODY: std::ops::RangeInclusive<usize> = 256 << 10..=16 << 20;
-/// Bytes of a token in the table of all tokens' bytes.
-const TOKEN: u64 = 48;
 
 /// Serves until the process is asked to end.
 pub fn run(args: &Args, a: &ServeArgs) -> Result<(), Error> {
@@ -56,7 +54,7 @@ pub fn run(args: &Args, a: &ServeArgs) -> Result<(), Error> {
     // Two whole conversations, or many short ones and what earlier ones began with.
     request.kv_tokens = Some(a.kv_tokens.unwrap_or(context.saturating_mul(2)));
     request.reserved =
-        ram_server::reserved_bytes(body(context), TOKEN * description.vocab_size as u64) + Engine::reserved_bytes(description, &request);
+        ram_server::reserved_bytes(body(context), description.vocab_size, request.sequences) + Engine::reserved_bytes(description, &request);
     let request = open::surveyed(args, &checkpoint, request)?;
     let plan = open::plan(&checkpoint, &request)?;
     let sampling = a.sampling.over(&Sampling::published(checkpoint.folder())?);

@@ -14,6 +14,9 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
+/// Makes rules for one answer after the other.
+pub type Rules = Box<dyn Fn() -> Box<dyn Guide> + Send>;
+
 /// What is to be generated, whatever protocol it was asked for in.
 pub struct Ask {
     /// Prompts, each to be continued.
@@ -37,7 +40,7 @@ pub struct Ask {
     /// The functions that may be called.
     pub calls: Option<(Calls, Vec<Value>)>,
     /// Makes the rules for each answer.
-    pub guide: Option<Box<dyn Fn() -> Box<dyn Guide> + Send + Sync>>,
+    pub guide: Option<Rules>,
     /// Whose it is.
     pub owner: u64,
 }

@@ -5,6 +5,7 @@
 mod access;
 mod fields;
 mod generation;
+mod grammar;
 mod listen;
 mod page;
 mod problem;
@@ -58,11 +59,13 @@ pub const RENDERED: usize = 2;
 /// Memory that a server takes besides its engine: for [`Request::reserved`](ram_engine::Request).
 ///
 /// Bodies are there as text and as values; 256 connections have 16 kB each, and their answers some lines.
-pub fn reserved_bytes(body: usize, tokenizer: u64) -> u64 {
+pub fn reserved_bytes(body: usize, vocab_size: usize, sequences: usize) -> u64 {
     const VALUES: usize = 6;
     const CONNECTIONS: u64 = 8 << 20;
+    // Its bytes in a list, and in the tree that rules for answers go by.
+    const TOKEN: u64 = 128;
     let rendering = RENDERED as u64 * Template::rendering_bytes(body);
-    (BODIES * VALUES * body) as u64 + rendering + CONNECTIONS + tokenizer
+    (BODIES * VALUES * body) as u64 + rendering + CONNECTIONS + TOKEN * vocab_size as u64 + grammar::BYTES * sequences as u64
 }
 
 /// What is served.
@@ -89,6 +92,7 @@ struct Ready {
     /// Bytes of every token.
     bytes: Vec<Vec<u8>>,
     calls: Option<Calls>,
+    grammars: grammar::Grammars,
     /// Special tokens that begin calls, by number: texts do not show them.
     marks: BTreeMap<u32, String>,
 }
@@ -213,7 +217,7 @@ impl Server {
         let calls = tokenizer.chat_template.as_deref().and_then(Calls::of);
         let marks = ["[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"].iter().filter_map(|mark| Some((tokenizer.token(mark)?, (*mark).to_string())));
         let marks = marks.filter(|(token, _)| tokenizer.is_special(*token)).collect();
-        let ready = Ready { created: now(), bytes: tokenizer.bytes(), tokenizer, calls, marks, served };
+        let ready = Ready { created: now(), bytes: tokenizer.bytes(), tokenizer, calls, grammars: grammar::Grammars::default(), marks, served };
         self.shared.set_phase(Phase::Ready(Arc::new(ready)));
     }
 

@@ -3,7 +3,7 @@ use crate::Error;
 use std::fmt;
 
 /// Says before every choice what may be chosen, and is told after it what was.
-pub trait Guide: Send + Sync {
+pub trait Guide: Send {
     /// Sets the logits (vocab_size) of all that may not come next to minus infinity, and leaves at least one.
     ///
     /// # Errors

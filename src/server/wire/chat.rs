@@ -8,7 +8,8 @@ use crate::{
     Ready, Shared,
     access::Owner,
     fields::Fields,
-    generation::{Ask, End, Generation, Reason, Step},
+    generation::{Ask, End, Generation, Reason, Rules, Step},
+    grammar::{Form, Matcher, Ruled, Thoughts},
     problem::{Problem, json_response},
     prompt::of_conversation,
     sse::{self, Frames, Gone},
@@ -33,7 +34,7 @@ use std::{
 pub const COMMENT: &str = ":\n\n";
 
 /// What is told of an answer besides its text.
-struct Told {
+pub struct Told {
     id: String,
     model: String,
     created: u64,
@@ -45,9 +46,12 @@ struct Told {
     thoughts: &'static [&'static str],
 }
 
-struct Asked {
-    ask: Ask,
-    stream: bool,
+/// A request that is understood.
+pub struct Asked {
+    /// What to generate.
+    pub ask: Ask,
+    /// Whether to tell it as it comes.
+    pub stream: bool,
     usage: bool,
     progress: bool,
     told: Told,
@@ -72,7 +76,8 @@ pub fn name(shared: &Shared, kind: &str) -> String {
     format!("{kind}-{}{:08x}", shared.name, COUNT.fetch_add(1, Relaxed))
 }
 
-async fn read(shared: &Shared, ready: &Arc<Ready>, body: &Value, owner: u64) -> Result<Asked, Problem> {
+/// What a request asks for, in the words of this protocol; those of others are translated into them.
+pub async fn read(shared: &Shared, ready: &Arc<Ready>, body: &Value, owner: u64) -> Result<Asked, Problem> {
     let fields = Fields::of(body, "")?;
     named(shared, ready, fields)?;
     for (old, new) in [("functions", "tools"), ("function_call", "tool_choice")] {
@@ -80,24 +85,23 @@ async fn read(shared: &Shared, ready: &Arc<Ready>, body: &Value, owner: u64) -> 
             return Err(Problem::invalid(old, format!("{old} is of an older protocol: send {new}")));
         }
     }
-    let (messages, mut tools) = (messages(fields)?, tools(fields)?);
-    match fields.get("tool_choice") {
-        Some(Value::String(choice)) if choice == "none" => tools.clear(),
-        None => {}
-        Some(Value::String(choice)) if choice == "auto" => {}
-        Some(_) => return Err(Problem::unsupported("tool_choice can be none or auto here")),
+    let (mut messages, tools) = (messages(fields)?, tools(fields)?);
+    let called = called(ready, fields, tools)?;
+    if let Some(told) = &called.told {
+        messages.insert(0, json!({"role": "system", "content": told}));
     }
-    let calls = calls(ready, &tools)?;
-    match fields.object("response_format")?.and_then(|format| format.get("type")).and_then(Value::as_str) {
-        None | Some("text") => {}
-        Some(kind) => return Err(Problem::unsupported(format!("response_format {kind} is not known here"))),
-    }
+    let form = match called.form {
+        Some(form) => Some(form),
+        None => json_form(fields)?,
+    };
     let top = if fields.flag("logprobs")?.unwrap_or(false) { Some(fields.whole("top_logprobs", 0..=TOP)?.unwrap_or(0) as usize) } else { None };
     let last_is_own = messages.last().is_some_and(|m| m["role"] == "assistant" && m.get("tool_calls").is_none());
     let begins = fields.flag("add_generation_prompt")?.unwrap_or(false);
     let continues = fields.flag("continue_final_message")?.unwrap_or(last_is_own && !begins) && last_is_own;
-    let think = ready.served.think;
-    let conversation = Conversation { messages, tools: tools.clone(), variables: variables(fields, think)?, continues };
+    let variables = variables(fields, ready.served.think)?;
+    let thinks = variables.get("enable_thinking") == Some(&Value::Bool(true));
+    let most = fields.whole("reasoning_budget", -1..=1 << 30)?.and_then(|most| usize::try_from(most).ok());
+    let conversation = Conversation { messages, tools: called.shown, variables, continues };
     let thoughts: &[&str] = match fields.text("reasoning_format")? {
         None | Some("deepseek" | "auto") => &["reasoning_content"],
         Some("both") => &["reasoning_content", "reasoning"],
@@ -111,10 +115,10 @@ async fn read(shared: &Shared, ready: &Arc<Ready>, body: &Value, owner: u64) -> 
         max_tokens: max_tokens(fields, &["n_predict", "max_tokens", "max_completion_tokens"])?,
         stops: stops(fields, "stop")?,
         top,
-        ignore_end: fields.flag("ignore_eos")?.unwrap_or(false),
+        ignore_end: fields.flag("ignore_eos")?.unwrap_or(false) && form.is_none(),
         score: false,
         divided: !thoughts.is_empty(),
-        calls,
+        calls: called.calls,
         guide: None,
         owner,
     };
@@ -122,6 +126,9 @@ async fn read(shared: &Shared, ready: &Arc<Ready>, body: &Value, owner: u64) -> 
     let usage = fields.object("stream_options")?.is_some_and(|options| options.get("include_usage") == Some(&Value::Bool(true)));
     // What can be wrong with the rest is known: now it may take some time.
     let prompt = of_conversation(shared, ready, conversation).await?;
+    let marks = if thinks { ready.tokenizer.token("<think>").zip(ready.tokenizer.token("</think>")) } else { None };
+    let thoughts_of = Thoughts { begun: prompt.text.trim_end().ends_with("<think>"), marks, most };
+    let guide = rules(ready, form, thoughts_of).await?;
     let told = Told {
         id: name(shared, "chatcmpl"),
         model: ready.served.id.clone(),
@@ -131,7 +138,98 @@ async fn read(shared: &Shared, ready: &Arc<Ready>, body: &Value, owner: u64) -> 
         logprobs: top.is_some(),
         thoughts,
     };
-    Ok(Asked { ask: Ask { prompts: vec![prompt], ..ask }, stream, usage, progress, told })
+    Ok(Asked { ask: Ask { prompts: vec![prompt], guide, ..ask }, stream, usage, progress, told })
+}
+
+/// The functions that may be called, and how.
+#[derive(Default)]
+struct Called {
+    /// Those that the template shows.
+    shown: Vec<Value>,
+    calls: Option<(Calls, Vec<Value>)>,
+    /// Where one must be called.
+    form: Option<Form>,
+    /// What the model is told where its template knows of none.
+    told: Option<String>,
+}
+
+fn called(ready: &Ready, fields: Fields, tools: Vec<Value>) -> Result<Called, Problem> {
+    let at = "tool_choice";
+    let several = fields.flag("parallel_tool_calls")?.unwrap_or(true);
+    let (forced, several) = match fields.get(at) {
+        Some(Value::String(choice)) if choice == "none" => return Ok(Called::default()),
+        None => (None, several),
+        Some(Value::String(choice)) if choice == "auto" => (None, several),
+        Some(Value::String(choice)) if choice == "required" => (Some(tools.clone()), several),
+        Some(choice) => {
+            let name = choice["function"]["name"].as_str().ok_or_else(|| {
+                Problem::invalid(at, "tool_choice must be none, auto, required or {\"type\": \"function\", \"function\": {\"name\": ...}}")
+            })?;
+            let tool = tools.iter().find(|tool| tool["function"]["name"] == name);
+            let tool = tool.ok_or_else(|| Problem::invalid(at, format!("tool_choice names {name}, and no tool goes by that name")))?;
+            (Some(vec![tool.clone()]), false)
+        }
+    };
+    if tools.is_empty() {
+        return match forced {
+            Some(_) => Err(Problem::invalid(at, "tool_choice asks for a call, and there are no tools")),
+            None => Ok(Called::default()),
+        };
+    }
+    match (ready.calls, forced) {
+        (Some(calls), forced) => {
+            let form = forced.map(|tools| Form::Calls(calls, tools, several));
+            Ok(Called { shown: tools.clone(), calls: Some((calls, tools)), form, told: None })
+        }
+        // Any model can be held to a call; whether to make one is not for rules to say.
+        (None, Some(forced)) => {
+            let listed: String = forced.iter().map(|tool| format!("{tool}\n")).collect();
+            let told = format!(
+                "Answer by calling a function, as JSON within <tool_call> and </tool_call>: \
+                 {{\"name\": NAME, \"arguments\": {{...}}}}. The functions are:\n{listed}"
+            );
+            Ok(Called {
+                shown: Vec::new(),
+                calls: Some((Calls::Tagged, tools)),
+                form: Some(Form::Calls(Calls::Tagged, forced, several)),
+                told: Some(told),
+            })
+        }
+        (None, None) => {
+            let message = "This model's chat template has no tools: leave them out, or send tool_choice none, required or a function";
+            Err(Problem::invalid("tools", message))
+        }
+    }
+}
+
+/// The form that an answer is to have. It is written in three ways.
+fn json_form(fields: Fields) -> Result<Option<Form>, Problem> {
+    let at = "response_format";
+    let Some(format) = fields.object(at)? else { return Ok(None) };
+    let schema = format.get("json_schema").and_then(|named| named.get("schema")).or(format.get("schema"));
+    match (format.get("type").and_then(Value::as_str), schema) {
+        (Some("text"), _) => Ok(None),
+        (Some("json_object" | "json_schema"), Some(schema)) => Ok(Some(Form::Json(schema.clone()))),
+        (Some("json_object"), None) => Ok(Some(Form::Json(json!({"type": "object"})))),
+        (Some("json_schema"), None) => Err(Problem::invalid(format!("{at}.json_schema.schema"), "response_format has no schema")),
+        _ => Err(Problem::invalid(format!("{at}.type"), "response_format.type must be text, json_object or json_schema")),
+    }
+}
+
+/// What makes the rules of each answer.
+async fn rules(ready: &Arc<Ready>, form: Option<Form>, thoughts: Thoughts) -> Result<Option<Rules>, Problem> {
+    let bounded = thoughts.most.is_some() && thoughts.marks.is_some();
+    let Some(form) = form else {
+        return Ok(bounded.then(|| ruled(move || None, thoughts)));
+    };
+    let ready = ready.clone();
+    let made = tokio::task::spawn_blocking(move || ready.grammars.rules(&ready.tokenizer, &ready.bytes, &form)).await;
+    let matcher = made.map_err(|e| Problem::fault(format!("A fault in the rules for the answer: {e}")))??;
+    Ok(Some(ruled(move || Some(matcher.deep_clone()), thoughts)))
+}
+
+fn ruled(matcher: impl Fn() -> Option<Matcher> + Send + 'static, thoughts: Thoughts) -> Rules {
+    Box::new(move || Box::new(Ruled::new(matcher(), thoughts)))
 }
 
 /// Whether the model that is asked for is this one, where that matters.
@@ -140,15 +238,6 @@ pub fn named(shared: &Shared, ready: &Ready, fields: Fields) -> Result<(), Probl
         Some(name) if shared.options.strict_model && name != ready.served.id => Err(super::models::unknown(name, ready)),
         _ => Ok(()),
     }
-}
-
-fn calls(ready: &Ready, tools: &[Value]) -> Result<Option<(Calls, Vec<Value>)>, Problem> {
-    if tools.is_empty() {
-        return Ok(None);
-    }
-    let calls =
-        ready.calls.ok_or_else(|| Problem::invalid("tools", "This model's chat template has no tools: leave them out, or send tool_choice none"))?;
-    Ok(Some((calls, tools.to_vec())))
 }
 
 /// The number of tokens, as clients bill them.
