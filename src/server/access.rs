@@ -1,5 +1,9 @@
 //! Who may ask: a page of another origin may not, a name that was made to lead here may not, and where there are keys nobody without one.
-use crate::{Shared, problem::Problem};
+use crate::{
+    Shared,
+    problem::Problem,
+    wire::messages::{is_asked, refused},
+};
 use axum::{
     body::Body,
     extract::{Request, State},
@@ -44,6 +48,7 @@ pub async fn check(State(shared): State<Arc<Shared>>, mut request: Request, next
     let id = format!("req_{}{:06x}", shared.name, COUNT.fetch_add(1, Relaxed));
     let origin = request.headers().get(header::ORIGIN).cloned();
     let mut response = match looked_at(&shared, &request) {
+        Err(problem) if is_asked(request.uri().path()) => refused(problem),
         Err(problem) => problem.into_response(),
         // What a browser asks before it asks.
         Ok(_) if request.method() == Method::OPTIONS => preflight(),

@@ -1,9 +1,11 @@
 //! What can be asked: a file per protocol, each a translation into one [`Ask`](crate::generation::Ask) and back.
 pub mod chat;
 mod completions;
-mod messages_in;
+mod conversation;
+pub mod messages;
 pub mod metrics;
 mod models;
+mod responses;
 mod sampling;
 mod status;
 mod tokens;
@@ -28,6 +30,9 @@ pub fn routes(shared: Arc<Shared>) -> Router {
     let v1 = Router::new()
         .route("/chat/completions", post(chat::complete))
         .route("/completions", post(completions::complete))
+        .route("/messages", post(messages::create))
+        .route("/messages/count_tokens", post(messages::count))
+        .route("/responses", post(responses::create))
         .route("/models", get(models::list))
         .route("/models/{*id}", get(models::one))
         .route("/embeddings", post(no_embeddings))
@@ -51,7 +56,7 @@ pub fn routes(shared: Arc<Shared>) -> Router {
 
 async fn unknown(uri: Uri) -> Problem {
     let message = format!(
-        "There is nothing at {}: there are /v1/chat/completions, /v1/completions, /v1/models, /tokenize, /detokenize, /apply-template, /health, /props, \
+        "There is nothing at {}: there are /v1/chat/completions, /v1/completions, /v1/messages, /v1/responses, /v1/models, /tokenize, /detokenize, /apply-template, /health, /props, \
          /metrics and /ram/status",
         uri.path()
     );

@@ -1,7 +1,7 @@
 //! `/v1/chat/completions`.
 use super::{
     body,
-    messages_in::{messages, tools, variables},
+    conversation::{messages, tools, variables},
     sampling::{COUNT, TOP, max_tokens, sampling, stops},
 };
 use crate::{

@@ -1,7 +1,7 @@
 //! `/tokenize`, `/detokenize` and `/apply-template`: what the model gets to see.
 use super::{
     body,
-    messages_in::{messages, tools, variables},
+    conversation::{messages, tools, variables},
 };
 use crate::{
     Ready, Shared,
@@ -18,7 +18,8 @@ use ram_engine::Conversation;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-fn conversation(fields: Fields, think: bool) -> Result<Conversation, Problem> {
+/// A conversation as it is, and not as it is answered.
+pub fn conversation(fields: Fields, think: bool) -> Result<Conversation, Problem> {
     let messages = messages(fields)?;
     let continues = messages.last().is_some_and(|m| m["role"] == "assistant" && m.get("tool_calls").is_none());
     Ok(Conversation { messages, tools: tools(fields)?, variables: variables(fields, think)?, continues })
