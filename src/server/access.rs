@@ -1,15 +1,11 @@
 //! Who may ask: a page of another origin may not, a name that was made to lead here may not, and where there are keys nobody without one.
-use crate::{
-    Shared,
-    problem::Problem,
-    wire::messages::{is_asked, refused},
-};
+use crate::{Shared, problem::Problem};
 use axum::{
     body::Body,
     extract::{Request, State},
     http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     middleware::Next,
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use sha2::{Digest, Sha256};
 use std::{
@@ -48,8 +44,7 @@ pub async fn check(State(shared): State<Arc<Shared>>, mut request: Request, next
     let id = format!("req_{}{:06x}", shared.name, COUNT.fetch_add(1, Relaxed));
     let origin = request.headers().get(header::ORIGIN).cloned();
     let mut response = match looked_at(&shared, &request) {
-        Err(problem) if is_asked(request.uri().path()) => refused(problem),
-        Err(problem) => problem.into_response(),
+        Err(problem) => problem.respond(request.uri().path()),
         // What a browser asks before it asks.
         Ok(_) if request.method() == Method::OPTIONS => preflight(),
         Ok(owner) => {
@@ -93,17 +88,7 @@ fn looked_at(shared: &Shared, request: &Request) -> Result<Owner, Problem> {
     }
     let asks_before = request.method() == Method::OPTIONS;
     let owner = if OPEN.contains(&request.uri().path()) || asks_before { Owner::default() } else { key(shared, headers)? };
-    if request.method() == Method::POST && !is_json(headers) {
-        // No form and no text of another site's page is JSON.
-        let message = "The body must be JSON: send 'Content-Type: application/json'";
-        return Err(Problem::request(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
-    }
     Ok(owner)
-}
-
-fn is_json(headers: &HeaderMap) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
 }
 
 /// An address is what it is; a name may be made to lead here by whoever owns it.

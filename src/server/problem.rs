@@ -93,6 +93,33 @@ impl Problem {
         json!({ "error": error })
     }
 
+    /// The same in the words of the Messages protocol.
+    pub fn message_json(&self, kind: &str) -> Value {
+        json!({"type": "error", "error": {"type": kind, "message": self.message}})
+    }
+
+    /// As an answer of the Messages protocol, which has another status for a server that has no time.
+    pub fn into_message(self) -> Response {
+        let (status, kind) = match self.status.as_u16() {
+            401 => (self.status, "authentication_error"),
+            403 => (self.status, "permission_error"),
+            404 => (self.status, "not_found_error"),
+            413 => (self.status, "request_too_large"),
+            429 => (self.status, "rate_limit_error"),
+            503 => (StatusCode::from_u16(529).unwrap_or(self.status), "overloaded_error"),
+            500..=599 => (self.status, "api_error"),
+            _ => (self.status, "invalid_request_error"),
+        };
+        let mut response = json_response(status, &self.message_json(kind));
+        self.headers(&mut response);
+        response
+    }
+
+    /// As an answer of the protocol that a path is of.
+    pub fn respond(self, path: &str) -> Response {
+        if path.trim_start_matches("/v1").starts_with("/messages") { self.into_message() } else { self.into_response() }
+    }
+
     /// The headers that go with it.
     fn headers(&self, response: &mut Response) {
         let headers = response.headers_mut();

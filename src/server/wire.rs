@@ -15,7 +15,7 @@ use axum::{
     Router,
     body::to_bytes,
     extract::Request,
-    http::{Method, StatusCode, Uri, header},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -43,6 +43,7 @@ pub fn routes(shared: Arc<Shared>) -> Router {
         .nest("/v1", v1.clone())
         .merge(v1)
         .route("/", get(crate::page::page))
+        .route("/openapi.json", get(openapi))
         .route("/health", get(status::health))
         .route("/props", get(status::props))
         .route("/metrics", get(metrics::show))
@@ -52,6 +53,15 @@ pub fn routes(shared: Arc<Shared>) -> Router {
         .fallback(unknown)
         .method_not_allowed_fallback(other_method)
         .with_state(shared)
+}
+
+/// All of it, for programs that read what a server can do.
+const OPENAPI: &str = include_str!("wire/openapi.json");
+
+async fn openapi() -> Response {
+    let mut response = Response::new(OPENAPI.into());
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
 }
 
 async fn unknown(uri: Uri) -> Problem {
@@ -71,8 +81,18 @@ async fn no_embeddings() -> Problem {
     Problem::unsupported("This server makes no embeddings: models that continue texts are bad at it")
 }
 
+fn is_json(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
+}
+
 /// The body of a request, as JSON. There is memory for so many bytes of bodies at once; others wait.
 async fn body(shared: &Shared, request: Request) -> Result<Value, Problem> {
+    if !is_json(request.headers()) {
+        // No form and no text of another site's page is JSON.
+        let message = "The body must be JSON: send 'Content-Type: application/json'";
+        return Err(Problem::request(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
+    }
     let most = shared.options.body;
     let too_large = || {
         let message = format!("The body has more than {most} bytes, which is more than this server reads");
@@ -90,4 +110,27 @@ async fn body(shared: &Shared, request: Request) -> Result<Value, Problem> {
         serde_json::from_slice(&bytes).map_err(|e| Problem::invalid("", format!("The body is no JSON: {e}")))
     };
     tokio::time::timeout(BODY_TIME, read).await.unwrap_or_else(|_| Err(slow()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is routed is described, and the other way round.
+    #[test]
+    fn every_route_is_described() {
+        let source = include_str!("wire.rs");
+        let (under, rest) = source.split_once("Router::new()\n        .nest").expect("two routers");
+        let paths = |text: &str, before: &str| -> Vec<String> {
+            let routes = text.split(".route(\"").skip(1).filter_map(|rest| rest.split('"').next());
+            routes.map(|path| format!("{before}{}", path.replace("{*id}", "{id}"))).collect()
+        };
+        let mut routed = paths(under, "/v1");
+        routed.extend(paths(rest.split("#[cfg(test)]").next().unwrap_or_default(), ""));
+        routed.sort();
+        let api: Value = serde_json::from_str(OPENAPI).expect("JSON");
+        let mut described: Vec<String> = api["paths"].as_object().expect("paths").keys().cloned().collect();
+        described.sort();
+        assert_eq!(routed, described);
+    }
 }

@@ -1,6 +1,7 @@
 //! The server as clients see it: bytes on a socket.
 mod access;
 mod answers;
+mod clients;
 mod life;
 mod load;
 

@@ -13,44 +13,15 @@ use axum::{
     Extension,
     extract::{Request, State},
     http::StatusCode,
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use ram_engine::Part;
 use serde_json::{Map, Value, json};
 use std::{sync::Arc, time::Duration};
 
-/// How a problem is told here: in other words, and with another status for a server that has no time.
-pub fn refused(problem: Problem) -> Response {
-    let (status, kind) = match problem.status.as_u16() {
-        401 => (problem.status, "authentication_error"),
-        403 => (problem.status, "permission_error"),
-        404 => (problem.status, "not_found_error"),
-        413 => (problem.status, "request_too_large"),
-        429 => (problem.status, "rate_limit_error"),
-        503 => (StatusCode::from_u16(529).unwrap_or(problem.status), "overloaded_error"),
-        500..=599 => (problem.status, "api_error"),
-        _ => (problem.status, "invalid_request_error"),
-    };
-    let body = error(kind, &problem.message);
-    let mut response = problem.into_response();
-    let mut own = json_response(status, &body);
-    std::mem::swap(response.headers_mut(), own.headers_mut());
-    own.headers_mut().remove("content-length");
-    own
-}
-
-fn error(kind: &str, message: &str) -> Value {
-    json!({"type": "error", "error": {"type": kind, "message": message}})
-}
-
-/// Whether a path is of this protocol.
-pub fn is_asked(path: &str) -> bool {
-    path.trim_start_matches("/v1").starts_with("/messages")
-}
-
 /// Answers a conversation.
 pub async fn create(State(shared): State<Arc<Shared>>, Extension(Owner(owner)): Extension<Owner>, request: Request) -> Response {
-    created(shared, owner, request).await.unwrap_or_else(refused)
+    created(shared, owner, request).await.unwrap_or_else(Problem::into_message)
 }
 
 async fn created(shared: Arc<Shared>, owner: u64, request: Request) -> Result<Response, Problem> {
@@ -69,7 +40,7 @@ async fn created(shared: Arc<Shared>, owner: u64, request: Request) -> Result<Re
 
 /// How many tokens a conversation has.
 pub async fn count(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    counted(shared, request).await.unwrap_or_else(refused)
+    counted(shared, request).await.unwrap_or_else(Problem::into_message)
 }
 
 async fn counted(shared: Arc<Shared>, request: Request) -> Result<Response, Problem> {
@@ -339,7 +310,7 @@ impl Stream {
                 Ok(None) => return Ok(()),
                 Err(problem) => {
                     let kind = if problem.status == StatusCode::SERVICE_UNAVAILABLE { "overloaded_error" } else { "api_error" };
-                    return self.event(error(kind, &problem.message)).await;
+                    return self.event(problem.message_json(kind)).await;
                 }
             };
             match step {
