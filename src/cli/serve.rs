@@ -36,6 +36,7 @@ pub fn run(args: &Args, a: &ServeArgs) -> Result<(), Error> {
         ping: Duration::from_secs(a.sse_ping),
         body: body(args.ctx.unwrap_or(4096)),
         strict_model: a.strict_model,
+        log: if args.quiet { |_| () } else { note },
         renderer,
     });
     let server = server.map_err(|e| match e {

@@ -19,6 +19,8 @@ pub type Rules = Box<dyn Fn() -> Box<dyn Guide> + Send>;
 
 /// What is to be generated, whatever protocol it was asked for in.
 pub struct Ask {
+    /// What the answer is called.
+    pub name: String,
     /// Prompts, each to be continued.
     pub prompts: Vec<Prompt>,
     /// How often each.
@@ -108,6 +110,11 @@ struct Reader {
 /// Answers on their way.
 pub struct Generation {
     ready: Arc<Ready>,
+    /// What it is called where it is told of.
+    name: String,
+    log: fn(&str),
+    since: Instant,
+    prompt: usize,
     events: UnboundedReceiver<(usize, Event)>,
     readers: Vec<Option<Reader>>,
     over: watch::Receiver<bool>,
@@ -158,7 +165,21 @@ impl Generation {
         shared.answers.fetch_add(readers.len() as u64, Relaxed);
         let waited = shared.options.queue_timeout;
         let patience = Some(Instant::now() + waited);
-        Ok(Generation { ready: ready.clone(), events, readers, over: shared.over.subscribe(), patience, waited, pending: Vec::new() })
+        let (name, prompt) = (ask.name, ask.prompts.iter().map(|prompt| prompt.tokens.len()).sum());
+        let (log, since) = (shared.options.log, Instant::now());
+        Ok(Generation {
+            ready: ready.clone(),
+            name,
+            log,
+            since,
+            prompt,
+            events,
+            readers,
+            over: shared.over.subscribe(),
+            patience,
+            waited,
+            pending: Vec::new(),
+        })
     }
 
     /// What is served.
@@ -229,10 +250,26 @@ impl Generation {
             self.pending.push((at, Step::Parts(rest, None)));
         }
         let reason = if done.ended { Reason::Stop } else { Reason::Length };
+        let rate = if done.decode.is_zero() { 0.0 } else { reader.tokens.saturating_sub(1) as f64 / done.decode.as_secs_f64() };
+        let [queued, prefill] = [done.queued, done.prefill].map(|time| time.as_secs_f64());
+        (self.log)(&format!(
+            "{}: {} tokens in, {} of them kept; {queued:.3} s in the queue, {prefill:.3} s to the first; {} out, {rate:.1} a second",
+            self.name, self.prompt, done.cached, reader.tokens
+        ));
         let stopped = reader.answer.stopped().map(String::from);
         let end = End { reason, stopped, done, tokens: reader.tokens, thinking: reader.thinking, calls: reader.calls };
         self.pending.push((at, Step::End(Box::new(end))));
         Ok(())
+    }
+}
+
+impl Drop for Generation {
+    fn drop(&mut self) {
+        let left: Vec<usize> = self.readers.iter().flatten().map(|reader| reader.tokens).collect();
+        if !left.is_empty() {
+            let out = left.iter().sum::<usize>();
+            (self.log)(&format!("{}: given up after {:.3} s, {out} tokens out", self.name, self.since.elapsed().as_secs_f64()));
+        }
     }
 }
 

@@ -47,6 +47,8 @@ pub struct Options {
     pub body: usize,
     /// Whether a request for a model of another name is refused.
     pub strict_model: bool,
+    /// Who is told a line for every answer: never what was asked or said.
+    pub log: fn(&str),
     /// The process in which chat templates are rendered, which calls [`Template::serve`].
     pub renderer: fn() -> Command,
 }

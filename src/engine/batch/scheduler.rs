@@ -276,8 +276,8 @@ impl Scheduler {
         if order.is_empty() {
             return;
         }
-        // Short texts first, so that a long one holds nobody up; every other time in order, so that it comes to an end too.
-        if self.turn.is_multiple_of(2) {
+        // Short texts first, so that a long one holds nobody up; now and then in order, so that it comes to an end too.
+        if !self.turn.is_multiple_of(4) {
             order.sort_by_key(|at| self.running[*at].session.tokens().len() - self.running[*at].session.computed());
         }
         let most = if self.running.iter().any(Waiting::decodes) { BESIDE } else { usize::MAX };

@@ -373,10 +373,12 @@ function imported(file) {
 
 function drawList() {
 	conversations.sort((a, b) => b.changed - a.changed);
-	$('conversations').replaceChildren(...conversations.map(c => {
+	const list = $('conversations'), within = list.contains(document.activeElement);
+	list.replaceChildren(...conversations.map(c => {
 		const when = new Date(c.changed).toLocaleString([], {dateStyle: 'medium', timeStyle: 'short'});
 		return el('li', el('button', {onclick: () => open(c), 'aria-current': c === current}, el('span', c.title || 'Untitled'), el('span.soft.small', runs.has(c.id) ? 'Writing' : when)));
 	}));
+	if (within) list.querySelector('[aria-current=true]')?.focus();
 	$('export-all').disabled = !conversations.length;
 }
 

@@ -109,6 +109,7 @@ pub async fn read(shared: &Shared, ready: &Arc<Ready>, body: &Value, owner: u64)
         Some(other) => return Err(Problem::invalid("reasoning_format", format!("reasoning_format is '{other}': it must be deepseek, both or none"))),
     };
     let ask = Ask {
+        name: String::new(),
         prompts: Vec::new(),
         count: fields.whole("n", 1..=COUNT)?.unwrap_or(1) as usize,
         sampling: sampling(fields, &ready.served.sampling)?,
@@ -129,8 +130,9 @@ pub async fn read(shared: &Shared, ready: &Arc<Ready>, body: &Value, owner: u64)
     let marks = if thinks { ready.tokenizer.token("<think>").zip(ready.tokenizer.token("</think>")) } else { None };
     let thoughts_of = Thoughts { begun: prompt.text.trim_end().ends_with("<think>"), marks, most };
     let guide = rules(ready, form, thoughts_of).await?;
+    let id = name(shared, "chatcmpl");
     let told = Told {
-        id: name(shared, "chatcmpl"),
+        id: id.clone(),
         model: ready.served.id.clone(),
         created: crate::now(),
         fingerprint: ready.fingerprint(),
@@ -138,7 +140,7 @@ pub async fn read(shared: &Shared, ready: &Arc<Ready>, body: &Value, owner: u64)
         logprobs: top.is_some(),
         thoughts,
     };
-    Ok(Asked { ask: Ask { prompts: vec![prompt], guide, ..ask }, stream, usage, progress, told })
+    Ok(Asked { ask: Ask { name: id, prompts: vec![prompt], guide, ..ask }, stream, usage, progress, told })
 }
 
 /// The functions that may be called, and how.

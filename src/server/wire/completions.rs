@@ -63,7 +63,9 @@ pub async fn complete(State(shared): State<Arc<Shared>>, Extension(Owner(owner))
     let count = fields.whole("n", 1..=COUNT)?.unwrap_or(1) as usize;
     // Sixteen is what the original does.
     let most = if fields.get("max_tokens").is_none() && fields.get("n_predict").is_none() { 16 } else { usize::MAX };
+    let id = super::chat::name(&shared, "cmpl");
     let ask = Ask {
+        name: id.clone(),
         prompts: prompts.clone(),
         count,
         sampling: sampling(fields, &ready.served.sampling)?,
@@ -80,7 +82,7 @@ pub async fn complete(State(shared): State<Arc<Shared>>, Extension(Owner(owner))
     let (stream, include) = (fields.flag("stream")?.unwrap_or(false), fields.object("stream_options")?);
     let include = include.is_some_and(|options| options.get("include_usage") == Some(&Value::Bool(true)));
     let told = Told {
-        id: super::chat::name(&shared, "cmpl"),
+        id,
         model: ready.served.id.clone(),
         created: crate::now(),
         fingerprint: ready.fingerprint(),
