@@ -5,6 +5,7 @@ mod bundled;
 mod cache;
 mod chat;
 mod compare;
+mod config;
 mod doctor;
 mod draw;
 mod error;
@@ -53,7 +54,11 @@ pub fn run() -> ExitCode {
     if let Some(sentence) = args::split_size(std::env::args_os().map(|word| word.to_string_lossy().into_owned())) {
         return fail(&Error::Usage(sentence));
     }
-    let parsed = flags::command().try_get_matches().and_then(|typed| Ok((Args::from_arg_matches(&typed)?, typed)));
+    let words = match config::complete(std::env::args_os().collect()) {
+        Ok(words) => words,
+        Err(e) => return fail(&e),
+    };
+    let parsed = flags::command().try_get_matches_from(words).and_then(|typed| Ok((Args::from_arg_matches(&typed)?, typed)));
     let (args, typed) = match parsed {
         Ok(parsed) => parsed,
         Err(e) => {
@@ -94,6 +99,7 @@ fn command(args: &Args) -> Result<(), Error> {
         Command::Inspect(a) => inspect::run(args, a),
         Command::Doctor(a) => doctor::run(args, a),
         Command::Cache(a) => cache::run(a),
+        Command::Config(a) => config::run(args, a),
         Command::Completions { shell } => {
             let mut out = Vec::new();
             clap_complete::generate(*shell, &mut flags::shown(), "ram-run", &mut out);

@@ -72,6 +72,12 @@ pub struct Args {
     /// No statistics before and after an answer
     #[arg(long, short, global = true, help_heading = "Run")]
     pub quiet: bool,
+    /// Settings from this file alone
+    #[arg(long, global = true, help_heading = "Settings", value_name = "FILE", conflicts_with = "no_config")]
+    pub config_file: Option<PathBuf>,
+    /// Settings from no file
+    #[arg(long, global = true, help_heading = "Settings")]
+    pub no_config: bool,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -104,6 +110,8 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Packed weights that are kept for the next start
     Cache(CacheArgs),
+    /// Settings from files and variables, and where each comes from
+    Config(ConfigArgs),
     /// Completions for a shell, to stdout
     Completions {
         /// bash, elvish, fish, powershell or zsh
@@ -360,6 +368,29 @@ pub enum CacheCommand {
         #[arg(long, value_name = "SIZE", allow_hyphen_values = true, value_parser = size::parse)]
         keep: Option<u64>,
     },
+}
+
+#[derive(Group)]
+pub struct ConfigArgs {
+    #[command(subcommand)]
+    pub command: ConfigCommand,
+}
+
+#[derive(Subcommand)]
+pub enum ConfigCommand {
+    /// Every setting of a command with its origin; of all commands those that are set
+    Show {
+        /// The command, like `serve` [default: all]
+        #[arg(value_name = "COMMAND")]
+        of: Option<String>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Files that are read, the first one first
+    Path,
+    /// Names that stand for a model with its settings
+    Aliases,
 }
 
 #[derive(Group)]

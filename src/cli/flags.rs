@@ -22,13 +22,14 @@ fn acts_on(flag: &str) -> Option<Vec<&'static str>> {
 }
 
 /// Where a flag is of use; what may be typed anywhere is not shown where it means nothing.
-fn shown_on(flag: &str, command: &str) -> bool {
-    let nothing = ["cache", "completions", "man"].contains(&command);
+pub fn shown_on(flag: &str, command: &str) -> bool {
+    let nothing = ["cache", "completions", "config", "man"].contains(&command);
     match flag {
         "offline" => !nothing && command != "doctor",
         "threads" => !nothing && command != "inspect",
         // Whoever plans what is run next types the same flags.
         "cache" | "no_keep" => RUN.contains(&command),
+        "config_file" | "no_config" => !nothing || command == "config",
         "quiet" => ["generate", "chat", "serve"].contains(&command),
         _ => acts_on(flag).map_or(!nothing, |on| on.contains(&command)),
     }

@@ -100,7 +100,7 @@ fn name(args: &Args, folder: &Path) -> String {
     }
 }
 
-/// Those typed, of a file, and of the environment.
+/// Those given, and those of a file.
 fn keys(a: &ServeArgs) -> Result<Vec<String>, Error> {
     let mut keys = a.api_key.clone();
     if let Some(path) = &a.api_key_file {
@@ -110,7 +110,6 @@ fn keys(a: &ServeArgs) -> Result<Vec<String>, Error> {
             return Err(Error::file(path, "has no key: write one in each line"));
         }
     }
-    keys.extend(std::env::var("RAM_RUN_API_KEY").ok().filter(|key| !key.is_empty()));
     if keys.iter().any(|key| key.trim().is_empty()) {
         return Err(Error::Usage("--api-key: a key of no letters keeps nobody out".into()));
     }

@@ -53,6 +53,8 @@ pub struct Options {
     pub renderer: fn() -> Command,
 }
 
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 1024;
 /// Bodies of the largest size that there is memory for at once.
 pub const BODIES: usize = 2;
 /// Conversations that are rendered at once.
@@ -173,7 +175,12 @@ impl Server {
             if let (0, Some(first)) = (address.port(), listeners.first()) {
                 address.set_port(first.local_addr().map_or(0, |own| own.port()));
             }
-            let bound = TcpListener::bind(address).and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
+            let bound = TcpListener::bind(address).and_then(|listener| {
+                // More than std asks for: what is not accepted yet waits, and is not lost.
+                rustix::net::listen(&listener, BACKLOG)?;
+                listener.set_nonblocking(true)?;
+                Ok(listener)
+            });
             match bound {
                 Ok(listener) => listeners.push(listener),
                 // A machine without IPv6 has no ::1.

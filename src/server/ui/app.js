@@ -21,7 +21,7 @@ function el(what, ...rest) {
 const count = n => Math.round(n).toLocaleString('en');
 const plural = (n, word) => `${count(n)} ${word}${n === 1 ? '' : 's'}`;
 const rate = n => (n >= 100 ? count(n) : n.toFixed(1));
-const time = s => (s < 10 ? `${s.toFixed(1)} s` : s < 120 ? `${Math.round(s)} s` : `${Math.round(s / 60)} min`);
+const time = s => (s < 1 ? `${Math.round(1e3 * s)} ms` : s < 10 ? `${s.toFixed(1)} s` : s < 120 ? `${Math.round(s)} s` : `${Math.round(s / 60)} min`);
 /** Decimal, as on the command line. */
 const size = n => (n >= 1e9 ? `${(n / 1e9).toFixed(2)} GB` : n >= 1e6 ? `${(n / 1e6).toFixed(1)} MB` : `${(n / 1e3).toFixed(1)} kB`);
 const many = n => n.toLocaleString('en', {notation: 'compact', compactDisplay: 'long', maximumFractionDigits: 1});
@@ -66,11 +66,11 @@ let key = '';
 function takeKey() {
 	const given = /^#key=(.+)$/.exec(location.hash);
 	if (given) {
-		sessionStorage.key = decodeURIComponent(given[1]);
+		sessionStorage.apiKey = decodeURIComponent(given[1]);
 		// Not for the history, nor for whoever looks at the screen.
 		history.replaceState(null, '', location.pathname);
 	}
-	key = sessionStorage.key ?? '';
+	key = sessionStorage.apiKey ?? '';
 }
 
 /** One dialog, however many requests wait for the key. */
@@ -80,7 +80,7 @@ function wantKey(used) {
 	return (asking ??= new Promise((given, failed) => {
 		show('key-refused', used); $('key').showModal();
 		$('key-form').onsubmit = event => {
-			event.preventDefault(); key = sessionStorage.key = $('key-text').value.trim(); $('key-form').reset();
+			event.preventDefault(); key = sessionStorage.apiKey = $('key-text').value.trim(); $('key-form').reset();
 			given(); $('key').close();
 		};
 		$('key').onclose = () => {
@@ -654,7 +654,7 @@ function drawMachine() {
 function drawContext() {
 	if (!model) return;
 	const stats = path(current).findLast(({message}) => message.stats)?.message.stats;
-	const used = stats ? stats.prompt + stats.tokens : 0;
+	const used = stats ? Math.min(model.context, stats.prompt + stats.tokens) : 0;
 	put('context-now', `${count(used)} of ${plural(model.context, 'token')}`);
 	$('context-bar').style.width = percent(used, model.context);
 }
@@ -667,7 +667,7 @@ function drawModel() {
 		el('p.soft', `${id}: ${many(meta.n_params)} parameters in ${size(meta.size)}, ${meta.bits_per_weight.toFixed(2)} bits each. `,
 			plain() ? 'It has no chat template: it continues what you write.' : 'What you write goes to this server and nowhere else.'),
 	);
-	put('prompt-label', (box.placeholder = plain() ? 'Write a text to continue' : 'Write a message'));
+	box.placeholder = plain() ? 'Write a text to continue' : 'Write a message';
 	show('think-row', /enable_thinking/.test(template));
 	for (const {name, field} of SAMPLING) field.placeholder = name in params ? +params[name].toFixed(3) : name === 'seed' ? 'random' : 'as fits';
 }
@@ -726,7 +726,7 @@ function drawPlan() {
 	const kinds = kindsOf(layered);
 	const by = sums(layered, e => `${e.layer} ${e.kind}`);
 	const layers = [...sums(layered, e => e.layer)].map(([l, {bytes}]) => {
-		const button = el('button', `Layer ${l}`, {id: `layer-${l}`, 'aria-expanded': false, 'aria-controls': 'layer'});
+		const button = el('button', `Layer ${l}`, {id: `layer-${l}`, 'aria-expanded': false});
 		const line = row(button, kinds.map(kind => heat(by.get(`${l} ${kind}`))), size(bytes));
 		line.className = 'layer';
 		// A click on the button comes here too.
@@ -816,11 +816,11 @@ TABS.forEach((name, i) => {
 
 /** Under 60 rem one region at a time. */
 const narrow = matchMedia('(max-width: 59.99rem)');
-const isOpen = name => body.hasAttribute(`data-${name}`);
 function panel(name, shown) {
 	body.toggleAttribute(`data-${name}`, shown); $(`show-${name}`).ariaExpanded = shown;
 	if (shown && narrow.matches) panel(name === 'list' ? 'machine' : 'list', false);
 }
+const toggle = name => panel(name, !body.hasAttribute(`data-${name}`));
 const panels = shown => ['list', 'machine'].forEach(name => panel(name, shown));
 narrow.onchange = () => panels(!narrow.matches);
 
@@ -847,8 +847,8 @@ const clicks = {
 	'banner-key': () => unlock(),
 	'export-one': () => download([current]),
 	'export-all': () => download(conversations),
-	'show-machine': () => panel('machine', !isOpen('machine')),
-	'show-list': () => panel('list', !isOpen('list')),
+	'show-machine': () => toggle('machine'),
+	'show-list': () => toggle('list'),
 	theme() {
 		theme(THEMES[localStorage.theme]); say($('theme').title);
 	},
@@ -870,7 +870,7 @@ $('file').onchange = async () => {
 		if (added.length) open(added[0]);
 		notice(`Imported: ${plural(added.length, 'conversation')}`);
 	} catch {
-		notice('Nothing is imported: this is no whole file of conversations.');
+		notice('Nothing is imported: the file is not whole.');
 	}
 	$('file').value = '';
 };
