@@ -9,7 +9,7 @@ use ram_server::{Options, Served, Server};
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::Path,
-    sync::Arc,
+    sync::{Arc, mpsc::sync_channel},
     time::Duration,
 };
 
@@ -36,7 +36,7 @@ pub fn run(args: &Args, a: &ServeArgs) -> Result<(), Error> {
         ping: Duration::from_secs(a.sse_ping),
         body: body(args.ctx.unwrap_or(4096)),
         strict_model: a.strict_model,
-        log: if args.quiet { |_| () } else { note },
+        log: log(args.quiet),
         renderer,
     });
     let server = server.map_err(|e| match e {
@@ -75,6 +75,18 @@ pub fn run(args: &Args, a: &ServeArgs) -> Result<(), Error> {
     note(&ready);
     server.wait();
     Ok(())
+}
+
+/// Lines that may wait to be written.
+const LINES: usize = 1024;
+
+/// Writes lines in a thread of its own: where nobody reads them, that one waits, and later lines are lost.
+fn log(quiet: bool) -> ram_server::Log {
+    let (send, lines) = sync_channel::<String>(LINES);
+    if !quiet {
+        std::thread::spawn(move || lines.iter().for_each(|line| note(&line)));
+    }
+    Arc::new(move |line| drop(send.try_send(line)))
 }
 
 /// Where the memory goes, in a line.

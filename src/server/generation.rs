@@ -1,5 +1,5 @@
 //! Answers as they are generated: one or several of a prompt, each divided into its parts; they end when nobody waits for them any more.
-use crate::{Ready, Shared, problem::Problem, prompt::Prompt};
+use crate::{Log, Ready, Shared, problem::Problem, prompt::Prompt};
 use ram_engine::{Answer, Calls, Cancel, Decoder, Done, Error, Event, Guide, Job, Part, Sampling, Scored, Tokenizer};
 use serde_json::Value;
 use std::{
@@ -112,7 +112,7 @@ pub struct Generation {
     ready: Arc<Ready>,
     /// What it is called where it is told of.
     name: String,
-    log: fn(&str),
+    log: Log,
     since: Instant,
     prompt: usize,
     events: UnboundedReceiver<(usize, Event)>,
@@ -166,7 +166,7 @@ impl Generation {
         let waited = shared.options.queue_timeout;
         let patience = Some(Instant::now() + waited);
         let (name, prompt) = (ask.name, ask.prompts.iter().map(|prompt| prompt.tokens.len()).sum());
-        let (log, since) = (shared.options.log, Instant::now());
+        let (log, since) = (shared.options.log.clone(), Instant::now());
         Ok(Generation {
             ready: ready.clone(),
             name,
@@ -252,7 +252,7 @@ impl Generation {
         let reason = if done.ended { Reason::Stop } else { Reason::Length };
         let rate = if done.decode.is_zero() { 0.0 } else { reader.tokens.saturating_sub(1) as f64 / done.decode.as_secs_f64() };
         let [queued, prefill] = [done.queued, done.prefill].map(|time| time.as_secs_f64());
-        (self.log)(&format!(
+        (self.log)(format!(
             "{}: {} tokens in, {} of them kept; {queued:.3} s in the queue, {prefill:.3} s to the first; {} out, {rate:.1} a second",
             self.name, self.prompt, done.cached, reader.tokens
         ));
@@ -268,7 +268,7 @@ impl Drop for Generation {
         let left: Vec<usize> = self.readers.iter().flatten().map(|reader| reader.tokens).collect();
         if !left.is_empty() {
             let out = left.iter().sum::<usize>();
-            (self.log)(&format!("{}: given up after {:.3} s, {out} tokens out", self.name, self.since.elapsed().as_secs_f64()));
+            (self.log)(format!("{}: given up after {:.3} s, {out} tokens out", self.name, self.since.elapsed().as_secs_f64()));
         }
     }
 }

@@ -26,8 +26,11 @@ use std::{
 };
 use tokio::sync::{Semaphore, watch};
 
+/// Takes a line.
+pub type Log = Arc<dyn Fn(String) + Send + Sync>;
+
 /// How to serve.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Options {
     /// Where to listen.
     pub addresses: Vec<SocketAddr>,
@@ -47,8 +50,8 @@ pub struct Options {
     pub body: usize,
     /// Whether a request for a model of another name is refused.
     pub strict_model: bool,
-    /// Who is told a line for every answer: never what was asked or said.
-    pub log: fn(&str),
+    /// Who is told a line for every answer, never what was asked or said; must not wait, as everybody would wait for it.
+    pub log: Log,
     /// The process in which chat templates are rendered, which calls [`Template::serve`].
     pub renderer: fn() -> Command,
 }

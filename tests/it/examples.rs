@@ -22,6 +22,10 @@ fn examples_do_what_they_say() {
     let module = example("candle_module", &[]);
     let errors: Vec<f64> = module.lines().map(|l| l.rsplit(' ').next().expect("a word").parse().expect("a number")).collect();
     assert!(errors.len() == 3 && errors[0] < 0.5 && errors.is_sorted_by(|a, b| a > b) && errors[2] < 0.01, "{module}");
+    let many = example("many_at_once", &[]);
+    assert!(many.lines().count() == 4 && many.contains("0: ") && many.contains("1: ") && many.contains("2: "), "{many}");
+    let passes: Vec<u64> = many.lines().last().expect("a line").split(' ').filter_map(|word| word.parse().ok()).collect();
+    assert!(passes.len() == 2 && passes[1] < passes[0], "{many}");
     let (first, second) = (example("under_budget", &[]), example("under_budget", &[]));
     let line = |text: &str| text.lines().nth(1).map(String::from);
     assert!(first.contains("bits per weight in") && line(&first) == line(&second), "{first}{second}");

@@ -263,6 +263,11 @@ pub fn timings(prompt: usize, end: &End) -> Value {
     })
 }
 
+/// How much of a prompt is computed.
+pub fn progress(total: usize, computed: usize, cached: usize, since: Instant) -> Value {
+    json!({"total": total, "cache": cached, "processed": computed, "time_ms": since.elapsed().as_millis() as u64})
+}
+
 fn reason(end: &End) -> &'static str {
     match end.reason {
         _ if end.calls => "tool_calls",
@@ -392,9 +397,8 @@ impl Stream {
             };
             match step {
                 Step::Prompt { computed, cached } if self.progress => {
-                    let progress = json!({"total": self.told.prompt, "cache": cached, "processed": computed, "time_ms": self.since.elapsed().as_millis() as u64});
                     let mut chunk = self.chunk(json!([{"index": at, "delta": {}, "logprobs": null, "finish_reason": null}]));
-                    chunk["prompt_progress"] = progress;
+                    chunk["prompt_progress"] = progress(self.told.prompt, computed, cached, self.since);
                     self.frames.data(&chunk).await?;
                 }
                 Step::Prompt { .. } | Step::Scores(_) => {}

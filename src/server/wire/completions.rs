@@ -1,7 +1,7 @@
 //! `/v1/completions`: texts that go on, without a template; and what the model thinks of a text, which is how it is measured.
 use super::{
     body,
-    chat::{COMMENT, named, timings, usage},
+    chat::{COMMENT, named, progress, timings, usage},
     sampling::{COUNT, TOP, max_tokens, sampling, stops},
 };
 use crate::{
@@ -21,7 +21,7 @@ use axum::{
 };
 use ram_engine::{Part, Scored};
 use serde_json::{Map, Value, json};
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 /// Prompts of one request.
 const PROMPTS: usize = 64;
@@ -36,6 +36,8 @@ struct Told {
     count: usize,
     echo: bool,
     logprobs: bool,
+    /// Whether to tell how much of a prompt is computed.
+    progress: bool,
 }
 
 impl Told {
@@ -90,6 +92,7 @@ pub async fn complete(State(shared): State<Arc<Shared>>, Extension(Owner(owner))
         count,
         echo,
         logprobs: top.is_some(),
+        progress: fields.flag("return_progress")?.unwrap_or(false),
     };
     let generation = Generation::start(&shared, &ready, ask)?;
     if stream {
@@ -248,13 +251,21 @@ async fn streamed(
 ) -> Result<(), Gone> {
     let ready = generation.ready().clone();
     let mut choices: Vec<Choice> = (0..generation.len()).map(|at| Choice::begin(&told, &ready, at)).collect();
-    let mut ends = Vec::new();
+    let (mut ends, since) = (Vec::new(), Instant::now());
     loop {
         let (at, step) = match frames.beside(ping, generation.next()).await? {
             Ok(Some(step)) => step,
             Ok(None) => break,
             Err(problem) => return frames.data(&problem.json()).await,
         };
+        if let Step::Prompt { computed, cached } = step
+            && told.progress
+        {
+            let mut chunk = answer(&told, vec![choices[at].json(&told, at)]);
+            chunk["prompt_progress"] = progress(told.prompt(at).tokens.len(), computed, cached, since);
+            frames.data(&chunk).await?;
+            continue;
+        }
         choices[at].take(&ready, step);
         let end = choices[at].end.clone();
         if choices[at].text.is_empty() && end.is_none() {
@@ -262,8 +273,11 @@ async fn streamed(
         }
         let mut chunk = answer(&told, vec![choices[at].json(&told, at)]);
         ends.extend(end);
-        if !include && ends.len() == choices.len() {
-            chunk["usage"] = usage(told.tokens(), &ends.iter().collect::<Vec<_>>());
+        if ends.len() == choices.len() {
+            if !include {
+                chunk["usage"] = usage(told.tokens(), &ends.iter().collect::<Vec<_>>());
+            }
+            chunk["timings"] = timings(told.prompts[0].tokens.len(), &ends[0]);
         }
         frames.data(&chunk).await?;
     }

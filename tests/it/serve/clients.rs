@@ -67,3 +67,17 @@ fn what_is_described_is_what_is_answered() {
     let status: Value = server.get("/ram/status").json();
     assert!(status["running"] == 0 && status["queued"] == 0, "{status}");
 }
+
+/// The page, as a person uses it: `.ci/run` installs the browser.
+#[test]
+fn the_page_is_used_in_a_browser() {
+    let Some(modules) = installed("RAM_RUN_NODE") else { return };
+    let browser = std::env::var("CHROMIUM").unwrap_or("/usr/bin/chromium".into());
+    if !Path::new(&browser).exists() {
+        return skip(&format!("{browser} is not there (.ci/run installs it)"));
+    }
+    let server = Serving::bundled(&["--api-key", "secret"]);
+    let mut command = Command::new("node");
+    command.args(["tests/clients/page.mjs", &format!("http://localhost:{}", server.port), "secret"]).env("PAGE_MODULES", modules);
+    run(command);
+}

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use std::{
     io::{Read, Write},
     process::Command,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 fn long(tokens: usize, stream: bool) -> Value {
@@ -32,11 +32,12 @@ fn nobody_is_worked_for_who_has_gone() {
             .collect();
         std::thread::sleep(Duration::from_millis(moment * 4));
         drop(three);
-        let start = Instant::now();
         server.until("all gone", |status| status["running"] == 0 && status["queued"] == 0);
-        assert!(start.elapsed() < Duration::from_secs(2), "moment {moment}: {:?}", start.elapsed());
     }
-    assert!(server.get("/ram/status").json()["totals"]["cancelled"].as_u64() > Some(20));
+    let totals = server.get("/ram/status").json()["totals"].clone();
+    assert!(totals["cancelled"].as_u64() > Some(20) && totals["ended"] == 0, "{totals}");
+    // Of 180,000 that were asked for.
+    assert!(totals["generated_tokens"].as_u64() < Some(18_000), "{totals}");
 }
 
 /// Headers come before a prompt is computed, and signs of life while others are.
@@ -49,7 +50,6 @@ fn nobody_waits_in_silence() {
     server.until("running", |status| status["running"] == 1);
     let mut waits = server.connect();
     let body = long(1, true).to_string();
-    let start = Instant::now();
     waits.write_all((server.head("/v1/completions", body.len()) + &body).as_bytes()).expect("sent");
     let mut seen = Vec::new();
     let mut read = |want: &str| {
@@ -61,7 +61,8 @@ fn nobody_waits_in_silence() {
         }
     };
     read("text/event-stream");
-    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    // Its turn has not come.
+    server.until("one waits", |status| status["running"] == 1 && status["queued"] == 1);
     drop(busy);
     read("[DONE]");
 }
@@ -104,9 +105,7 @@ fn it_answers_while_it_loads_and_takes_its_port_first() {
     let reply = server.post("/v1/chat/completions", &json!({"messages": [{"role": "user", "content": "a"}]}));
     assert_eq!((reply.status, reply.header("retry-after").as_deref()), (503, Some("5")));
     // Taken: one sentence, before anything is read.
-    let start = Instant::now();
     refused(&["--model", model, "serve", "--port", &server.port.to_string()], 1, &["another program listens there", "--port"]);
-    assert!(start.elapsed() < Duration::from_secs(2));
     signal(&server, "-TERM");
     assert_eq!(server.child.wait().expect("ends").code(), Some(143));
 }
