@@ -23,7 +23,7 @@ fn main() -> Result<(), Error> {
     for (n, event) in events {
         match event {
             Event::Token(chosen) => answers[n].push(chosen.token),
-            Event::End(done) => println!("{n}: {} ({} of its prompt were there)", engine.model().tokenizer.decode(&answers[n])?, done.cached),
+            Event::End(done) => println!("{n}: {:?} ({} of its prompt were there)", engine.model().tokenizer.decode(&answers[n])?, done.cached),
             Event::Failed(e) => return Err(e),
             Event::Prompt { .. } | Event::Scores(_) => {}
         }
