@@ -42,9 +42,9 @@ const OPEN: [&str; 2] = ["/health", "/"];
 pub async fn check(State(shared): State<Arc<Shared>>, mut request: Request, next: Next) -> Response {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let id = format!("req_{}{:06x}", shared.name, COUNT.fetch_add(1, Relaxed));
-    let origin = request.headers().get(header::ORIGIN).cloned();
+    let (origin, path) = (request.headers().get(header::ORIGIN).cloned(), request.uri().path().to_string());
     let mut response = match looked_at(&shared, &request) {
-        Err(problem) => problem.respond(request.uri().path()),
+        Err(problem) => problem.respond(&path),
         // What a browser asks before it asks.
         Ok(_) if request.method() == Method::OPTIONS => preflight(),
         Ok(owner) => {
@@ -52,6 +52,7 @@ pub async fn check(State(shared): State<Arc<Shared>>, mut request: Request, next
             next.run(request).await
         }
     };
+    shared.times.answer(&path, response.status().as_u16());
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(&id) {
         headers.insert("x-request-id", id);

@@ -1,5 +1,5 @@
 //! Answers as they are generated: one or several of a prompt, each divided into its parts; they end when nobody waits for them any more.
-use crate::{Log, Ready, Shared, problem::Problem, prompt::Prompt};
+use crate::{Log, Ready, Shared, problem::Problem, prompt::Prompt, times::Times};
 use ram_engine::{Answer, Calls, Cancel, Decoder, Done, Error, Event, Guide, Job, Part, Sampling, Scored, Tokenizer};
 use serde_json::Value;
 use std::{
@@ -113,6 +113,7 @@ pub struct Generation {
     /// What it is called where it is told of.
     name: String,
     log: Log,
+    times: Arc<Times>,
     since: Instant,
     prompt: usize,
     events: UnboundedReceiver<(usize, Event)>,
@@ -166,11 +167,12 @@ impl Generation {
         let waited = shared.options.queue_timeout;
         let patience = Some(Instant::now() + waited);
         let (name, prompt) = (ask.name, ask.prompts.iter().map(|prompt| prompt.tokens.len()).sum());
-        let (log, since) = (shared.options.log.clone(), Instant::now());
+        let (log, times, since) = (shared.options.log.clone(), shared.times.clone(), Instant::now());
         Ok(Generation {
             ready: ready.clone(),
             name,
             log,
+            times,
             since,
             prompt,
             events,
@@ -251,6 +253,11 @@ impl Generation {
         }
         let reason = if done.ended { Reason::Stop } else { Reason::Length };
         let rate = if done.decode.is_zero() { 0.0 } else { reader.tokens.saturating_sub(1) as f64 / done.decode.as_secs_f64() };
+        self.times.queued.add(done.queued, 1);
+        self.times.first.add(done.queued + done.prefill, 1);
+        if let Some(more) = u32::try_from(reader.tokens).ok().and_then(|tokens| tokens.checked_sub(1)).filter(|more| *more > 0) {
+            self.times.token.add(done.decode / more, more.into());
+        }
         let [queued, prefill] = [done.queued, done.prefill].map(|time| time.as_secs_f64());
         (self.log)(format!(
             "{}: {} tokens in, {} of them kept; {queued:.3} s in the queue, {prefill:.3} s to the first; {} out, {rate:.1} a second",

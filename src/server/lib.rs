@@ -11,6 +11,7 @@ mod page;
 mod problem;
 mod prompt;
 mod sse;
+mod times;
 mod wire;
 
 use access::{KeyDigest, digest};
@@ -132,6 +133,7 @@ struct Shared {
     /// Conversations that are rendered.
     rendering: Arc<Semaphore>,
     answers: AtomicU64,
+    times: Arc<times::Times>,
 }
 
 impl Shared {
@@ -203,6 +205,7 @@ impl Server {
             phase: Mutex::new(Phase::Loading { stage: "starting".into(), done: 0.0 }),
             over: watch::Sender::new(false),
             answers: AtomicU64::new(0),
+            times: Arc::default(),
         });
         let thread = listen::start(shared.clone(), listeners)?;
         Ok(Server { shared, addresses, thread })

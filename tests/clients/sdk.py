@@ -205,7 +205,7 @@ def post(path, body):
 def metrics():
     def read():
         text = urllib.request.urlopen(BASE + "/metrics").read().decode()
-        return {(s.name, tuple(s.labels.items())): s.value for f in text_string_to_metric_families(text) for s in f.samples if f.type == "counter"}
+        return {(s.name, tuple(s.labels.items())): s.value for f in text_string_to_metric_families(text) for s in f.samples if f.type in ("counter", "histogram")}
 
     # The end token was chosen too.
     ended = count() + 1
@@ -213,6 +213,9 @@ def metrics():
     whole()
     after = read()
     assert len(before) > 8 and all(after[k] >= v for k, v in before.items())
+    assert after[("ramrun_time_to_first_token_seconds_count", ())] == before[("ramrun_time_to_first_token_seconds_count", ())] + 1
+    route = ("ramrun_requests_total", (("route", "/chat/completions"), ("status", "200")))
+    assert after[route] == before[route] + 1
     assert after[("ramrun_generated_tokens_total", ())] == before[("ramrun_generated_tokens_total", ())] + ended
 
 

@@ -339,16 +339,24 @@ impl Scheduler {
     }
 
     fn end(&mut self, at: usize, ended: bool) {
-        let mut job = self.take_off(at);
+        let job = self.take_off(at);
         self.counts.ended += 1;
         let done = job.done(ended);
-        (job.listener)(Event::End(done));
+        self.tell_last(job, Event::End(done));
     }
 
     fn fail(&mut self, at: usize, e: Error) {
-        let mut job = self.running.remove(at);
+        let job = self.running.remove(at);
         self.counts.failed += 1;
-        (job.listener)(Event::Failed(e));
+        self.tell_last(job, Event::Failed(e));
+    }
+
+    /// Tells the last of a job, which is over before that: whoever is told looks at once.
+    fn tell_last(&mut self, job: Waiting, event: Event) {
+        let Waiting { mut listener, _ticket: ticket, session, .. } = job;
+        drop((ticket, session));
+        self.publish();
+        listener(event);
     }
 
     /// Shows what was done and what there is.

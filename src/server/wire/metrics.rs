@@ -59,6 +59,7 @@ pub async fn show(State(shared): State<Arc<Shared>>) -> Result<Response, Problem
     family("generated_tokens_total", "counter", "Tokens that were chosen.", &[("", status.generated_tokens as f64)]);
     family("passes_total", "counter", "Forward passes.", &[("", status.passes as f64)]);
     family("computing_seconds_total", "counter", "Time in forward passes.", &[("", status.computing.as_secs_f64())]);
+    shared.times.write(&mut out);
     let mut response = Response::new(out.into());
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"));
     Ok(response)
