@@ -8,9 +8,12 @@ import json
 import math
 import sys
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from random import Random
 
 import anthropic
 import instructor
+import jsonschema
 import openai
 from langchain_core.tools import tool as lc_tool
 from langchain_openai import ChatOpenAI
@@ -98,6 +101,43 @@ def schema():
     city = instructor.from_openai(client, mode=instructor.Mode.JSON_SCHEMA).chat.completions.create(
         model="m", messages=said, response_model=City, temperature=0, max_tokens=100)
     assert "Paris" in city.name
+
+
+def random_schema(random, depth=0):
+    """Some form that an answer can have, and that ends."""
+    kind = random.choice(["enum", "boolean", "integer", "string", "null", "const", "array", "object", "anyOf"][: 9 if depth < 3 else 6])
+    inner = lambda: random_schema(random, depth + 1)
+    return {
+        "enum": lambda: {"enum": random.sample(["red", "a b", 7, None, True, 2.5, "\u00e9\u65e5"], 3)},
+        "boolean": lambda: {"type": "boolean"},
+        "integer": lambda: {"type": "integer", "minimum": -5, "maximum": random.randint(0, 5000)},
+        "string": lambda: random.choice([{"type": "string", "maxLength": 12}, {"type": "string", "pattern": "^[a-c]{2,5}$"}, {"type": "string", "format": "date"}]),
+        "null": lambda: {"type": ["null", "boolean"]},
+        "const": lambda: {"const": random.choice(["x", 1, [1, 2]])},
+        "array": lambda: {"type": "array", "items": inner(), "minItems": random.randint(0, 2), "maxItems": 3},
+        "object": lambda: obj({f"k{i}": inner() for i in range(random.randint(1, 4))}, random),
+        "anyOf": lambda: {"anyOf": [inner(), inner()]},
+    }[kind]()
+
+
+def obj(properties, random):
+    return {"type": "object", "properties": properties, "required": random.sample(list(properties), random.randint(0, len(properties))),
+            "additionalProperties": False}
+
+
+def schemas():
+    """Two hundred schemas, each answered by chance: all of them are kept to."""
+    def one(seed):
+        random = Random(seed)
+        schema = obj({"a": random_schema(random), "b": random_schema(random)}, random)
+        form = {"type": "json_schema", "json_schema": {"name": "s", "strict": True, "schema": schema}}
+        r = client.chat.completions.create(model="m", messages=[{"role": "user", "content": "Some JSON, please."}], response_format=form, temperature=1, seed=seed)
+        text = r.choices[0].message.content
+        assert r.choices[0].finish_reason == "stop", (schema, text)
+        jsonschema.validate(json.loads(text), schema, format_checker=jsonschema.FormatChecker())
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(one, range(200)))
 
 
 def asynchronous():
@@ -220,7 +260,7 @@ def metrics():
 
 
 failed = []
-tests = [chat, stream, several, tools, schema, asynchronous, errors, responses, messages, langchain, scores, metrics]
+tests = [chat, stream, several, tools, schema, schemas, asynchronous, errors, responses, messages, langchain, scores, metrics]
 for test in tests:
     try:
         test()
