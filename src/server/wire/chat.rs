@@ -183,23 +183,16 @@ fn called(ready: &Ready, fields: Fields, tools: Vec<Value>) -> Result<Called, Pr
             let form = forced.map(|tools| Form::Calls(calls, tools, several));
             Ok(Called { shown: tools.clone(), calls: Some((calls, tools)), form, told: None })
         }
-        // Any model can be held to a call; whether to make one is not for rules to say.
-        (None, Some(forced)) => {
-            let listed: String = forced.iter().map(|tool| format!("{tool}\n")).collect();
+        // Any model can be told how, and be held to it.
+        (None, forced) => {
+            let listed: String = forced.as_ref().unwrap_or(&tools).iter().map(|tool| format!("{tool}\n")).collect();
+            let when = if forced.is_some() { "Answer by calling" } else { "You may call" };
             let told = format!(
-                "Answer by calling a function, as JSON within <tool_call> and </tool_call>: \
-                 {{\"name\": NAME, \"arguments\": {{...}}}}. The functions are:\n{listed}"
+                "{when} a function, as JSON within <tool_call> and </tool_call>: <tool_call>\n{{\"name\": NAME, \"arguments\": {{...}}}}\n</tool_call>. \
+                 The functions are:\n{listed}"
             );
-            Ok(Called {
-                shown: Vec::new(),
-                calls: Some((Calls::Tagged, tools)),
-                form: Some(Form::Calls(Calls::Tagged, forced, several)),
-                told: Some(told),
-            })
-        }
-        (None, None) => {
-            let message = "This model's chat template has no tools: leave them out, or send tool_choice none, required or a function";
-            Err(Problem::invalid("tools", message))
+            let form = forced.map(|tools| Form::Calls(Calls::Tagged, tools, several));
+            Ok(Called { shown: Vec::new(), calls: Some((Calls::Tagged, tools)), form, told: Some(told) })
         }
     }
 }
