@@ -106,6 +106,11 @@ struct Ready {
 }
 
 impl Ready {
+    /// The bytes of a token; none where it is none.
+    fn bytes_of(&self, token: u32) -> &[u8] {
+        self.bytes.get(token as usize).map_or(&[], Vec::as_slice)
+    }
+
     /// What answers depend on besides requests: they are the same as long as it is.
     fn fingerprint(&self) -> String {
         format!("ram-{}-{}", env!("CARGO_PKG_VERSION"), self.served.engine.model().plan.fingerprint)

@@ -1,8 +1,8 @@
 //! `/v1/chat/completions`.
 use super::{
     body,
-    conversation::{messages, tools, variables},
-    sampling::{COUNT, TOP, max_tokens, sampling, stops},
+    conversation::{goes_on, messages, tools, variables},
+    sampling::{COUNT, TOP, include_usage, max_tokens, sampling, stops, told},
 };
 use crate::{
     Ready, Shared,
@@ -95,7 +95,7 @@ pub async fn read(shared: &Shared, ready: &Arc<Ready>, body: &Value, owner: u64)
         None => json_form(fields)?,
     };
     let top = if fields.flag("logprobs")?.unwrap_or(false) { Some(fields.whole("top_logprobs", 0..=TOP)?.unwrap_or(0) as usize) } else { None };
-    let last_is_own = messages.last().is_some_and(|m| m["role"] == "assistant" && m.get("tool_calls").is_none());
+    let last_is_own = goes_on(&messages);
     let begins = fields.flag("add_generation_prompt")?.unwrap_or(false);
     let continues = fields.flag("continue_final_message")?.unwrap_or(last_is_own && !begins) && last_is_own;
     let variables = variables(fields, ready.served.think)?;
@@ -124,7 +124,7 @@ pub async fn read(shared: &Shared, ready: &Arc<Ready>, body: &Value, owner: u64)
         owner,
     };
     let (stream, progress) = (fields.flag("stream")?.unwrap_or(false), fields.flag("return_progress")?.unwrap_or(false));
-    let usage = fields.object("stream_options")?.is_some_and(|options| options.get("include_usage") == Some(&Value::Bool(true)));
+    let usage = include_usage(fields)?;
     // What can be wrong with the rest is known: now it may take some time.
     let prompt = of_conversation(shared, ready, conversation).await?;
     let marks = if thinks { ready.tokenizer.token("<think>").zip(ready.tokenizer.token("</think>")) } else { None };
@@ -271,9 +271,8 @@ fn reason(end: &End) -> &'static str {
 
 /// A token with the logarithm of its probability.
 fn logprob(ready: &Ready, token: u32, logprob: f32) -> Value {
-    let bytes = ready.bytes.get(token as usize).map_or(&[][..], Vec::as_slice);
-    // JSON has no infinity.
-    json!({"token": String::from_utf8_lossy(bytes), "logprob": logprob.max(-9999.0), "bytes": bytes})
+    let bytes = ready.bytes_of(token);
+    json!({"token": String::from_utf8_lossy(bytes), "logprob": told(logprob), "bytes": bytes})
 }
 
 fn logprobs(ready: &Ready, scored: &Scored) -> Value {

@@ -2,7 +2,7 @@
 use super::{
     body,
     chat::{COMMENT, named, progress, timings, usage},
-    sampling::{COUNT, TOP, max_tokens, sampling, stops},
+    sampling::{COUNT, TOP, include_usage, max_tokens, sampling, stops, told},
 };
 use crate::{
     Ready, Shared,
@@ -81,8 +81,7 @@ pub async fn complete(State(shared): State<Arc<Shared>>, Extension(Owner(owner))
         guide: None,
         owner,
     };
-    let (stream, include) = (fields.flag("stream")?.unwrap_or(false), fields.object("stream_options")?);
-    let include = include.is_some_and(|options| options.get("include_usage") == Some(&Value::Bool(true)));
+    let (stream, include) = (fields.flag("stream")?.unwrap_or(false), include_usage(fields)?);
     let told = Told {
         id,
         model: ready.served.id.clone(),
@@ -121,7 +120,7 @@ async fn prompts(ready: &Arc<Ready>, fields: Fields<'_, '_>) -> Result<Vec<Promp
                 let read = |token: &Value| token.as_u64().and_then(|token| u32::try_from(token).ok());
                 let tokens: Option<Vec<u32>> = tokens.iter().map(read).collect();
                 let tokens = tokens.ok_or_else(|| wrong("prompt", want, given))?;
-                let bytes: Vec<u8> = tokens.iter().filter_map(|token| ready.bytes.get(*token as usize)).flatten().copied().collect();
+                let bytes: Vec<u8> = tokens.iter().flat_map(|token| ready.bytes_of(*token)).copied().collect();
                 Prompt { text: String::from_utf8_lossy(&bytes).into_owned(), tokens }
             }
             other => return Err(wrong("prompt", want, other)),
@@ -142,7 +141,7 @@ struct Lists {
 
 impl Lists {
     fn text(ready: &Ready, token: u32) -> String {
-        ready.bytes.get(token as usize).map_or_else(String::new, |bytes| String::from_utf8_lossy(bytes).into_owned())
+        String::from_utf8_lossy(ready.bytes_of(token)).into_owned()
     }
 
     /// A token that nothing comes before.
@@ -151,13 +150,13 @@ impl Lists {
     }
 
     fn scored(&mut self, ready: &Ready, scored: &Scored) {
-        let pairs = scored.top.iter().map(|(token, log)| (Lists::text(ready, *token), json!(log.max(-9999.0))));
+        let pairs = scored.top.iter().map(|(token, log)| (Lists::text(ready, *token), json!(told(*log))));
         // Two tokens may have one text: the likelier comes first and stays.
         let mut top = Map::new();
         for (text, log) in pairs {
             top.entry(text).or_insert(log);
         }
-        self.add(ready, scored.token, json!(scored.logprob.max(-9999.0)), Value::Object(top));
+        self.add(ready, scored.token, json!(told(scored.logprob)), Value::Object(top));
     }
 
     fn add(&mut self, ready: &Ready, token: u32, logprob: Value, top: Value) {

@@ -78,6 +78,11 @@ fn text(content: &Value, at: &str) -> Result<String, Problem> {
     Ok(texts.join("\n"))
 }
 
+/// Whether the last message is one of the model's own that can go on.
+pub fn goes_on(messages: &[Value]) -> bool {
+    messages.last().is_some_and(|m| m["role"] == "assistant" && m.get("tool_calls").is_none())
+}
+
 /// Templates want arguments as an object; clients send them as its text.
 fn called(call: &Value, path: &str) -> Result<Value, Problem> {
     let function = call.get("function").ok_or_else(|| Problem::invalid(path, format!("{path} has no function")))?;

@@ -6,7 +6,7 @@ use crate::{
     fields::{Fields, wrong},
     generation::{End, Generation, Reason, Step},
     problem::{Problem, json_response},
-    prompt::{of_text, rendered},
+    prompt::of_conversation,
     sse::{self, Frames, Gone},
 };
 use axum::{
@@ -46,8 +46,7 @@ pub async fn count(State(shared): State<Arc<Shared>>, request: Request) -> Respo
 async fn counted(shared: Arc<Shared>, request: Request) -> Result<Response, Problem> {
     let ready = shared.ready()?;
     let given = translated(&body(&shared, request).await?)?;
-    let text = rendered(&shared, &ready, super::tokens::conversation(Fields::of(&given, "")?, ready.served.think)?).await?;
-    let prompt = of_text(&ready, text, false).await?;
+    let prompt = of_conversation(&shared, &ready, super::tokens::conversation(Fields::of(&given, "")?, ready.served.think)?).await?;
     Ok(json_response(StatusCode::OK, &json!({"input_tokens": prompt.tokens.len()})))
 }
 

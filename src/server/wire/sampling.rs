@@ -77,6 +77,16 @@ pub fn stops(fields: Fields, key: &str) -> Result<Vec<String>, Problem> {
     if stops.len() > STOPS || stops.iter().any(|stop| stop.len() > STOP) { Err(bad()) } else { Ok(stops) }
 }
 
+/// Whether a stream ends with the number of tokens.
+pub fn include_usage(fields: Fields) -> Result<bool, Problem> {
+    Ok(fields.object("stream_options")?.is_some_and(|options| options.get("include_usage") == Some(&Value::Bool(true))))
+}
+
+/// What is told of a logarithm: JSON has no infinity.
+pub fn told(logprob: f32) -> f32 {
+    logprob.max(-9999.0)
+}
+
 /// Tokens at the most: no end but the context's where nothing is said.
 pub fn max_tokens(fields: Fields, keys: &[&str]) -> Result<usize, Problem> {
     let mut most = usize::MAX;

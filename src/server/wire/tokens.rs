@@ -1,13 +1,13 @@
 //! `/tokenize`, `/detokenize` and `/apply-template`: what the model gets to see.
 use super::{
     body,
-    conversation::{messages, tools, variables},
+    conversation::{goes_on, messages, tools, variables},
 };
 use crate::{
     Ready, Shared,
     fields::{Fields, wrong},
     problem::{Problem, json_response},
-    prompt::{of_text, rendered},
+    prompt::{of_conversation, of_text, rendered},
 };
 use axum::{
     extract::{Request, State},
@@ -21,7 +21,7 @@ use std::sync::Arc;
 /// A conversation as it is, and not as it is answered.
 pub fn conversation(fields: Fields, think: bool) -> Result<Conversation, Problem> {
     let messages = messages(fields)?;
-    let continues = messages.last().is_some_and(|m| m["role"] == "assistant" && m.get("tool_calls").is_none());
+    let continues = goes_on(&messages);
     Ok(Conversation { messages, tools: tools(fields)?, variables: variables(fields, think)?, continues })
 }
 
@@ -35,10 +35,7 @@ pub async fn tokenize(State(shared): State<Arc<Shared>>, request: Request) -> Re
             let special = fields.flag("add_special")?.or(fields.flag("add_special_tokens")?).unwrap_or(false);
             of_text(&ready, text.to_string(), special).await?
         }
-        (None, Some(_)) => {
-            let text = rendered(&shared, &ready, conversation(fields, ready.served.think)?).await?;
-            of_text(&ready, text, false).await?
-        }
+        (None, Some(_)) => of_conversation(&shared, &ready, conversation(fields, ready.served.think)?).await?,
         (None, None) => return Err(Problem::invalid("content", "content is missing: give a text as content or prompt, or messages")),
     };
     let tokens = match fields.flag("with_pieces")? {
@@ -51,7 +48,7 @@ pub async fn tokenize(State(shared): State<Arc<Shared>>, request: Request) -> Re
 
 /// A token with its text, or its bytes where they are none.
 fn piece(ready: &Ready, token: u32) -> Value {
-    let bytes = ready.bytes.get(token as usize).map_or(&[][..], Vec::as_slice);
+    let bytes = ready.bytes_of(token);
     let piece = std::str::from_utf8(bytes).map_or_else(|_| json!(bytes), |text| json!(text));
     json!({"id": token, "piece": piece})
 }
