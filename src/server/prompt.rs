@@ -55,6 +55,23 @@ pub async fn of_text(ready: &Arc<Ready>, text: String, special: bool) -> Result<
     .await
 }
 
+/// How models are told of a text with a hole in it: the tokens before what comes first, before what comes after the hole, and before what is wanted
+/// (as Qwen's coders, StarCoder and DeepSeek were trained; in this order, prefix, suffix, middle: <https://arxiv.org/abs/2207.14255>).
+const HOLES: [[&str; 3]; 3] = [
+    ["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"],
+    ["<fim_prefix>", "<fim_suffix>", "<fim_middle>"],
+    ["<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"],
+];
+
+/// What is asked of a model that is to write what stands between two texts.
+pub fn with_hole(ready: &Ready, prefix: &str, suffix: &str) -> Result<String, Problem> {
+    let known = |marks: &&[&str; 3]| marks.iter().all(|mark| ready.tokenizer.token(mark).is_some());
+    let none =
+        "This model has no tokens for a text with a hole (<|fim_prefix|> and the like): leave suffix out, or serve one that was trained for it";
+    let [first, second, third] = HOLES.iter().find(known).ok_or_else(|| Problem::invalid("suffix", none))?;
+    Ok(format!("{first}{prefix}{second}{suffix}{third}"))
+}
+
 /// The conversation with its system message as the beginning of the first message of the user's.
 fn without_system(conversation: &Conversation) -> Option<Conversation> {
     let first = conversation.messages.first().filter(|m| m["role"] == "system")?["content"].as_str()?;

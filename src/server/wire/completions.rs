@@ -10,7 +10,7 @@ use crate::{
     fields::{Fields, wrong},
     generation::{Ask, End, Generation, Reason, Step},
     problem::{Problem, json_response},
-    prompt::{Prompt, of_text},
+    prompt::{Prompt, of_text, with_hole},
     sse::{self, Frames, Gone},
 };
 use axum::{
@@ -56,11 +56,12 @@ pub async fn complete(State(shared): State<Arc<Shared>>, Extension(Owner(owner))
     let body = body(&shared, request).await?;
     let fields = Fields::of(&body, "")?;
     named(&shared, &ready, fields)?;
-    if fields.text("suffix")?.is_some_and(|suffix| !suffix.is_empty()) {
-        return Err(Problem::invalid("suffix", "suffix is not known here: write the model's own tokens for it into the prompt"));
-    }
-    let prompts = prompts(&ready, fields).await?;
+    let suffix = fields.text("suffix")?.filter(|suffix| !suffix.is_empty());
+    let prompts = prompts(&ready, fields, suffix).await?;
     let echo = fields.flag("echo")?.unwrap_or(false);
+    if echo && suffix.is_some() {
+        return Err(Problem::invalid("echo", "echo and suffix do not go together: what is generated stands between the two texts"));
+    }
     let top = fields.whole("logprobs", 0..=TOP)?.map(|top| top as usize);
     let count = fields.whole("n", 1..=COUNT)?.unwrap_or(1) as usize;
     // Sixteen is what the original does.
@@ -101,8 +102,8 @@ pub async fn complete(State(shared): State<Arc<Shared>>, Extension(Owner(owner))
     whole(generation, &told).await
 }
 
-/// A text, several, tokens, or several lists of them.
-async fn prompts(ready: &Arc<Ready>, fields: Fields<'_, '_>) -> Result<Vec<Prompt>, Problem> {
+/// A text, several, tokens, or several lists of them; texts with a hole before `suffix`, where there is one.
+async fn prompts(ready: &Arc<Ready>, fields: Fields<'_, '_>, suffix: Option<&str>) -> Result<Vec<Prompt>, Problem> {
     let want = "a string, an array of strings, an array of tokens, or an array of such arrays";
     let given = fields.get("prompt").ok_or_else(|| Problem::invalid("prompt", "prompt is missing"))?;
     let all: Vec<&Value> = match given {
@@ -115,7 +116,13 @@ async fn prompts(ready: &Arc<Ready>, fields: Fields<'_, '_>) -> Result<Vec<Promp
     let mut prompts = Vec::with_capacity(all.len());
     for one in all {
         prompts.push(match one {
-            Value::String(text) => of_text(ready, text.clone(), true).await?,
+            Value::String(text) => {
+                let text = suffix.map_or_else(|| Ok(text.clone()), |suffix| with_hole(ready, text, suffix))?;
+                of_text(ready, text, true).await?
+            }
+            Value::Array(_) if suffix.is_some() => {
+                return Err(Problem::invalid("prompt", "A prompt of tokens has no suffix: write the model's own tokens for it into the prompt"));
+            }
             Value::Array(tokens) => {
                 let read = |token: &Value| token.as_u64().and_then(|token| u32::try_from(token).ok());
                 let tokens: Option<Vec<u32>> = tokens.iter().map(read).collect();

@@ -153,6 +153,41 @@ fn texts_go_on_and_are_scored() {
     assert_eq!(server.ask(TEXT, &json!({"prompt": prompt, "echo": true, "max_tokens": 0}))["choices"][0]["text"], prompt);
 }
 
+/// What stands between two texts is asked for in the model's own tokens.
+#[test]
+fn holes_are_written_with_the_models_tokens() {
+    const MARKS: [&str; 3] = ["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"];
+    let folder = tempfile::tempdir().expect("a folder");
+    for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/models/tiny-qwen3-moe")).expect("the bundled model").flatten() {
+        std::fs::copy(entry.path(), folder.path().join(entry.file_name())).expect("a copy");
+    }
+    let path = folder.path().join("tokenizer.json");
+    let mut tokenizer: Value = serde_json::from_slice(&std::fs::read(&path).expect("a tokenizer")).expect("JSON");
+    // The marks take the places of the last three tokens that are merged.
+    for (id, mark) in (4093..).zip(MARKS) {
+        tokenizer["model"]["merges"].as_array_mut().expect("a list").pop();
+        tokenizer["model"]["vocab"].as_object_mut().expect("a map").retain(|_, token| *token != id);
+        let mut added = tokenizer["added_tokens"][0].clone();
+        (added["id"], added["content"]) = (id.into(), mark.into());
+        tokenizer["added_tokens"].as_array_mut().expect("a list").push(added);
+    }
+    std::fs::write(&path, tokenizer.to_string()).expect("written");
+    let server = Serving::start(&["--model", folder.path().to_str().expect("a path")], &[]);
+    let ask = |more: Value| server.post(TEXT, &with(json!({"temperature": 0, "max_tokens": 8, "ignore_eos": true}), more));
+    let between = ask(json!({"prompt": "The river", "suffix": " the sea."})).json();
+    let by_hand = ask(json!({"prompt": "<|fim_prefix|>The river<|fim_suffix|> the sea.<|fim_middle|>"})).json();
+    assert_eq!(between["usage"]["prompt_tokens"], by_hand["usage"]["prompt_tokens"], "{between} {by_hand}");
+    assert_eq!(between["choices"], by_hand["choices"]);
+    for (more, param) in [
+        (json!({"prompt": [5], "suffix": "b"}), "prompt"),
+        (json!({"prompt": "a", "suffix": "b", "echo": true}), "echo"),
+        (json!({"prompt": "a", "suffix": 1}), "suffix"),
+    ] {
+        let reply = ask(more);
+        assert_eq!((reply.status, &reply.json()["error"]["param"]), (400, &json!(param)));
+    }
+}
+
 /// Every mistake of a caller has a status that says so, and names its place.
 #[test]
 fn mistakes_are_named() {
