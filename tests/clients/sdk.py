@@ -6,9 +6,13 @@ without special tokens, in one window.
 import asyncio
 import json
 import math
+import os
+import subprocess
 import sys
+import tempfile
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from random import Random
 
 import anthropic
@@ -237,6 +241,25 @@ def scores():
     assert abs(nll - NLL) < 1e-4, (nll, NLL)
 
 
+def command_line():
+    """`llm`, as a user sets it up: a file that names the server."""
+    model = client.models.list().data[0].id
+    with tempfile.TemporaryDirectory() as folder:
+        settings = f"- model_id: here\n  model_name: {model}\n  api_base: {BASE}/v1\n  api_key_name: none\n  supports_schema: true\n  supports_tools: true\n"
+        Path(folder, "extra-openai-models.yaml").write_text(settings)
+
+        def llm(*given):
+            run = [Path(sys.executable).with_name("llm"), "prompt", "-m", "here", "--key", "none", "-o", "temperature", "0", "-o", "max_tokens", "24", *given]
+            done = subprocess.run(run, env={**os.environ, "LLM_USER_PATH": folder}, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
+            assert done.returncode == 0, done.stderr
+            return done.stdout
+
+        assert "Paris" in llm(ASK[0]["content"]) and "Paris" in llm("--no-stream", ASK[0]["content"])
+        # Its schemas allow more than they name.
+        dog = json.loads(llm("--schema", "name, age int", "-o", "max_tokens", "200", "Invent a dog"))
+        assert isinstance(dog["name"], str) and isinstance(dog["age"], int)
+
+
 def post(path, body):
     request = urllib.request.Request(BASE + path, json.dumps(body).encode(), {"Content-Type": "application/json"})
     return urllib.request.urlopen(request)
@@ -260,7 +283,7 @@ def metrics():
 
 
 failed = []
-tests = [chat, stream, several, tools, schema, schemas, asynchronous, errors, responses, messages, langchain, scores, metrics]
+tests = [chat, stream, several, tools, schema, schemas, asynchronous, errors, responses, messages, langchain, scores, command_line, metrics]
 for test in tests:
     try:
         test()
