@@ -10,6 +10,6 @@ mod values;
 pub use attention::{attend, attend_numbers, attention, attention_at};
 pub use finite::{NotFinite, Watch, finite};
 pub use kv::{Heads, KvElement, KvLayer, PAGE, centre};
-pub use residual::{Share, Turn, add_shares, add_tiles, norm_rows, normed};
+pub use residual::{Pairs, Share, Turn, add_shares, add_tiles, norm_rows, normed};
 pub use scores::{divergence, log_sum_exp};
-pub use values::{Gated, Reordered, Same, Tiled, Values};
+pub use values::{Gated, Normed as NormedRow, Reordered, Same, Tiled, Values};

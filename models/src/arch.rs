@@ -2,9 +2,15 @@
 //!
 //! A family is a file with a `describe` and a line in [`FAMILIES`]. The file says which keys it needs and which it must not have; what
 //! several of them share is here.
+mod ernie4_5_moe;
+mod glm4_moe;
+mod granitemoe;
+mod hunyuan_v1_moe;
 mod llama;
+mod minimax_m2;
 mod mistral;
 mod mixtral;
+mod olmoe;
 mod qwen2;
 mod qwen2_moe;
 mod qwen3;
@@ -12,18 +18,25 @@ mod qwen3_moe;
 mod rope;
 
 use crate::{
-    description::{Attention, ConfigError, Description, Gated, GatedNames, Layer, Mixture, Mlp, Router},
+    description::{Attention, ConfigError, Description, Gated, GatedNames, Layer, LeftOut, Mixture, Mlp, Normed, QkNorm, Router},
     json::Keys,
     quantization,
 };
+use ram_kernels::Pairs;
 
 type Describe = fn(&mut Keys) -> Result<Description, ConfigError>;
 
 /// Families by `model_type`.
-const FAMILIES: [(&str, Describe); 7] = [
+const FAMILIES: [(&str, Describe); 13] = [
+    ("ernie4_5_moe", ernie4_5_moe::describe),
+    ("glm4_moe", glm4_moe::describe),
+    ("granitemoe", granitemoe::describe),
+    ("hunyuan_v1_moe", hunyuan_v1_moe::describe),
     ("llama", llama::describe),
+    ("minimax_m2", minimax_m2::describe),
     ("mistral", mistral::describe),
     ("mixtral", mixtral::describe),
+    ("olmoe", olmoe::describe),
     ("qwen2", qwen2::describe),
     ("qwen2_moe", qwen2_moe::describe),
     ("qwen3", qwen3::describe),
@@ -123,19 +136,25 @@ fn layers(keys: &mut Keys) -> Result<usize, ConfigError> {
 struct Variant {
     qkv_bias: bool,
     output_bias: bool,
-    qk_norm: bool,
+    qk_norm: Option<QkNorm>,
     /// Base of the rotary frequencies where no key says one.
     theta: Option<f64>,
+    /// Which numbers of a head are turned together.
+    pairs: Pairs,
+    /// The part of a head that is turned where no key says one; without it, all of it.
+    partial: Option<f64>,
+    /// Whether positions of type `dynamic` are those of a longer base.
+    alpha: bool,
     /// Whether there may be no word of key and value heads: then they are as many as query heads.
     plain_heads: bool,
 }
 
 fn attention(keys: &mut Keys, variant: &Variant) -> Result<Attention, ConfigError> {
-    let &Variant { qkv_bias, output_bias, qk_norm, theta, plain_heads } = variant;
+    let &Variant { qkv_bias, output_bias, qk_norm, plain_heads, .. } = variant;
     // A key that a family does not have may say what it does anyway.
     keys.only("qkv_bias", qkv_bias)?;
     keys.only("attention_bias", output_bias)?;
-    keys.only("use_qk_norm", qk_norm)?;
+    keys.only("use_qk_norm", qk_norm.is_some())?;
     let hidden_size = keys.need("hidden_size", size)?;
     let num_attention_heads = keys.need("num_attention_heads", size)?;
     let num_key_value_heads = size(keys, "num_key_value_heads")?.or(plain_heads.then_some(num_attention_heads));
@@ -152,7 +171,8 @@ fn attention(keys: &mut Keys, variant: &Variant) -> Result<Attention, ConfigErro
             return Err(keys.invalid("hidden_size", &expected));
         }
     };
-    Ok(Attention { num_attention_heads, num_key_value_heads, head_dim, qkv_bias, output_bias, qk_norm, rope: rope::read(keys, theta)? })
+    let rope = rope::read(keys, head_dim, variant)?;
+    Ok(Attention { num_attention_heads, num_key_value_heads, head_dim, qkv_bias, output_bias, qk_norm, rope, scale: None, multiplier: 1.0 })
 }
 
 /// Positions that a file says its model has.
@@ -195,13 +215,61 @@ fn num_experts(keys: &mut Keys) -> Result<usize, ConfigError> {
     }
 }
 
-fn router(keys: &mut Keys, num_experts: usize, norm_topk_prob: bool) -> Result<Router, ConfigError> {
-    let num_experts_per_tok = keys.need("num_experts_per_tok", size)?;
-    if num_experts_per_tok > num_experts {
-        return Err(keys.invalid("num_experts_per_tok", &format!("at most the number of experts, {num_experts}")));
+/// The number of experts under a family's own name, or under those that all have.
+fn num_experts_as(keys: &mut Keys, own: &str) -> Result<usize, ConfigError> {
+    match keys.size(own, 1, 65_536)? {
+        Some(own) => Ok(own),
+        None => num_experts(keys),
     }
-    Ok(Router { num_experts_per_tok, norm_topk_prob })
 }
+
+fn router(keys: &mut Keys, num_experts: usize, norm_topk_prob: bool) -> Result<Router, ConfigError> {
+    Ok(Router::softmax(taken(keys, "num_experts_per_tok", num_experts)?, norm_topk_prob))
+}
+
+/// Experts that a token takes.
+fn taken(keys: &mut Keys, key: &str, num_experts: usize) -> Result<usize, ConfigError> {
+    let taken = keys.need(key, size)?;
+    if taken > num_experts {
+        return Err(keys.invalid(key, &format!("at most the number of experts, {num_experts}")));
+    }
+    Ok(taken)
+}
+
+/// Experts that lie in groups, as DeepSeek-V3 has them: how many groups, and of how many a token takes experts.
+fn groups(keys: &mut Keys, num_experts: usize, taken: usize) -> Result<[usize; 2], ConfigError> {
+    let (count, kept) = (size(keys, "n_group")?.unwrap_or(1), size(keys, "topk_group")?.unwrap_or(1));
+    // A group is known by two of its experts.
+    if !num_experts.is_multiple_of(count) || (count > 1 && num_experts / count < 2) {
+        return Err(keys.invalid("n_group", &format!("a divisor of the number of experts, {num_experts}, that leaves two in each")));
+    }
+    if kept > count || num_experts / count * kept < taken {
+        return Err(keys.invalid("topk_group", &format!("at most n_group, {count}, and enough for {taken} experts")));
+    }
+    Ok([count, kept])
+}
+
+/// Layers of which the first are dense.
+fn first_dense(keys: &mut Keys, attention: &Attention, mixture: Mixture) -> Result<Vec<Layer>, ConfigError> {
+    let count = layers(keys)?;
+    let first = keys.size("first_k_dense_replace", 0, MOST)?.unwrap_or(0);
+    size(keys, "intermediate_size")?;
+    let dense = if first > 0 { Some(dense(keys)?) } else { None };
+    let mlp = |l: usize| dense.clone().filter(|_| l < first).unwrap_or_else(|| Mlp::Sparse(mixture.clone()));
+    Ok((0..count).map(|l| Layer { attention: attention.clone(), mlp: mlp(l) }).collect())
+}
+
+/// Layers behind the last one that predict further tokens: they are not read.
+fn next_layers(keys: &mut Keys, key: &str, description: &mut Description) -> Result<(), ConfigError> {
+    let count = keys.size(key, 0, 64)?.unwrap_or(0);
+    let last = description.layers.len();
+    let each = (last..last + count).map(|l| LeftOut { prefix: format!("model.layers.{l}."), what: "multi-token prediction" });
+    description.left_out.extend(each);
+    Ok(())
+}
+
+/// RMS norms of each head, before it is turned.
+const HEADS: QkNorm = QkNorm { of: Normed::Heads, names: ["self_attn.q_norm", "self_attn.k_norm"] };
 
 /// A mixture as both families of Qwen have it: `shared` reads the shared expert.
 fn qwen_mixture(keys: &mut Keys, shared: Option<Gated>) -> Result<Mixture, ConfigError> {
@@ -210,7 +278,12 @@ fn qwen_mixture(keys: &mut Keys, shared: Option<Gated>) -> Result<Mixture, Confi
     let norm_topk_prob = keys.need("norm_topk_prob", Keys::flag)?;
     let router = router(keys, num_experts, norm_topk_prob)?;
     let expert = Gated { width, names: named("mlp.experts") };
-    Ok(Mixture { num_experts, router, expert, shared, also: None, router_module: "mlp.gate" })
+    Ok(Mixture { shared_gate: shared.is_some(), shared, ..mixture(num_experts, router, expert) })
+}
+
+/// A mixture without a shared expert, under the names that most have.
+fn mixture(num_experts: usize, router: Router, expert: Gated) -> Mixture {
+    Mixture { num_experts, router, expert, shared: None, shared_gate: false, also: None, router_module: "mlp.gate", fused: None }
 }
 
 /// The layers of both families of Qwen: mixtures in every `decoder_sparse_step`-th, except `mlp_only_layers`.
@@ -261,6 +334,9 @@ fn around(keys: &mut Keys, layers: Vec<Layer>) -> Result<Description, ConfigErro
         bos_token_id: keys.token("bos_token_id")?,
         eos_token_id: keys.tokens("eos_token_id")?,
         quantization: None,
+        embedding_multiplier: 1.0,
+        logits_scaling: 1.0,
+        left_out: Vec::new(),
     })
 }
 

@@ -35,11 +35,14 @@ pub trait Home: Tensors {
     fn vector(&self, values: Vec<f32>) -> candle_core::Result<Self::Vector>;
 }
 
-/// An RMS norm: its weights, and what is added to the mean square.
+/// An RMS norm.
 #[derive(Debug)]
 pub struct Norm<V> {
     pub weight: V,
+    /// Added to the mean square.
     pub eps: f64,
+    /// What its result is multiplied with.
+    pub times: f32,
 }
 
 /// Tokens of one sequence in a pass: which they are of all, and the position of the first.
@@ -57,11 +60,11 @@ pub trait Pass {
     /// Keys and values of a layer.
     type State;
 
-    /// The stream becomes the tokens' rows of `table`.
-    fn embed(&mut self, table: &Matrix<Self>, tokens: &[u32]) -> Result<(), Fault>;
+    /// The stream becomes `times` the tokens' rows of `table`.
+    fn embed(&mut self, table: &Matrix<Self>, tokens: &[u32], times: f32) -> Result<(), Fault>;
 
-    /// Queries, keys and values: the normed stream times three matrices, with biases where there are some; heads of queries and keys
-    /// normed where there are norms for them, and turned by their positions.
+    /// Queries, keys and values: the normed stream times three matrices, with biases where there are some; queries and keys normed where
+    /// there are norms for them, as `shape` says, and turned by their positions.
     fn heads(
         &mut self,
         norm: &Norm<Vector<Self>>,
@@ -74,12 +77,18 @@ pub trait Pass {
     /// Keys and values of each sequence join those in its state; every query looks at all of its sequence up to its own.
     fn attend(&mut self, states: &mut [&mut Self::State], shape: &Attention) -> Result<(), Fault>;
 
-    /// Adds `output` times what attention found, and a bias, to the stream.
-    fn add_attended(&mut self, output: &Matrix<Self>, bias: Option<&Vector<Self>>) -> Result<(), Fault>;
+    /// Adds to the stream `times` what `output` and a bias make of what attention found.
+    fn add_attended(&mut self, output: &Matrix<Self>, bias: Option<&Vector<Self>>, times: f32) -> Result<(), Fault>;
 
-    /// Each token's experts and their weights from the normed stream times `routers`: that of the experts, and the shared one's row where
-    /// there is one.
-    fn route(&mut self, norm: &Norm<Vector<Self>>, routers: &[Matrix<Self>], router: &Router) -> Result<(), Fault>;
+    /// Each token's experts and their weights from the normed stream times `routers`: that of the experts, whose scores are corrected
+    /// while they are chosen, and the shared one's row where it has one; else the shared one has all its weight.
+    fn route(
+        &mut self,
+        norm: &Norm<Vector<Self>>,
+        routers: &[Matrix<Self>],
+        correction: Option<&Vector<Self>>,
+        router: &Router,
+    ) -> Result<(), Fault>;
 
     /// Adds the weighted results of the chosen `experts` for the normed stream, and those of the shared one.
     fn add_experts(&mut self, norm: &Norm<Vector<Self>>, experts: &Experts<Self>, shared: Option<&Experts<Self>>) -> Result<(), Fault>;

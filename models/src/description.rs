@@ -15,6 +15,10 @@ pub struct Description {
     pub max_position_embeddings: usize,
     /// Added to the mean square in RMS norms.
     pub rms_norm_eps: f64,
+    /// What the embedding's rows are multiplied with.
+    pub embedding_multiplier: f64,
+    /// What logits are divided by.
+    pub logits_scaling: f64,
     /// Whether the embedding is the head too.
     pub tie_word_embeddings: bool,
     /// In order of computation.
@@ -25,6 +29,17 @@ pub struct Description {
     pub eos_token_id: Vec<u32>,
     /// How the weights are quantized already, where they are.
     pub quantization: Option<Quantization>,
+    /// Tensors that a checkpoint may have and that are not read, because the model's texts do not depend on them.
+    pub left_out: Vec<LeftOut>,
+}
+
+/// Tensors that are not read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftOut {
+    /// What their names begin with.
+    pub prefix: String,
+    /// What they are.
+    pub what: &'static str,
 }
 
 /// A layer adds its attention, then its MLP to the residual stream; both read it through an RMS norm.
@@ -49,10 +64,34 @@ pub struct Attention {
     pub qkv_bias: bool,
     /// Whether o has a bias.
     pub output_bias: bool,
-    /// Whether every head of q and k is RMS-normalised before it is turned.
-    pub qk_norm: bool,
+    /// How q and k are RMS-normalised, where they are.
+    pub qk_norm: Option<QkNorm>,
     /// How positions turn q and k.
     pub rope: Rope,
+    /// What the products of q and k are multiplied with, where it is not `1 / sqrt(head_dim)`.
+    pub scale: Option<f64>,
+    /// What its result is multiplied with before it is added.
+    pub multiplier: f64,
+}
+
+/// RMS norms of queries and keys.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct QkNorm {
+    /// What is normalised, and when.
+    pub of: Normed,
+    /// The modules of both.
+    pub(crate) names: [&'static str; 2],
+}
+
+/// What an RMS norm of queries and keys takes together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Normed {
+    /// Each head, before it is turned.
+    Heads,
+    /// Each head, after it is turned.
+    TurnedHeads,
+    /// All heads as one, before they are turned.
+    All,
 }
 
 /// The MLP of a layer.
@@ -89,12 +128,33 @@ pub struct Mixture {
     pub router: Router,
     /// Each of them; its module has one below it for each expert, by number.
     pub expert: Gated,
-    /// The one that every token takes, weighted by the sigmoid of a product with a row of its own.
+    /// The one that every token takes.
     pub shared: Option<Gated>,
+    /// Whether that is weighted by the sigmoid of a product with a row of its own.
+    pub shared_gate: bool,
     /// What the experts and their names would be under as well.
     pub(crate) also: Option<MixtureNames>,
     /// The module of the router.
     pub(crate) router_module: &'static str,
+    /// Tensors of all experts, where files have them so.
+    pub(crate) fused: Option<Fused>,
+}
+
+/// Tensors in which files have those of all experts of a layer: `gate_up` (experts, 2 width, in) and `down` (experts, out, width).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Fused {
+    pub gate_up: &'static str,
+    pub down: &'static str,
+}
+
+/// Where a tensor of one expert lies in one of all.
+pub struct Stacked {
+    /// The tensor of all, but for what it ends with where it has parts.
+    pub name: String,
+    /// Of those rows of it that are the expert's, which part, of how many.
+    pub part: [usize; 2],
+    /// What it and the expert's own end with: of a dense tensor nothing, as the whole name is `name`.
+    pub ends: &'static [&'static str],
 }
 
 /// Tensor names of a [`Mixture`].
@@ -104,14 +164,49 @@ pub(crate) struct MixtureNames {
     pub expert: GatedNames,
 }
 
-/// The largest `num_experts_per_tok` of the softmax over all experts.
+/// The `num_experts_per_tok` largest scores.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Router {
     /// Experts that a token takes.
     pub num_experts_per_tok: usize,
-    /// Whether their weights are scaled to sum to 1.
-    pub norm_topk_prob: bool,
+    /// What logits become.
+    pub score: Score,
+    /// What is added to scores while experts are chosen, and not to the weights of the chosen ones: a tensor of the layer, and its shape.
+    pub correction: Option<Correction>,
+    /// Experts lie in groups: so many, and a token takes experts of so many of them, those with the largest sums of two scores.
+    pub groups: [usize; 2],
+    /// Whether weights are divided by their sum, or by this if it is larger.
+    pub norm_topk_prob: Option<f64>,
+    /// What weights are multiplied with then.
+    pub scaling: f64,
 }
+
+/// The correction of a router's scores.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Correction {
+    pub(crate) name: &'static str,
+    pub(crate) shape: Vec<usize>,
+}
+
+/// What a router makes of its logits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Score {
+    /// The softmax over all experts.
+    Softmax,
+    /// The sigmoid of each.
+    Sigmoid,
+}
+
+impl Router {
+    /// The softmax of all, or of those that are chosen.
+    pub(crate) fn softmax(num_experts_per_tok: usize, norm_topk_prob: bool) -> Router {
+        let (score, norm_topk_prob) = (Score::Softmax, norm_topk_prob.then_some(LEAST));
+        Router { num_experts_per_tok, score, correction: None, groups: [1, 1], norm_topk_prob, scaling: 1.0 }
+    }
+}
+
+/// Sums of weights are not divided by less: what DeepSeek-V3 adds to them.
+pub(crate) const LEAST: f64 = 1e-20;
 
 impl Description {
     /// Takes the other names that a mixture may have, where a stored tensor has one of them: Mixtral's as transformers 5 has them in

@@ -146,6 +146,11 @@ impl<'a> Keys<'a> {
         if off { Ok(()) } else { Err(self.unsupported(key, "null, false or 0")) }
     }
 
+    /// Keys that do not change what is computed, whatever their value.
+    pub fn ignore(&mut self, keys: &[&str]) {
+        self.read.extend(keys.iter().map(|key| key.to_string()));
+    }
+
     /// A flag that the architecture has decided already.
     pub fn only(&mut self, key: &str, value: bool) -> Result<(), ConfigError> {
         if self.flag(key)?.is_some_and(|found| found != value) {

@@ -67,6 +67,6 @@ impl At {
 
     fn norm<S: Supply>(self, name: &str, len: usize, from: &mut S) -> Result<Norm<VectorOf<S>>, S::Error> {
         let weight = from.vector(self.spec(&format!("{name}.weight"), vec![len], Kind::Norm))?;
-        Ok(Norm { weight, eps: self.eps })
+        Ok(Norm { weight, eps: self.eps, times: 1.0 })
     }
 }

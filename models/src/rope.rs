@@ -1,13 +1,18 @@
 //! Rotary positions (Su et al. 2021) and what is done to their frequencies so that a model reads longer texts than it was trained on.
+use ram_kernels::Pairs;
 use std::f64::consts::PI;
 
-/// How positions turn queries and keys: pair i of a head by `position / theta^(2 i / head_dim)`, then scaled.
+/// How positions turn queries and keys: pair i of a head by `position / theta^(2 i / dim)`, then scaled.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rope {
     /// Base of the frequencies.
     pub theta: f64,
     /// What is done to them.
     pub scaling: Scaling,
+    /// Numbers of a head that are turned, the first ones; even.
+    pub dim: usize,
+    /// Which of them are turned together.
+    pub pairs: Pairs,
 }
 
 /// What is done to frequencies, by `rope_type`.
@@ -19,6 +24,11 @@ pub enum Scaling {
     Linear {
         /// By this.
         factor: f64,
+    },
+    /// The base is longer (NTK-aware scaling by a fixed number, as Hunyuan has it): `theta alpha^(dim / (dim - 2))`.
+    Alpha {
+        /// That number.
+        alpha: f64,
     },
     /// Low frequencies are divided, high ones stay, between them is a ramp over wavelengths (Llama 3.1).
     Llama3 {
@@ -53,17 +63,21 @@ impl Rope {
     pub fn positions(&self, trained: usize) -> usize {
         match self.scaling {
             Scaling::Yarn { factor, original_max_position_embeddings, .. } => trained.max((factor * original_max_position_embeddings) as usize),
-            Scaling::Default | Scaling::Linear { .. } | Scaling::Llama3 { .. } => trained,
+            Scaling::Default | Scaling::Alpha { .. } | Scaling::Linear { .. } | Scaling::Llama3 { .. } => trained,
         }
     }
 
-    /// Radians per position of every pair of a head, and what its cosines and sines are multiplied with. Rounded to f32, because models
+    /// Radians per position of every pair, and what its cosines and sines are multiplied with. Rounded to f32, because models
     /// were trained with that: at position 2,048 it is 1e-4 of a turn.
-    pub fn frequencies(&self, head_dim: usize) -> (Vec<f32>, f32) {
-        let half = head_dim / 2;
+    pub fn frequencies(&self) -> (Vec<f32>, f32) {
+        let half = self.dim / 2;
         let plain = |i: usize| self.theta.powf(-(i as f64) / half as f64);
         let scaled = |i: usize| match self.scaling {
             Scaling::Default => plain(i),
+            Scaling::Alpha { alpha } => {
+                let dim = self.dim as f64;
+                (self.theta * alpha.powf(dim / (dim - 2.0))).powf(-(i as f64) / half as f64)
+            }
             Scaling::Linear { factor } => plain(i) / factor,
             Scaling::Llama3 { factor, low_freq_factor: low, high_freq_factor: high, original_max_position_embeddings: trained } => {
                 let turns = trained * plain(i) / (2.0 * PI);
@@ -78,7 +92,7 @@ impl Rope {
                 if truncate {
                     (first, last) = (first.floor(), last.ceil());
                 }
-                let (first, mut last) = (first.max(0.0), last.min(head_dim as f64 - 1.0));
+                let (first, mut last) = (first.max(0.0), last.min(self.dim as f64 - 1.0));
                 if first == last {
                     last += 0.001;
                 }

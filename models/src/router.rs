@@ -1,55 +1,130 @@
 //! Which experts a token takes and with what weights, from the router's logits.
+use crate::description::{Router, Score};
 use std::cmp::Ordering;
 
-/// (expert, weight) pairs of one token, as many as `routes` takes: the largest of the softmax over all experts, the lower number where two
-/// are equal, scaled to sum to 1 where `renormalise`.
-pub(crate) fn route(logits: &[f32], renormalise: bool, routes: &mut [(u32, f32)]) {
-    let mut found = 0;
-    for (e, &logit) in (0..).zip(logits) {
-        // Behind its equals. A NaN is never larger: it comes last, and every choice is another expert.
-        let at = routes[..found].iter().rposition(|(_, kept)| logit.partial_cmp(kept) != Some(Ordering::Greater)).map_or(0, |i| i + 1);
-        if at < routes.len() {
-            found = (found + 1).min(routes.len());
-            routes[at..found].rotate_right(1);
-            routes[at] = (e, logit);
-        }
+/// (expert, weight) pairs of one token, as many as it takes: the largest scores, the lower number where two are equal. `logits` become
+/// scores; `correction`, where there is one, is added to them while experts are chosen.
+pub(crate) fn route(router: &Router, logits: &mut [f32], correction: Option<&[f32]>, routes: &mut [(u32, f32)]) {
+    // Of a softmax without a correction the largest logits are the largest scores, and are chosen before anything is rounded.
+    let late = router.score == Score::Softmax && correction.is_none();
+    if !late {
+        score(router.score, logits);
     }
-    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let total: f32 = logits.iter().map(|l| (l - most).exp()).sum();
-    routes.iter_mut().for_each(|(_, w)| *w = (*w - most).exp() / total);
-    if renormalise {
-        let sum: f32 = routes.iter().map(|(_, w)| w).sum();
+    let choice = |e: usize| logits[e] + correction.map_or(0.0, |c| c[e]);
+    let [count, kept] = router.groups;
+    let size = logits.len() / count;
+    if kept < count {
+        let mut groups: Vec<(u32, f32)> = vec![(0, 0.0); kept];
+        let two = |group: usize| {
+            let mut two = [(0, 0.0); 2];
+            let found = largest((group * size..(group + 1) * size).map(|e| (e as u32, choice(e))), &mut two);
+            two[..found].iter().map(|(_, score)| score).sum::<f32>()
+        };
+        largest((0..count).map(|group| (group as u32, two(group))), &mut groups);
+        groups.sort_unstable_by_key(|(group, _)| *group);
+        let members = groups.iter().flat_map(|(group, _)| *group as usize * size..(*group as usize + 1) * size);
+        largest(members.map(|e| (e as u32, choice(e))), routes);
+    } else {
+        largest((0..logits.len()).map(|e| (e as u32, choice(e))), routes);
+    }
+    if late {
+        let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let total: f32 = logits.iter().map(|l| (l - most).exp()).sum();
+        routes.iter_mut().for_each(|(_, w)| *w = (*w - most).exp() / total);
+    } else {
+        routes.iter_mut().for_each(|(e, w)| *w = logits[*e as usize]);
+    }
+    if let Some(least) = router.norm_topk_prob {
+        let sum = routes.iter().map(|(_, w)| w).sum::<f32>().max(least as f32);
         routes.iter_mut().for_each(|(_, w)| *w /= sum);
     }
+    if router.scaling != 1.0 {
+        routes.iter_mut().for_each(|(_, w)| *w *= router.scaling as f32);
+    }
+}
+
+fn score(score: Score, logits: &mut [f32]) {
+    match score {
+        Score::Softmax => {
+            let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            logits.iter_mut().for_each(|l| *l = (*l - most).exp());
+            let total: f32 = logits.iter().sum();
+            logits.iter_mut().for_each(|l| *l /= total);
+        }
+        Score::Sigmoid => logits.iter_mut().for_each(|l| *l = 1.0 / (1.0 + (-*l).exp())),
+    }
+}
+
+/// The largest of numbered values, largest first, equals in their order; as many as there are, or as `to` has room for.
+fn largest(all: impl Iterator<Item = (u32, f32)>, to: &mut [(u32, f32)]) -> usize {
+    let mut found = 0;
+    for (e, value) in all {
+        // Behind its equals. A NaN is never larger: it comes last, and every choice is another expert.
+        let at = to[..found].iter().rposition(|(_, kept)| value.partial_cmp(kept) != Some(Ordering::Greater)).map_or(0, |i| i + 1);
+        if at < to.len() {
+            found = (found + 1).min(to.len());
+            to[at..found].rotate_right(1);
+            to[at] = (e, value);
+        }
+    }
+    found
 }
 
 #[cfg(test)]
 mod tests {
-    fn route(logits: &[f32], experts: usize, per_token: usize, renormalise: bool) -> Vec<(u32, f32)> {
-        let mut routes = vec![(9, 9.0); logits.len() / experts * per_token];
-        for (logits, routes) in logits.chunks(experts).zip(routes.chunks_mut(per_token)) {
-            super::route(logits, renormalise, routes);
-        }
+    use crate::description::{Router, Score};
+
+    fn routes(router: &Router, logits: &[f32], correction: Option<&[f32]>) -> Vec<(u32, f32)> {
+        let mut routes = vec![(9, 9.0); router.num_experts_per_tok];
+        super::route(router, &mut logits.to_vec(), correction, &mut routes);
         routes
     }
 
     #[test]
     fn the_largest_in_order_ties_to_the_lower() {
-        let logits = [0.0, 2.0, 1.0, 2.0, f32::NEG_INFINITY, 0.0, 0.0, 0.0];
-        let routes = route(&logits, 4, 2, true);
-        assert_eq!(routes.iter().map(|(e, _)| *e).collect::<Vec<_>>(), [1, 3, 1, 2]);
-        assert!(routes.iter().all(|(_, w)| (w - 0.5).abs() < 1e-6));
+        let router = Router::softmax(2, true);
+        for (logits, expected) in [([0.0, 2.0, 1.0, 2.0], [1, 3]), ([f32::NEG_INFINITY, 0.0, 0.0, 0.0], [1, 2])] {
+            let routes = routes(&router, &logits, None);
+            assert_eq!(routes.iter().map(|(e, _)| *e).collect::<Vec<_>>(), expected);
+            assert!(routes.iter().all(|(_, w)| (w - 0.5).abs() < 1e-6));
+        }
     }
 
     #[test]
     fn without_scaling_weights_are_those_of_the_softmax() {
-        let routes = route(&[1.0, 0.0, 0.0], 3, 1, false);
+        let routes = routes(&Router::softmax(1, false), &[1.0, 0.0, 0.0], None);
         assert!((routes[0].1 - 1.0f32.exp() / (1.0f32.exp() + 2.0)).abs() < 1e-6);
     }
 
     #[test]
     fn nan_still_gives_different_experts() {
-        let routes = route(&[f32::NAN; 4], 4, 4, true);
-        assert_eq!(routes.iter().map(|(e, _)| *e).collect::<Vec<_>>(), [0, 1, 2, 3]);
+        let plain = Router::softmax(4, true);
+        for router in [plain.clone(), Router { score: Score::Sigmoid, groups: [2, 2], ..plain }] {
+            let routes = routes(&router, &[f32::NAN; 4], Some(&[0.0; 4]));
+            assert_eq!(routes.iter().map(|(e, _)| *e).collect::<Vec<_>>(), [0, 1, 2, 3]);
+        }
+    }
+
+    #[test]
+    fn a_correction_chooses_and_does_not_weigh() {
+        for score in [Score::Softmax, Score::Sigmoid] {
+            let router = Router { score, norm_topk_prob: None, scaling: 2.0, ..Router::softmax(2, true) };
+            let logits = [0.5f32, 1.0, -1.0, 0.0];
+            let routes = routes(&router, &logits, Some(&[0.0, 0.0, 3.0, 0.0]));
+            let total: f32 = logits.iter().map(|l| l.exp()).sum();
+            let weight = |l: f32| 2.0 * if score == Score::Softmax { l.exp() / total } else { 1.0 / (1.0 + (-l).exp()) };
+            assert_eq!((routes[0].0, routes[1].0), (2, 1));
+            assert!((routes[0].1 - weight(-1.0)).abs() < 1e-6 && (routes[1].1 - weight(1.0)).abs() < 1e-6, "{routes:?}");
+        }
+    }
+
+    /// Groups by the sum of their two largest, as many experts of those as are wanted.
+    #[test]
+    fn experts_come_from_the_groups_with_the_largest_sums() {
+        let router = Router { score: Score::Sigmoid, groups: [3, 1], ..Router::softmax(2, true) };
+        // The largest of all is alone in its group.
+        let routes = routes(&router, &[5.0, -9.0, -9.0, 2.0, 0.0, 2.0, 1.0, 1.0, 1.0], None);
+        assert_eq!(routes.iter().map(|(e, _)| *e).collect::<Vec<_>>(), [3, 5]);
+        assert!((routes[0].1 - 0.5).abs() < 1e-6);
     }
 }

@@ -35,7 +35,8 @@ where
     let mut layers = vec![vec![(); description.layers.len()]; sequences.len()];
     let mut states: Vec<&mut [()]> = layers.iter_mut().map(Vec::as_mut_slice).collect();
     let picks: Vec<u32> = (0..ROWS.min(vocab_size)).map(|i| (i * vocab_size / ROWS.min(vocab_size)) as u32).collect();
-    let lens = Lens::new(&weights.rows(model.head(), &picks)?, &model.norm.weight.1).map_err(|fault| fault.within(None))?;
+    let gamma: Vec<f32> = model.norm.weight.1.iter().map(|w| w * model.norm.times).collect();
+    let lens = Lens::new(&weights.rows(model.head(), &picks)?, &gamma).map_err(|fault| fault.within(None))?;
     let (rotaries, mut scratch, mut failed) = (Rotary::of(description), Scratch::default(), None);
     let done = team(Level::active(), |team| {
         let fused = Fused::new(team, &mut scratch, description.hidden_size, &rotaries, &spans);

@@ -320,7 +320,7 @@ where
 
     fn vector(&mut self, spec: TensorSpec) -> Result<<H as Tensors>::Vector, W::Error> {
         let values = self.weights.vector(&spec)?;
-        if spec.shape != [values.len()] {
+        if spec.shape.iter().product::<usize>() != values.len() {
             return Err(candle_core::Error::Msg(format!("{} has {} values, but must be {:?}", spec.name, values.len(), spec.shape)).into());
         }
         Ok(self.home.vector(values)?)

@@ -17,7 +17,7 @@ use crate::{
 use coded::Coded;
 use header::Stored;
 use ram_kernels::Format;
-use ram_models::{Description, TensorSpec};
+use ram_models::{Description, TensorSpec, description::Stacked};
 use rayon::prelude::*;
 use safetensors::Dtype;
 use sha2::{Digest, Sha256};
@@ -127,23 +127,30 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// Tensors in which MLX keeps those of all experts of a layer, cut into one per expert.
+    /// Tensors of all experts of a layer, cut into one per expert.
     fn unstack(&mut self) {
+        let mut cut = BTreeSet::new();
         for spec in &self.specs {
-            let (Some(stacked), Some(expert)) = (self.description.stacked(spec), spec.expert) else { continue };
-            let Some(experts) = spec.layer.and_then(|l| self.description.mixture(l)).map(|m| m.num_experts) else { continue };
-            for part in ["weight", "scales", "biases"] {
-                let Some(all) = self.tensors.get(&format!("{stacked}.{part}")).filter(|t| t.shape.first() == Some(&experts)) else {
-                    continue;
-                };
-                let len = all.len / experts as u64;
-                let own = TensorInfo { shape: all.shape[1..].to_vec(), offset: all.offset + expert as u64 * len, len, ..all.clone() };
-                self.tensors.insert(format!("{}.{part}", spec.name.trim_end_matches(".weight")), own);
-                if expert + 1 == experts {
-                    self.tensors.remove(&format!("{stacked}.{part}"));
+            let (Some(expert), Some(experts)) = (spec.expert, spec.layer.and_then(|l| self.description.mixture(l)).map(|m| m.num_experts)) else {
+                continue;
+            };
+            for Stacked { name, part: [part, parts], ends } in self.description.stacks(spec) {
+                for end in ends {
+                    let stacked = format!("{name}{end}");
+                    // Experts, their rows, what a row has.
+                    let Some(all) = self.tensors.get(&stacked).filter(|t| t.shape.len() > 2 && t.shape[0] == experts && t.shape[1] % parts == 0) else {
+                        continue;
+                    };
+                    let (mut shape, len) = (all.shape[1..].to_vec(), all.len / (experts * parts) as u64);
+                    shape[0] /= parts;
+                    let own = TensorInfo { shape, offset: all.offset + (expert * parts + part) as u64 * len, len, ..all.clone() };
+                    let end = if end.is_empty() { ".weight" } else { end };
+                    self.tensors.insert(format!("{}{end}", spec.name.trim_end_matches(".weight")), own);
+                    cut.insert(stacked);
                 }
             }
         }
+        self.tensors.retain(|name, _| !cut.contains(name));
     }
 
     /// Every tensor there with its shape and a type that is known, and none besides.
@@ -162,7 +169,10 @@ impl Checkpoint {
             }
             asked.insert(spec.name.as_str());
         }
-        let harmless = |name: &str| name.ends_with(".rotary_emb.inv_freq") || (self.description.tie_word_embeddings && name == "lm_head.weight");
+        let harmless = |name: &str| {
+            let tied = self.description.tie_word_embeddings && name == "lm_head.weight";
+            tied || name.ends_with(".rotary_emb.inv_freq") || self.description.left_out.iter().any(|left| name.starts_with(&left.prefix))
+        };
         let extra: BTreeMap<&String, ()> = self.tensors.keys().filter(|n| !asked.contains(n.as_str()) && !harmless(n)).map(|n| (n, ())).collect();
         extra.into_keys().find(|name| !self.is_no_bias(name)).map_or(Ok(()), |name| Err(Error::UnexpectedTensor(name.clone())))
     }

@@ -19,11 +19,11 @@ pub struct Share {
     pub weight: f32,
 }
 
-/// `rows[t] += tiles[.., t]`: `tiles` (rows' length / 16, tokens) of 16, `rows` (tokens, length).
-pub fn add_tiles(team: &Team, tiles: &[[f32; 16]], tokens: usize, rows: &mut [f32]) {
+/// `rows[t] += weight tiles[.., t]`: `tiles` (rows' length / 16, tokens) of 16, `rows` (tokens, length).
+pub fn add_tiles(team: &Team, tiles: &[[f32; 16]], tokens: usize, weight: f32, rows: &mut [f32]) {
     let (len, level) = (rows.len() / tokens, team.level());
     team.chunks(rows, len, |token, row| {
-        dispatch(level, Add { shares: &[Share { weight: 1.0, ..Share::default() }], of: |_: &Share| Tiled { tiles, token, tokens }, row });
+        dispatch(level, Add { shares: &[Share { weight, ..Share::default() }], of: |_: &Share| Tiled { tiles, token, tokens }, row });
     });
 }
 
@@ -144,12 +144,26 @@ fn scale<I: Isa>(isa: I, row: &[f32], eps: f32) -> f32 {
 pub struct Turn<'a> {
     /// Norm of each head, with its epsilon.
     pub norm: Option<(&'a [f32], f32)>,
-    /// Cosines and sines of the token's position, half a head of each.
+    /// Cosines and sines of the token's position, one of each for every pair that is turned: the first numbers of a head, or all.
     pub angles: [&'a [f32]; 2],
+    /// Which numbers are pairs.
+    pub pairs: Pairs,
+    /// Whether they are turned before the norm.
+    pub turned_first: bool,
+}
+
+/// Which of the numbers of a head that are turned are turned together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pairs {
+    /// One of the first half with one of the second.
+    #[default]
+    Halves,
+    /// Neighbours.
+    Neighbours,
 }
 
 impl Turn<'_> {
-    /// Norms `heads` (heads, head_dim) and turns their pairs (i, i + head_dim / 2) (Su et al., arXiv 2104.09864).
+    /// Norms `heads` (heads, head_dim) and turns their pairs (Su et al., arXiv 2104.09864).
     pub fn apply(self, level: Level, heads: &mut [f32], head_dim: usize) {
         heads.chunks_exact_mut(head_dim).for_each(|head| dispatch(level, TurnHead { turn: self, head }));
     }
@@ -164,16 +178,34 @@ impl Kernel for TurnHead<'_> {
     type Out = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        if let Some((weights, eps)) = self.turn.norm {
-            NormRow { row: &mut *self.head, weights, eps }.run(isa);
+        let TurnHead { turn: Turn { norm, angles, pairs, turned_first }, head } = self;
+        let normed = |head: &mut [f32], now: bool| {
+            if let Some((weights, eps)) = norm.filter(|_| now) {
+                NormRow { row: head, weights, eps }.run(isa);
+            }
+        };
+        normed(head, !turned_first);
+        match pairs {
+            Pairs::Halves => turn_halves(isa, head, angles),
+            Pairs::Neighbours => {
+                for ((pair, cos), sin) in head.as_chunks_mut::<2>().0.iter_mut().zip(angles[0]).zip(angles[1]) {
+                    let [x, y] = *pair;
+                    *pair = [x * cos - y * sin, x * sin + y * cos];
+                }
+            }
         }
-        let [cos, sin] = self.turn.angles;
-        let (low, high) = self.head.split_at_mut(cos.len());
-        for (((a, b), cos), sin) in low.chunks_mut(16).zip(high.chunks_mut(16)).zip(cos.chunks(16)).zip(sin.chunks(16)) {
-            let (x, y) = (Same(a).vector(isa, 0), Same(b).vector(isa, 0));
-            let (cos, sin) = (Same(cos).vector(isa, 0), Same(sin).vector(isa, 0));
-            store(isa, isa.sub(isa.mul(x, cos), isa.mul(y, sin)), a);
-            store(isa, isa.add(isa.mul(x, sin), isa.mul(y, cos)), b);
-        }
+        normed(head, turned_first);
+    }
+}
+
+#[inline(always)]
+fn turn_halves<I: Isa>(isa: I, head: &mut [f32], [cos, sin]: [&[f32]; 2]) {
+    let (low, rest) = head.split_at_mut(cos.len());
+    let high = &mut rest[..cos.len()];
+    for (((a, b), cos), sin) in low.chunks_mut(16).zip(high.chunks_mut(16)).zip(cos.chunks(16)).zip(sin.chunks(16)) {
+        let (x, y) = (Same(a).vector(isa, 0), Same(b).vector(isa, 0));
+        let (cos, sin) = (Same(cos).vector(isa, 0), Same(sin).vector(isa, 0));
+        store(isa, isa.sub(isa.mul(x, cos), isa.mul(y, sin)), a);
+        store(isa, isa.add(isa.mul(x, sin), isa.mul(y, cos)), b);
     }
 }

@@ -31,8 +31,11 @@ impl Values for Same<'_> {
 
 /// A row times a number, times weights: the root mean square norm.
 pub struct Normed<'a> {
+    /// The row.
     pub row: &'a [f32],
+    /// The number.
     pub scale: f32,
+    /// The weights.
     pub weights: &'a [f32],
 }
 

@@ -1,5 +1,5 @@
 //! Mixtral: every layer a mixture, its experts' projections under names of their own.
-use super::{Variant, alike, attention, named, no_window, num_experts, router, size};
+use super::{Variant, alike, attention, mixture, named, no_window, num_experts, router, size};
 use crate::{
     description::{ConfigError, Description, Gated, GatedNames, Mixture, MixtureNames, Mlp},
     json::Keys,
@@ -10,17 +10,14 @@ pub fn describe(keys: &mut Keys) -> Result<Description, ConfigError> {
     no_window(keys)?;
     keys.off("shared_expert_intermediate_size")?;
     let num_experts = num_experts(keys)?;
+    let router = router(keys, num_experts, true)?;
+    let width = keys.need("intermediate_size", size)?;
+    let expert = Gated { width, names: GatedNames { module: "block_sparse_moe.experts", projections: ["w1", "w3", "w2"] } };
     let mixture = Mixture {
-        num_experts,
-        router: router(keys, num_experts, true)?,
-        expert: Gated {
-            width: keys.need("intermediate_size", size)?,
-            names: GatedNames { module: "block_sparse_moe.experts", projections: ["w1", "w3", "w2"] },
-        },
-        shared: None,
         // As transformers 5 has them in memory, and as tools write them that save what is there.
         also: Some(MixtureNames { router: "mlp.gate", expert: named("mlp.experts") }),
         router_module: "block_sparse_moe.gate",
+        ..mixture(num_experts, router, expert)
     };
     alike(keys, attention, Mlp::Sparse(mixture))
 }

@@ -1,5 +1,5 @@
 //! Qwen3-MoE: RMS norms of queries and keys, `attention_bias` on all four projections, layers that may be dense.
-use super::{Variant, around, attention, qwen_layers, qwen_mixture, switched_window};
+use super::{HEADS, Variant, around, attention, qwen_layers, qwen_mixture, switched_window};
 use crate::{
     description::{ConfigError, Description},
     json::Keys,
@@ -7,7 +7,7 @@ use crate::{
 
 pub fn describe(keys: &mut Keys) -> Result<Description, ConfigError> {
     let bias = keys.flag("attention_bias")?.unwrap_or(false);
-    let attention = attention(keys, &Variant { qkv_bias: bias, output_bias: bias, qk_norm: true, ..Variant::default() })?;
+    let attention = attention(keys, &Variant { qkv_bias: bias, output_bias: bias, qk_norm: Some(HEADS), ..Variant::default() })?;
     switched_window(keys)?;
     keys.off("shared_expert_intermediate_size")?;
     let mixture = qwen_mixture(keys, None)?;

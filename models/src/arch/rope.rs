@@ -1,37 +1,51 @@
 //! Rotary positions in both dialects: `rope_theta` beside `rope_scaling`, or `rope_parameters` with all inside.
+use super::Variant;
 use crate::{
     description::ConfigError,
     json::Keys,
     rope::{Rope, Scaling},
 };
 
-/// How positions are turned; `theta` is the base where no key says one.
-pub fn read(keys: &mut Keys, theta: Option<f64>) -> Result<Rope, ConfigError> {
-    keys.whole("partial_rotary_factor")?;
+/// How positions turn heads of `head_dim` numbers; the variant says what holds where no key does.
+pub fn read(keys: &mut Keys, head_dim: usize, variant: &Variant) -> Result<Rope, ConfigError> {
+    let mut part = partial(keys, variant)?;
     let trained = super::trained(keys)?;
     let mut base = keys.number("rope_theta", f64::MIN_POSITIVE, f64::MAX)?;
     let mut scaling = Scaling::Default;
     for object in ["rope_parameters", "rope_scaling"] {
         let Some(mut inner) = keys.inner(object)? else { continue };
-        inner.whole("partial_rotary_factor")?;
+        part = partial(&mut inner, variant)?.or(part);
         let here = inner.number("rope_theta", f64::MIN_POSITIVE, f64::MAX)?;
         if base.is_some() && here.is_some() && base != here {
             return Err(inner.invalid("rope_theta", "the same number in both places"));
         }
         base = base.or(here);
-        let found = read_scaling(&mut inner, trained)?;
+        let found = read_scaling(&mut inner, trained, variant.alpha)?;
         if scaling != Scaling::Default && found != scaling {
             return Err(inner.invalid("rope_type", "the same in rope_parameters and rope_scaling"));
         }
         scaling = found;
         inner.all_known(&[])?;
     }
-    let theta = base.or(theta).ok_or(ConfigError::Missing { key: "rope_theta".to_string() })?;
-    Ok(Rope { theta, scaling })
+    let theta = base.or(variant.theta).ok_or(ConfigError::Missing { key: "rope_theta".to_string() })?;
+    let own = variant.partial.map(|_| keys.size("rotary_dim", 2, head_dim)).transpose()?.flatten();
+    let dim = own.unwrap_or((head_dim as f64 * part.or(variant.partial).unwrap_or(1.0)) as usize);
+    if dim == 0 || dim % 2 == 1 {
+        return Err(keys.invalid("partial_rotary_factor", &format!("a part of head_dim, {head_dim}, that is even")));
+    }
+    Ok(Rope { theta, scaling, dim, pairs: variant.pairs })
+}
+
+/// The part of a head that is turned: all of it, where the family has no other.
+fn partial(keys: &mut Keys, variant: &Variant) -> Result<Option<f64>, ConfigError> {
+    match variant.partial {
+        None => keys.whole("partial_rotary_factor").map(|()| None),
+        Some(_) => keys.number("partial_rotary_factor", f64::MIN_POSITIVE, 1.0),
+    }
 }
 
 /// What one object says. Older files call the type `type`.
-fn read_scaling(keys: &mut Keys, trained: usize) -> Result<Scaling, ConfigError> {
+fn read_scaling(keys: &mut Keys, trained: usize, alpha: bool) -> Result<Scaling, ConfigError> {
     let (new, old) = (keys.text("rope_type")?, keys.text("type")?);
     let name = if new.is_some() { "rope_type" } else { "type" };
     if new.is_some() && old.is_some() && new != old {
@@ -44,6 +58,12 @@ fn read_scaling(keys: &mut Keys, trained: usize) -> Result<Scaling, ConfigError>
     };
     match new.or(old).as_deref() {
         None | Some("default") => Ok(Scaling::Default),
+        Some("dynamic") if alpha => {
+            let alpha = keys.need("alpha", positive)?;
+            // Which mean nothing beside it.
+            keys.ignore(&["beta_fast", "beta_slow", "factor", "mscale", "mscale_all_dim"]);
+            Ok(Scaling::Alpha { alpha })
+        }
         Some("linear") => Ok(Scaling::Linear { factor: factor(keys)? }),
         Some("llama3") => {
             let (low_freq_factor, high_freq_factor) = (keys.need("low_freq_factor", positive)?, keys.need("high_freq_factor", positive)?);

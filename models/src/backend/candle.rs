@@ -1,7 +1,7 @@
 //! The same operations in candle's tensors, on any device: what is computed, as it is written in papers. The reference of the other.
 use super::{Home, Needs, Norm, Pass, Span, Tensors, Work, rotary::Rotary};
 use crate::{
-    description::{Attention, Router},
+    description::{Attention, Normed, Router},
     forward_error::Fault,
     packed_linear::{DECODED, PackedLinear},
     router::route,
@@ -9,9 +9,9 @@ use crate::{
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::{
     ops::{rms_norm, sigmoid, silu, softmax_last_dim},
-    rotary_emb::rope,
+    rotary_emb::{rope, rope_i},
 };
-use ram_kernels::{KvElement, NotFinite, centre};
+use ram_kernels::{KvElement, NotFinite, Pairs, centre};
 use std::io::{self, Read, Write};
 
 /// Matrices packed in the CPU's memory, all else on a device.
@@ -155,7 +155,7 @@ impl<'a> Candle<'a> {
     }
 
     fn normed(&self, norm: &Norm<Tensor>) -> Result<Tensor> {
-        rms_norm(&self.stream, &norm.weight, norm.eps as f32)
+        times(&rms_norm(&self.stream, &norm.weight, norm.eps as f32)?, norm.times)
     }
 
     /// What the queries of one sequence find, (tokens, heads of head_dim).
@@ -178,7 +178,7 @@ impl<'a> Candle<'a> {
         let (heads, tokens, dim) = q.dims3()?;
         // Queries of one group lie behind each other.
         let q = q.reshape((kv_heads, heads / kv_heads * tokens, dim))?;
-        let scores = (q.matmul(&k.to_dtype(DType::F32)?.t()?)? / (dim as f64).sqrt())?;
+        let scores = (q.matmul(&k.to_dtype(DType::F32)?.t()?)? * shape.scale.unwrap_or(1.0 / (dim as f64).sqrt()))?;
         let hidden = |t: usize, s: usize| if s > span.start + t { f32::NEG_INFINITY } else { 0.0 };
         let mask: Vec<f32> = (0..tokens).flat_map(|t| (0..seen).map(move |s| hidden(t, s))).collect();
         let mask = Tensor::from_vec(mask, (tokens, seen), self.device)?;
@@ -188,17 +188,33 @@ impl<'a> Candle<'a> {
         out.reshape((heads, tokens, dim))?.transpose(0, 1)?.contiguous()?.reshape((tokens, heads * dim))
     }
 
-    /// Cosines and sines (tokens, head_dim / 2) of the tokens' positions.
+    /// Cosines and sines (tokens, pairs) of the tokens' positions.
     fn angles(&self, shape: &Attention) -> Result<[Tensor; 2]> {
-        let (tokens, half) = (self.stream.dim(0)?, shape.head_dim / 2);
-        let mut all = vec![0.0; tokens * shape.head_dim];
+        let (tokens, dim) = (self.stream.dim(0)?, shape.rope.dim);
+        let (half, mut all) = (dim / 2, vec![0.0; tokens * dim]);
         if let Some(rotary) = self.rotaries.iter().find(|r| r.is(shape)) {
             let positions = self.spans.iter().flat_map(|span| (span.start..).take(span.tokens.len()));
-            all.chunks_exact_mut(shape.head_dim).zip(positions).for_each(|(out, position)| rotary.angles(position, out));
+            all.chunks_exact_mut(dim).zip(positions).for_each(|(out, position)| rotary.angles(position, out));
         }
         let all = Tensor::from_vec(all, (tokens, 2, half), self.device)?;
         Ok([all.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?, all.narrow(1, 1, 1)?.squeeze(1)?.contiguous()?])
     }
+}
+
+/// Heads (heads, tokens, head_dim) whose first numbers are turned.
+fn turned(y: &Tensor, shape: &Attention, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
+    let (dim, all) = (shape.rope.dim, shape.head_dim);
+    let first = y.narrow(2, 0, dim)?.contiguous()?.unsqueeze(0)?;
+    let first = match shape.rope.pairs {
+        Pairs::Halves => rope(&first, cos, sin)?,
+        Pairs::Neighbours => rope_i(&first, cos, sin)?,
+    };
+    let first = first.squeeze(0)?;
+    if dim == all { Ok(first) } else { Tensor::cat(&[&first, &y.narrow(2, dim, all - dim)?], 2)?.contiguous() }
+}
+
+fn times(x: &Tensor, by: f32) -> Result<Tensor> {
+    if by == 1.0 { Ok(x.clone()) } else { x * f64::from(by) }
 }
 
 /// `down (silu(gate x) * (up x))`.
@@ -216,8 +232,8 @@ impl Pass for Candle<'_> {
     type Tensors = Plain;
     type State = State;
 
-    fn embed(&mut self, table: &PackedLinear, tokens: &[u32]) -> std::result::Result<(), Fault> {
-        self.stream = table.rows(&Tensor::new(tokens, self.device)?)?;
+    fn embed(&mut self, table: &PackedLinear, tokens: &[u32], by: f32) -> std::result::Result<(), Fault> {
+        self.stream = times(&table.rows(&Tensor::new(tokens, self.device)?)?, by)?;
         Ok(())
     }
 
@@ -237,14 +253,15 @@ impl Pass for Candle<'_> {
             if let Some(biases) = biases {
                 y = y.broadcast_add(&biases[i])?;
             }
-            let mut y = y.reshape((x.dim(0)?, (), shape.head_dim))?;
+            let of = shape.qk_norm.map(|norm| norm.of);
+            let normed = |y: Tensor, now: Normed| match norms.filter(|_| i < 2 && of == Some(now)) {
+                Some(norms) => rms_norm(&y, &norms[i].weight, norms[i].eps as f32),
+                None => Ok(y),
+            };
+            y = normed(y, Normed::All)?.reshape((x.dim(0)?, (), shape.head_dim))?;
+            y = normed(y, Normed::Heads)?.transpose(0, 1)?.contiguous()?;
             if i < 2 {
-                if let Some(norms) = norms {
-                    y = rms_norm(&y, &norms[i].weight, norms[i].eps as f32)?;
-                }
-                y = rope(&y.transpose(0, 1)?.contiguous()?.unsqueeze(0)?, &cos, &sin)?.squeeze(0)?;
-            } else {
-                y = y.transpose(0, 1)?.contiguous()?;
+                y = normed(turned(&y, shape, &cos, &sin)?, Normed::TurnedHeads)?;
             }
             self.heads.push(y);
         }
@@ -259,23 +276,30 @@ impl Pass for Candle<'_> {
         Ok(())
     }
 
-    fn add_attended(&mut self, output: &PackedLinear, bias: Option<&Tensor>) -> std::result::Result<(), Fault> {
+    fn add_attended(&mut self, output: &PackedLinear, bias: Option<&Tensor>, by: f32) -> std::result::Result<(), Fault> {
         let Some(attended) = self.attended.take() else { return Ok(()) };
         let mut y = output.times(&attended)?;
         if let Some(bias) = bias {
             y = y.broadcast_add(bias)?;
         }
-        self.stream = (&self.stream + y)?;
+        self.stream = (&self.stream + times(&y, by)?)?;
         Ok(())
     }
 
-    fn route(&mut self, norm: &Norm<Tensor>, routers: &[PackedLinear], router: &Router) -> std::result::Result<(), Fault> {
+    fn route(
+        &mut self,
+        norm: &Norm<Tensor>,
+        routers: &[PackedLinear],
+        correction: Option<&Tensor>,
+        router: &Router,
+    ) -> std::result::Result<(), Fault> {
         let x = self.normed(norm)?;
         let logits = routers[0].times(&x)?;
         finite(&logits, "logits of the router")?;
-        let chosen = logits.to_vec2::<f32>()?.into_iter().map(|logits| {
+        let correction = correction.map(|c| c.flatten_all()?.to_vec1::<f32>()).transpose()?;
+        let chosen = logits.to_vec2::<f32>()?.into_iter().map(|mut logits| {
             let mut routes = vec![(0, 0.0); router.num_experts_per_tok];
-            route(&logits, router.norm_topk_prob, &mut routes);
+            route(router, &mut logits, correction.as_deref(), &mut routes);
             routes
         });
         self.routes = chosen.collect();
@@ -307,8 +331,9 @@ impl Pass for Candle<'_> {
             let y = gated(expert, &x.index_select(&tokens, 0)?)?.broadcast_mul(&weights)?;
             sum = sum.index_add(&tokens, &y, 0)?;
         }
-        if let (Some(shared), Some(weights)) = (shared, &self.shared) {
-            sum = (sum + gated(&shared[0], &x)?.broadcast_mul(weights)?)?;
+        if let Some(shared) = shared {
+            let y = gated(&shared[0], &x)?;
+            sum = (sum + self.shared.as_ref().map_or_else(|| Ok(y.clone()), |weights| y.broadcast_mul(weights))?)?;
         }
         self.stream = (&self.stream + sum)?;
         Ok(())

@@ -10,13 +10,13 @@ pub use survey::{Channels, Cost, Observer, Survey, Unread};
 use super::{Home, Norm, Pass, Span, Tensors, rotary::Rotary};
 use crate::{
     KvElement,
-    description::{Attention, Router},
+    description::{Attention, Normed, Router},
     forward_error::Fault,
     router::route,
 };
 use ram_kernels::{
-    Experts, Heads, Inputs, KvLayer, Matrix, Mixture, NotFinite, PANEL_BYTES, Product, Products, Routed, Same, Taken, Team, Turn, Watch, add_tiles,
-    attend, attend_numbers, embed, finite, norm_rows, normed, resize,
+    Experts, Heads, Inputs, KvLayer, Matrix, Mixture, NormedRow, NotFinite, PANEL_BYTES, Product, Products, Routed, Same, Taken, Team, Turn, Watch, add_tiles,
+    attend, attend_numbers, embed, finite, isa::Level, norm_rows, normed, resize,
 };
 
 /// Tensors in the CPU's memory, packed.
@@ -195,15 +195,17 @@ impl<'a> Fused<'a> {
         s.positions.extend(spans.iter().flat_map(|span| (span.start..).take(span.tokens.len())));
         s.angles.resize_with(rotaries.len(), Vec::new);
         for (angles, rotary) in s.angles.iter_mut().zip(rotaries) {
-            resize(angles, tokens * rotary.head_dim);
-            team.chunks(angles, rotary.head_dim, |t, angles| rotary.angles(s.positions[t], angles));
+            resize(angles, tokens * rotary.dim());
+            team.chunks(angles, rotary.dim(), |t, angles| rotary.angles(s.positions[t], angles));
         }
         Fused { team, s, spans, hidden_size, rotaries }
     }
 
     /// The normed stream, in the scratch's `hidden`.
     pub fn finish(self, norm: &Norm<Vec<f32>>) -> Result<(), Fault> {
-        norm_rows(self.team, &mut self.s.hidden, &norm.weight, norm.eps as f32).map_err(|_| HEAD_INPUTS.into())
+        norm_rows(self.team, &mut self.s.hidden, &norm.weight, norm.eps as f32).map_err(|_| HEAD_INPUTS)?;
+        scale(self.team, &mut self.s.hidden, self.hidden_size, norm.times);
+        Ok(())
     }
 
     /// Logits of the last token of every sequence that has a place for them.
@@ -216,7 +218,7 @@ impl<'a> Fused<'a> {
         if n == 0 {
             return Ok(());
         }
-        let input = |i: usize| normed(level, &hidden[last[i] as usize * size..][..size], &norm.weight, norm.eps as f32);
+        let input = |i: usize| norm.of(level, &hidden[last[i] as usize * size..][..size]);
         inputs.fill(team, [(head, each)].into_iter(), n, size, input).map_err(|_| HEAD_INPUTS)?;
         products.run(team, &[inputs.product(head, each)]);
         for (i, out) in out.iter_mut().flatten().enumerate() {
@@ -238,7 +240,7 @@ impl<'a> Fused<'a> {
             Routed { experts, routes, per_token: routes.len() / n }
         });
         let parts: Vec<Routed> = parts.collect();
-        mixture.gate(self.team, &parts, n, |t| normed(level, &hidden[t * size..][..size], &norm.weight, norm.eps as f32))?;
+        mixture.gate(self.team, &parts, n, |t| norm.of(level, &hidden[t * size..][..size]))?;
         mixture.add_to(self.team, &parts, hidden);
         Ok(())
     }
@@ -254,7 +256,7 @@ impl<'a> Fused<'a> {
         let (size, level, routes) = (self.hidden_size, self.team.level(), routes(taken));
         let parts = [Routed { experts: expert, routes: &routes, per_token: 1 }];
         let row = |i: usize| &self.s.hidden[taken[i].0 as usize * size..][..size];
-        Ok(self.s.mixture.gate(self.team, &parts, taken.len(), |i| normed(level, row(i), &norm.weight, norm.eps as f32))?)
+        Ok(self.s.mixture.gate(self.team, &parts, taken.len(), |i| norm.of(level, row(i)))?)
     }
 
     /// The same expert's weighted results, (tokens that take it, hidden_size).
@@ -271,6 +273,21 @@ impl<'a> Fused<'a> {
         for ((token, _), out) in taken.iter().zip(results.chunks_exact(size)) {
             sum[*token as usize * size..][..size].iter_mut().zip(out).for_each(|(sum, y)| *sum += y);
         }
+    }
+}
+
+impl Norm<Vec<f32>> {
+    /// Of a row.
+    fn of<'a>(&'a self, level: Level, row: &'a [f32]) -> NormedRow<'a> {
+        let normed = normed(level, row, &self.weight, self.eps as f32);
+        NormedRow { scale: normed.scale * self.times, ..normed }
+    }
+}
+
+/// Multiplies rows with a number, where it changes them.
+fn scale(team: &Team, rows: &mut [f32], len: usize, times: f32) {
+    if times != 1.0 {
+        team.chunks(rows, len, |_, row| row.iter_mut().for_each(|x| *x *= times));
     }
 }
 
@@ -297,9 +314,10 @@ impl Pass for Fused<'_> {
     type Tensors = Packed;
     type State = KvLayer;
 
-    fn embed(&mut self, table: &Matrix, tokens: &[u32]) -> Result<(), Fault> {
+    fn embed(&mut self, table: &Matrix, tokens: &[u32], times: f32) -> Result<(), Fault> {
         resize(&mut self.s.hidden, tokens.len() * self.hidden_size);
         embed(self.team, table, tokens, &mut self.s.hidden);
+        scale(self.team, &mut self.s.hidden, self.hidden_size, times);
         Ok(())
     }
 
@@ -314,27 +332,38 @@ impl Pass for Fused<'_> {
         let Scratch { tokens, hidden, angles, inputs, products, qkv: out, .. } = &mut *self.s;
         let (tokens, n, size) = (tokens.as_slice(), tokens.len(), self.hidden_size);
         let (team, level, head_dim) = (self.team, self.team.level(), shape.head_dim);
-        let input = |t: usize| normed(level, &hidden[t * size..][..size], &norm.weight, norm.eps as f32);
+        let input = |t: usize| norm.of(level, &hidden[t * size..][..size]);
         let filled = inputs.fill(team, qkv.iter().map(|m| (m, tokens)), n, size, input);
         filled.map_err(|_| NotFinite("inputs of the attention"))?;
         products.run(team, &qkv.each_ref().map(|m| inputs.product(m, tokens)));
 
-        let angles = self.rotaries.iter().position(|r| r.is(shape)).map_or(&[][..], |i| &angles[i]);
+        let (angles, dim) = (self.rotaries.iter().position(|r| r.is(shape)).map_or(&[][..], |i| &angles[i]), shape.rope.dim);
+        let of = shape.qk_norm.map(|norm| norm.of);
+        // Scores are divided by the root of head_dim where they are computed.
+        let longer = shape.scale.map(|scale| (scale * (head_dim as f64).sqrt()) as f32);
         let ends = [qkv[0].rows(), qkv[0].rows() + qkv[1].rows()];
         let stride = ends[1] + qkv[2].rows();
         resize(out, n * stride);
         team.chunks(out, stride, |t, row| {
             let (q, rest) = row.split_at_mut(ends[0]);
             let (k, v) = rest.split_at_mut(ends[1] - ends[0]);
-            let angles = angles[t * head_dim..][..head_dim].split_at(head_dim / 2);
+            let angles = angles[t * dim..][..dim].split_at(dim / 2);
             for (i, part) in [q, k, v].into_iter().enumerate() {
                 products.token(i, t, n).copy_to(part);
                 if let Some(bias) = biases {
                     part.iter_mut().zip(&bias[i]).for_each(|(x, bias)| *x += bias);
                 }
                 if i < 2 {
-                    let norm = norms.map(|norms| (norms[i].weight.as_slice(), norms[i].eps as f32));
-                    Turn { norm, angles: [angles.0, angles.1] }.apply(level, part, head_dim);
+                    let mut norm = norms.map(|norms| (norms[i].weight.as_slice(), norms[i].eps as f32));
+                    let (pairs, turned_first) = (shape.rope.pairs, of == Some(Normed::TurnedHeads));
+                    if of == Some(Normed::All) {
+                        let all = part.len();
+                        Turn { norm: norm.take(), angles: [&[]; 2], pairs, turned_first }.apply(level, part, all);
+                    }
+                    Turn { norm, angles: [angles.0, angles.1], pairs, turned_first }.apply(level, part, head_dim);
+                }
+                if let Some(longer) = longer.filter(|_| i == 0) {
+                    part.iter_mut().for_each(|x| *x *= longer);
                 }
             }
         });
@@ -352,24 +381,24 @@ impl Pass for Fused<'_> {
         Ok(attend(self.team, &mut caches, heads, shape.num_attention_heads, by_head, attended)?)
     }
 
-    fn add_attended(&mut self, output: &Matrix, bias: Option<&Vec<f32>>) -> Result<(), Fault> {
+    fn add_attended(&mut self, output: &Matrix, bias: Option<&Vec<f32>>, times: f32) -> Result<(), Fault> {
         let Scratch { tokens, hidden, inputs, products, attended, .. } = &mut *self.s;
         let (tokens, n, cols, team) = (tokens.as_slice(), tokens.len(), output.cols(), self.team);
         let filled = inputs.fill(team, [(output, tokens)].into_iter(), n, cols, |t| Same(&attended[t * cols..][..cols]));
         filled.map_err(|_| NotFinite("results of the attention"))?;
         products.run(team, &[inputs.product(output, tokens)]);
-        add_tiles(team, products.of(0), n, hidden);
+        add_tiles(team, products.of(0), n, times, hidden);
         if let Some(bias) = bias {
-            team.chunks(hidden, self.hidden_size, |_, row| row.iter_mut().zip(bias).for_each(|(x, bias)| *x += bias));
+            team.chunks(hidden, self.hidden_size, |_, row| row.iter_mut().zip(bias).for_each(|(x, bias)| *x += times * bias));
         }
         Ok(())
     }
 
-    fn route(&mut self, norm: &Norm<Vec<f32>>, routers: &[Matrix], router: &Router) -> Result<(), Fault> {
+    fn route(&mut self, norm: &Norm<Vec<f32>>, routers: &[Matrix], correction: Option<&Vec<f32>>, router: &Router) -> Result<(), Fault> {
         let Scratch { tokens, hidden, inputs, products, logits, routes, shared_routes, taken: counts, .. } = &mut *self.s;
         let (tokens, n, size) = (tokens.as_slice(), tokens.len(), self.hidden_size);
         let (team, level, watch) = (self.team, self.team.level(), Watch::default());
-        let input = |t: usize| normed(level, &hidden[t * size..][..size], &norm.weight, norm.eps as f32);
+        let input = |t: usize| norm.of(level, &hidden[t * size..][..size]);
         inputs.fill(team, routers.iter().map(|m| (m, tokens)), n, size, input).map_err(|_| NotFinite("inputs of the router"))?;
         let each: Vec<Product> = routers.iter().map(|m| inputs.product(m, tokens)).collect();
         products.run(team, &each);
@@ -379,15 +408,17 @@ impl Pass for Fused<'_> {
         team.chunks2((logits, all), (routes, taken), |t, logits, routes| {
             products.token(0, t, n).copy_to(logits);
             watch.see(finite(level, logits));
-            route(logits, router.norm_topk_prob, routes);
+            route(router, logits, correction.map(Vec::as_slice), routes);
         });
         let first = counts.len();
         counts.resize(first + all, 0);
         routes.iter().for_each(|(expert, _)| counts[first + *expert as usize] += 1);
+        shared_routes.clear();
         if routers.len() > 1 {
             watch.see(products.of(1).iter().all(|row| row[0].is_finite()));
-            shared_routes.clear();
             shared_routes.extend(products.of(1).iter().map(|row| (0, 1.0 / (1.0 + (-row[0]).exp()))));
+        } else {
+            shared_routes.resize(n, (0, 1.0));
         }
         Ok(watch.result("logits of the router")?)
     }

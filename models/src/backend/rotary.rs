@@ -4,11 +4,10 @@ use crate::{
     rope::Rope,
 };
 
-/// The frequencies of one kind of rotary positions, for heads of one width.
+/// The frequencies of one kind of rotary positions.
 #[derive(Debug)]
 pub struct Rotary {
     rope: Rope,
-    pub head_dim: usize,
     frequencies: Vec<f32>,
     longer: f32,
 }
@@ -19,8 +18,8 @@ impl Rotary {
         let mut all: Vec<Rotary> = Vec::new();
         for shape in description.layers.iter().map(|l| &l.attention) {
             if !all.iter().any(|r| r.is(shape)) {
-                let (frequencies, longer) = shape.rope.frequencies(shape.head_dim);
-                all.push(Rotary { rope: shape.rope.clone(), head_dim: shape.head_dim, frequencies, longer });
+                let (frequencies, longer) = shape.rope.frequencies();
+                all.push(Rotary { rope: shape.rope.clone(), frequencies, longer });
             }
         }
         all
@@ -28,7 +27,12 @@ impl Rotary {
 
     /// Whether it is that of a layer's attention.
     pub fn is(&self, shape: &Attention) -> bool {
-        self.head_dim == shape.head_dim && self.rope == shape.rope
+        self.rope == shape.rope
+    }
+
+    /// Numbers of a head that are turned.
+    pub fn dim(&self) -> usize {
+        self.rope.dim
     }
 
     /// Cosines, then sines, of a position's angles.

@@ -60,11 +60,11 @@ impl<T: Tensors> Attention<T> {
         let qkv = [matrix(each[0])?, matrix(each[1])?, matrix(each[2])?];
         let mut bias = |name, n| from.vector(at.spec(&format!("self_attn.{name}_proj.bias"), vec![n], Kind::Bias));
         let qkv_bias = if shape.qkv_bias { Some([bias("q", q)?, bias("k", kv)?, bias("v", kv)?]) } else { None };
-        let qk_norm = if shape.qk_norm {
-            Some([at.norm("self_attn.q_norm", shape.head_dim, from)?, at.norm("self_attn.k_norm", shape.head_dim, from)?])
-        } else {
-            None
-        };
+        let mut qk_norm = None;
+        if let Some(description::QkNorm { of, names }) = shape.qk_norm {
+            let [q, k] = if of == description::Normed::All { [q, kv] } else { [shape.head_dim; 2] };
+            qk_norm = Some([at.norm(names[0], q, from)?, at.norm(names[1], k, from)?]);
+        }
         let output = from.matrix(at.spec("self_attn.o_proj.weight", vec![at.hidden_size, q], Kind::Output))?;
         let bias = at.spec("self_attn.o_proj.bias", vec![at.hidden_size], Kind::Bias);
         let output_bias = if shape.output_bias { Some(from.vector(bias)?) } else { None };
@@ -75,6 +75,6 @@ impl<T: Tensors> Attention<T> {
     pub(super) fn forward<P: Pass<Tensors = T>>(&self, pass: &mut P, states: &mut [&mut P::State]) -> Result<(), Fault> {
         pass.heads(&self.norm, &self.qkv, self.qkv_bias.as_ref(), self.qk_norm.as_ref(), &self.shape)?;
         pass.attend(states, &self.shape)?;
-        pass.add_attended(&self.output, self.output_bias.as_ref())
+        pass.add_attended(&self.output, self.output_bias.as_ref(), self.shape.multiplier as f32)
     }
 }

@@ -24,7 +24,8 @@ enum Of<T: Tensors> {
     Dense(T::Experts),
     Sparse {
         router: description::Router,
-        /// That of the experts, and that of the shared one where there is one.
+        correction: Option<T::Vector>,
+        /// That of the experts, and that of the shared one where it has one.
         routers: Vec<T::Matrix>,
         experts: T::Experts,
         shared: Option<T::Experts>,
@@ -68,14 +69,20 @@ impl<T: Tensors> Mlp<T> {
             description::Mlp::Sparse(m) => {
                 let row = |name: &str, rows, kind| at.spec(&format!("{name}.weight"), vec![rows, at.hidden_size], kind);
                 let mut routers = vec![from.matrix(row(m.router_module, m.num_experts, Kind::Router))?];
+                let mut correction = None;
+                if let Some(description::Correction { name, shape }) = &m.router.correction {
+                    correction = Some(from.vector(at.spec(name, shape.clone(), Kind::Bias))?);
+                }
                 let each = (0..m.num_experts).map(|e| m.expert.build(ROUTED, Some(e), at, from));
                 let experts = T::experts(each.collect::<Result<_, _>>()?);
                 let mut shared = None;
                 if let Some(mlp) = &m.shared {
-                    routers.push(from.matrix(row(&format!("{}_gate", mlp.names.module), 1, Kind::SharedRouter))?);
+                    if m.shared_gate {
+                        routers.push(from.matrix(row(&format!("{}_gate", mlp.names.module), 1, Kind::SharedRouter))?);
+                    }
                     shared = Some(T::experts(vec![mlp.build(SHARED, None, at, from)?]));
                 }
-                Of::Sparse { router: m.router.clone(), routers, experts, shared }
+                Of::Sparse { router: m.router.clone(), correction, routers, experts, shared }
             }
         };
         Ok(Mlp { norm, kind })
@@ -85,8 +92,8 @@ impl<T: Tensors> Mlp<T> {
     pub(super) fn forward<P: Pass<Tensors = T>>(&self, pass: &mut P) -> Result<(), Fault> {
         match &self.kind {
             Of::Dense(mlp) => pass.add_mlp(&self.norm, mlp),
-            Of::Sparse { router, routers, experts, shared } => {
-                pass.route(&self.norm, routers, router)?;
+            Of::Sparse { router, correction, routers, experts, shared } => {
+                pass.route(&self.norm, routers, correction.as_ref(), router)?;
                 pass.add_experts(&self.norm, experts, shared.as_ref())
             }
         }

@@ -3,7 +3,7 @@ use super::{At, List, Supply, attention::Attention, mlp::Mlp};
 use crate::{
     KvElement,
     backend::{Needs, Norm, Pass, Tensors},
-    description::{self, Description},
+    description::{self, Description, Stacked},
     forward_error::ForwardError,
     tensors::{Kind, TensorSpec},
 };
@@ -14,6 +14,7 @@ pub struct Model<T: Tensors> {
     pub embedding: T::Matrix,
     layers: Vec<Layer<T>>,
     pub norm: Norm<T::Vector>,
+    embedding_multiplier: f32,
     /// None where the embedding is the head.
     head: Option<T::Matrix>,
 }
@@ -43,6 +44,21 @@ impl Description {
         let (layer, _) = spec.layer.zip(spec.expert)?;
         let module = self.mixture(layer)?.expert.names.module;
         Some(format!("model.layers.{layer}.{}.switch_mlp.{name}", module.trim_end_matches(".experts")))
+    }
+
+    /// The tensors of all experts of a layer in which one of an expert may lie: as MLX has them, and as the family's files do.
+    pub fn stacks(&self, spec: &TensorSpec) -> Vec<Stacked> {
+        let Some((module, layer)) = self.stacked(spec).zip(spec.layer) else { return Vec::new() };
+        let mut all = vec![Stacked { name: module, part: [0, 1], ends: &[".weight", ".scales", ".biases"] }];
+        if let Some(fused) = self.mixture(layer).and_then(|m| m.fused) {
+            let (name, part) = match spec.kind {
+                Kind::Gate => (fused.gate_up, [0, 2]),
+                Kind::Up => (fused.gate_up, [1, 2]),
+                _ => (fused.down, [0, 1]),
+            };
+            all.push(Stacked { name: format!("model.layers.{layer}.{name}"), part, ends: &[""] });
+        }
+        all
     }
 
     /// The part of its tokens that a tensor is multiplied with: below 1 for those of routed experts.
@@ -75,7 +91,7 @@ impl<T: Tensors> Model<T> {
         let layers = d.layers.iter().enumerate().map(layer).collect::<Result<_, _>>()?;
         let weight = from.vector(spec("model.norm", vec![d.hidden_size], Kind::Norm))?;
         let head = if d.tie_word_embeddings { None } else { Some(from.matrix(spec("lm_head", table, Kind::Head))?) };
-        Ok(Model { embedding, layers, norm: Norm { weight, eps: d.rms_norm_eps }, head })
+        Ok(Model { embedding, layers, norm: Norm { weight, eps: d.rms_norm_eps, times: 1.0 / d.logits_scaling as f32 }, embedding_multiplier: d.embedding_multiplier as f32, head })
     }
 
     /// Hidden state to logits.
@@ -92,7 +108,7 @@ impl<T: Tensors> Model<T> {
         states: &mut [&mut [P::State]],
         cancelled: impl Fn() -> bool,
     ) -> Result<(), ForwardError> {
-        pass.embed(&self.embedding, tokens).map_err(|fault| fault.within(None))?;
+        pass.embed(&self.embedding, tokens, self.embedding_multiplier).map_err(|fault| fault.within(None))?;
         for (l, layer) in self.layers.iter().enumerate() {
             if cancelled() {
                 return Err(ForwardError::Cancelled);

@@ -48,8 +48,9 @@ pub fn head(checkpoint: &Checkpoint) -> Result<f64, Error> {
             squares.push(row.iter().zip(&gamma).map(|(w, g)| (f64::from(*w) * f64::from(*g)).powi(2)).sum::<f64>());
         }
     }
+    let scaling = checkpoint.description().logits_scaling;
     let (_, median, _) = squares.select_nth_unstable_by(picks.len() / 2, f64::total_cmp);
-    Ok(HEAD * *median)
+    Ok(HEAD * *median / scaling.powi(2))
 }
 
 /// u of one tensor: by a survey where there is one and it knows; else given the head's and the experts' shares of their layers'.
@@ -68,9 +69,9 @@ pub fn of(spec: &TensorSpec, head: f64, shares: &Shares, description: &Descripti
     // Where the chosen experts' weights do not sum to 1, their outputs are shorter by that sum. It lies between k / E, where
     // a router does not decide, and 1, where it does; its square is taken at (k / E)^(1/2) (0.50 where 0.56 to 0.77 is
     // measured). In the first layer routers decide: 0.88 is measured.
-    let mass = mixture.filter(|m| !first && !m.router.norm_topk_prob).map_or(1.0, |m| (m.router.num_experts_per_tok as f64 / experts).sqrt());
-    // A shared expert counts as as many routed ones as it is wide, and its gate lets half of it through.
-    let gate = if first { 1.0 } else { 0.25 };
+    let mass = mixture.filter(|m| !first && m.router.norm_topk_prob.is_none()).map_or(1.0, |m| (m.router.num_experts_per_tok as f64 / experts).sqrt());
+    // A shared expert counts as as many routed ones as it is wide, and its gate, where it has one, lets half of it through.
+    let gate = if first || mixture.is_some_and(|m| !m.shared_gate) { 1.0 } else { 0.25 };
     let shared = mixture.and_then(|m| Some(gate * m.shared.as_ref()?.width as f64 / m.expert.width as f64 / experts)).unwrap_or(0.0);
     let depth = |at| depth(spec, description.layers.len(), at) * if first { readers } else { 1.0 };
     head * match spec.kind {

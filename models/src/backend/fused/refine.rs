@@ -10,7 +10,7 @@ use crate::{
     forward_error::Fault,
     tensors::TensorSpec,
 };
-use ram_kernels::{Arena, Format, Matrix, Moments, Team, normed};
+use ram_kernels::{Arena, Format, Matrix, Moments, Team};
 use std::{ops::Range, sync::Arc};
 
 /// Who codes a model's matrices.
@@ -173,7 +173,7 @@ impl<'a, C: Coder> Refining<'a, C> {
         let mut moments = Moments::new(size, self.coder.span());
         moments.add(self.team, tokens, |i, to| {
             let row = &stream[token(i) * size..][..size];
-            let scale = normed(level, row, &norm.weight, norm.eps as f32).scale;
+            let scale = norm.of(level, row).scale;
             to.iter_mut().zip(row).zip(&norm.weight).for_each(|((to, x), weight)| *to = x * scale * weight);
         });
         moments
@@ -243,9 +243,10 @@ impl<C: Coder> Pass for Refining<'_, C> {
     type Tensors = Unread;
     type State = ();
 
-    fn embed(&mut self, table: &TensorSpec, tokens: &[u32]) -> Result<(), Fault> {
+    fn embed(&mut self, table: &TensorSpec, tokens: &[u32], times: f32) -> Result<(), Fault> {
         let rows = self.coder.table(self.team, table, tokens);
         self.stream = self.had(rows)?;
+        self.stream.iter_mut().for_each(|x| *x *= times);
         Ok(())
     }
 
@@ -271,7 +272,7 @@ impl<C: Coder> Pass for Refining<'_, C> {
         Ok(())
     }
 
-    fn add_attended(&mut self, spec: &TensorSpec, bias: Option<&Named>) -> Result<(), Fault> {
+    fn add_attended(&mut self, spec: &TensorSpec, bias: Option<&Named>, times: f32) -> Result<(), Fault> {
         let Some(heads) = self.attention.take() else { return Ok(()) };
         let (bias, cols) = (bias.map(|(_, values)| values), spec.shape[1]);
         let inputs = |pass: &mut Self| {
@@ -290,23 +291,21 @@ impl<C: Coder> Pass for Refining<'_, C> {
         for i in 0..self.pieces.len() {
             self.piece(i, true, |fused| {
                 heads.attend(fused)?;
-                fused.add_attended(&output, bias)
+                fused.add_attended(&output, bias, times)
             })?;
         }
         Ok(())
     }
 
-    fn route(&mut self, norm: &Norm<Named>, routers: &[TensorSpec], router: &Router) -> Result<(), Fault> {
-        let norm = plain(norm);
+    fn route(&mut self, norm: &Norm<Named>, routers: &[TensorSpec], correction: Option<&Named>, router: &Router) -> Result<(), Fault> {
+        let (norm, correction) = (plain(norm), correction.map(|(_, values)| values));
         let each = self.code(&routers.iter().collect::<Vec<_>>(), |pass| Ok(pass.all_normed(&norm)))?;
         let mut routes: [Vec<(u32, f32)>; 2] = Default::default();
         for i in 0..self.pieces.len() {
             self.piece(i, false, |fused| {
-                fused.route(&norm, &each, router)?;
+                fused.route(&norm, &each, correction, router)?;
                 routes[0].extend(&fused.s.routes);
-                if routers.len() > 1 {
-                    routes[1].extend(&fused.s.shared_routes);
-                }
+                routes[1].extend(&fused.s.shared_routes);
                 Ok(())
             })?;
         }

@@ -11,7 +11,7 @@ use crate::{
     tensors::TensorSpec,
     weights::Published,
 };
-use ram_kernels::{Matrix, Team, dequantize_row, normed};
+use ram_kernels::{Matrix, Team, dequantize_row};
 use std::sync::Arc;
 
 /// Tensors that are not read yet; norms and biases are, and have their names.
@@ -129,7 +129,7 @@ fn add_columns(team: &Team, matrix: &Matrix, to: &mut Vec<f64>) {
 }
 
 pub(super) fn plain(norm: &Norm<Named>) -> Norm<Vec<f32>> {
-    Norm { weight: norm.weight.1.clone(), eps: norm.eps }
+    Norm { weight: norm.weight.1.clone(), eps: norm.eps, times: norm.times }
 }
 
 /// The same three but one.
@@ -210,7 +210,7 @@ impl<'a, W: Published> Survey<'a, W> {
         let Fused { s, hidden_size, team, .. } = &self.fused;
         let mut squares = vec![0.0; *hidden_size];
         for row in s.hidden.chunks_exact(*hidden_size) {
-            let scale = normed(team.level(), row, &norm.weight, norm.eps as f32).scale;
+            let scale = norm.of(team.level(), row).scale;
             for ((square, x), weight) in squares.iter_mut().zip(row).zip(&norm.weight) {
                 *square += (f64::from(*x) * f64::from(scale) * f64::from(*weight)).powi(2);
             }
@@ -286,9 +286,10 @@ impl<W: Published> Pass for Survey<'_, W> {
     type Tensors = Unread;
     type State = ();
 
-    fn embed(&mut self, table: &TensorSpec, tokens: &[u32]) -> Result<(), Fault> {
+    fn embed(&mut self, table: &TensorSpec, tokens: &[u32], times: f32) -> Result<(), Fault> {
         let rows = self.weights.rows(table, tokens);
-        let rows = self.had(rows)?;
+        let mut rows = self.had(rows)?;
+        rows.iter_mut().for_each(|x| *x *= times);
         let mut changes = rows.clone();
         for (row, token) in changes.chunks_exact_mut(self.fused.hidden_size).zip(tokens) {
             add_noise(row, None, u64::from(*token));
@@ -325,21 +326,21 @@ impl<W: Published> Pass for Survey<'_, W> {
         self.fused.attend_alone(shape)
     }
 
-    fn add_attended(&mut self, spec: &TensorSpec, bias: Option<&Named>) -> Result<(), Fault> {
+    fn add_attended(&mut self, spec: &TensorSpec, bias: Option<&Named>, times: f32) -> Result<(), Fault> {
         let (output, bias, team) = (self.matrix(spec)?, bias.map(|(_, values)| values), self.fused.team);
-        self.fused.add_attended(&output, bias)?;
+        self.fused.add_attended(&output, bias, times)?;
         let Some(h) = self.attention.take() else { return Ok(()) };
         let (after, all) = (self.fused.s.hidden.clone(), self.fused.s.tokens.len());
         let mut spreads = Vec::new();
         self.fused.s.hidden.clone_from(&h.before);
-        self.fused.add_attended(&noisy(team, &output, None)?, bias)?;
+        self.fused.add_attended(&noisy(team, &output, None)?, bias, times)?;
         spreads.push((spec, self.lens.spread(team, &minus(&self.fused.s.hidden, &after))?));
         for (i, spec) in h.specs.iter().enumerate() {
             self.fused.s.hidden.clone_from(&h.before);
             let qkv = with(&h.qkv, i, noisy(team, &h.qkv[i], Some(&h.scale))?);
             self.fused.heads(&h.norm, &qkv, h.biases.as_ref(), h.norms.as_ref(), &h.shape)?;
             self.fused.attend_alone(&h.shape)?;
-            self.fused.add_attended(&output, bias)?;
+            self.fused.add_attended(&output, bias, times)?;
             spreads.push((spec, self.lens.spread(team, &minus(&self.fused.s.hidden, &after))?));
         }
         self.fused.s.hidden = after;
@@ -349,10 +350,10 @@ impl<W: Published> Pass for Survey<'_, W> {
         Ok(())
     }
 
-    fn route(&mut self, norm: &Norm<Named>, routers: &[TensorSpec], router: &Router) -> Result<(), Fault> {
+    fn route(&mut self, norm: &Norm<Named>, routers: &[TensorSpec], correction: Option<&Named>, router: &Router) -> Result<(), Fault> {
         let each = routers.iter().map(|spec| self.matrix(spec)).collect::<Result<Vec<_>, _>>()?;
         self.routers = routers.to_vec();
-        self.fused.route(&plain(norm), &each, router)
+        self.fused.route(&plain(norm), &each, correction.map(|(_, values)| values), router)
     }
 
     fn add_experts(&mut self, norm: &Norm<Named>, experts: &Vec<[TensorSpec; 3]>, shared: Option<&Vec<[TensorSpec; 3]>>) -> Result<(), Fault> {

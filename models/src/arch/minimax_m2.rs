@@ -1,0 +1,39 @@
+//! MiniMax-M2: Mixtral's names, sigmoid scores with a correction, queries and keys normalised as wholes, part of a head turned.
+use super::{Variant, alike, attention, mixture, num_experts, size, taken};
+use crate::{
+    description::{ConfigError, Correction, Description, Gated, GatedNames, LEAST, LeftOut, Mixture, Mlp, Normed, QkNorm, Router, Score},
+    json::Keys,
+};
+
+pub fn describe(keys: &mut Keys) -> Result<Description, ConfigError> {
+    let qk_norm = Some(QkNorm { of: Normed::All, names: ["self_attn.q_norm", "self_attn.k_norm"] });
+    let attention = attention(keys, &Variant { qk_norm, partial: Some(1.0), ..Variant::default() })?;
+    for (key, only) in [("qk_norm_type", "per_layer"), ("scoring_func", "sigmoid")] {
+        if keys.text(key)?.is_some_and(|found| found != only) {
+            return Err(keys.unsupported(key, &format!("'{only}'")));
+        }
+    }
+    keys.only("use_routing_bias", true)?;
+    if keys.tokens("attn_type_list")?.iter().any(|kind| *kind != 1) {
+        return Err(keys.unsupported("attn_type_list", "1, full attention, in every layer"));
+    }
+    keys.off("shared_intermediate_size")?;
+    let num_experts = num_experts(keys)?;
+    let router = Router {
+        num_experts_per_tok: taken(keys, "num_experts_per_tok", num_experts)?,
+        score: Score::Sigmoid,
+        correction: Some(Correction { name: "block_sparse_moe.e_score_correction_bias", shape: vec![num_experts] }),
+        groups: [1, 1],
+        norm_topk_prob: Some(LEAST),
+        scaling: 1.0,
+    };
+    let width = keys.need("intermediate_size", size)?;
+    let expert = Gated { width, names: GatedNames { module: "block_sparse_moe.experts", projections: ["w1", "w3", "w2"] } };
+    let mixture = Mixture { router_module: "block_sparse_moe.gate", ..mixture(num_experts, router, expert) };
+    // Of linear attention and shared experts, which no layer has; and modules that predict further tokens, which no published file has.
+    keys.ignore(&["layernorm_full_attention_beta", "layernorm_linear_attention_beta", "layernorm_mlp_beta", "shared_moe_mode"]);
+    keys.ignore(&["mtp_transformer_layers", "num_mtp_modules", "use_mtp"]);
+    let mut description = alike(keys, attention, Mlp::Sparse(mixture))?;
+    description.left_out.push(LeftOut { prefix: "model.mtp.".into(), what: "multi-token prediction" });
+    Ok(description)
+}
