@@ -82,13 +82,8 @@ pub trait Pass {
 
     /// Each token's experts and their weights from the normed stream times `routers`: that of the experts, whose scores are corrected
     /// while they are chosen, and the shared one's row where it has one; else the shared one has all its weight.
-    fn route(
-        &mut self,
-        norm: &Norm<Vector<Self>>,
-        routers: &[Matrix<Self>],
-        correction: Option<&Vector<Self>>,
-        router: &Router,
-    ) -> Result<(), Fault>;
+    fn route(&mut self, norm: &Norm<Vector<Self>>, routers: &[Matrix<Self>], correction: Option<&Vector<Self>>, router: &Router)
+    -> Result<(), Fault>;
 
     /// Adds the weighted results of the chosen `experts` for the normed stream, and those of the shared one.
     fn add_experts(&mut self, norm: &Norm<Vector<Self>>, experts: &Experts<Self>, shared: Option<&Experts<Self>>) -> Result<(), Fault>;

@@ -11,6 +11,15 @@ pub enum Quantization {
     Gptq(Gptq),
     /// mlx-lm, mode affine.
     Mlx(Mlx),
+    /// Numbers of 8 bits (E4M3) with a scale for every block, as DeepSeek-V3, MiniMax-M2 and Qwen's FP8 files have them.
+    Fp8(Fp8),
+}
+
+/// A checkpoint of FP8.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fp8 {
+    /// Outputs and inputs of a block.
+    pub block: [usize; 2],
 }
 
 /// A checkpoint of GPTQ.
@@ -64,7 +73,19 @@ pub(crate) fn read(keys: &mut Keys, text: &str) -> Result<Option<Quantization>, 
     match method.as_deref() {
         Some("gptq") => Ok(Some(Quantization::Gptq(gptq(&mut inner, text)?))),
         None | Some("mlx") => Ok(Some(Quantization::Mlx(mlx_affine(&mut inner)?))),
-        Some(_) => Err(inner.unsupported("quant_method", "'gptq', and MLX's affine quantization")),
+        Some("fp8") => Ok(Some(Quantization::Fp8(fp8(&mut inner)?))),
+        Some(_) => Err(inner.unsupported("quant_method", "'gptq', 'fp8', and MLX's affine quantization")),
+    }
+}
+
+/// How activations are rounded is for those who multiply in 8 bits; which modules are dense, their tensors say.
+fn fp8(keys: &mut Keys) -> Result<Fp8, ConfigError> {
+    if keys.text("fmt")?.is_some_and(|fmt| !["e4m3", "float8_e4m3fn"].contains(&fmt.as_str())) {
+        return Err(keys.unsupported("fmt", "'e4m3'"));
+    }
+    match keys.tokens("weight_block_size")?[..] {
+        [rows, cols] if rows > 0 && cols > 0 => Ok(Fp8 { block: [rows as usize, cols as usize] }),
+        _ => Err(keys.unsupported("weight_block_size", "two numbers, outputs and inputs of a block")),
     }
 }
 

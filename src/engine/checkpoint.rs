@@ -1,12 +1,13 @@
 //! A model folder as its authors published it: configuration, and where every tensor lies; nothing is read ahead.
 mod coded;
+mod fp8;
 mod header;
 mod pieces;
 mod reads;
 mod source;
 
 pub use pieces::{buffer_bytes, coded_rows, piece_rows};
-pub use reads::{read_rows, read_vector, sampled_rows, size, vector_from, widen};
+pub use reads::{numbers, read_rows, read_vector, sampled_rows, vector_from};
 pub(crate) use {coded::read as read_coded, source::Source};
 
 use crate::{
@@ -30,7 +31,7 @@ use std::{
 /// Where one tensor lies.
 #[derive(Clone, Debug)]
 pub struct TensorInfo {
-    /// BF16, F16 or F32.
+    /// BF16, F16, F32, or F8_E4M3 with scales beside it.
     pub dtype: Dtype,
     /// As the configuration asks.
     pub shape: Vec<usize>,
@@ -138,7 +139,8 @@ impl Checkpoint {
                 for end in ends {
                     let stacked = format!("{name}{end}");
                     // Experts, their rows, what a row has.
-                    let Some(all) = self.tensors.get(&stacked).filter(|t| t.shape.len() > 2 && t.shape[0] == experts && t.shape[1] % parts == 0) else {
+                    let Some(all) = self.tensors.get(&stacked).filter(|t| t.shape.len() > 2 && t.shape[0] == experts && t.shape[1] % parts == 0)
+                    else {
                         continue;
                     };
                     let (mut shape, len) = (all.shape[1..].to_vec(), all.len / (experts * parts) as u64);
@@ -158,17 +160,21 @@ impl Checkpoint {
         let mut asked = BTreeSet::new();
         let parts: Vec<String> = self.coded.values().flat_map(|q| q.parts(self)).collect();
         asked.extend(parts.iter().map(String::as_str));
+        let mut scales = Vec::new();
         for spec in self.specs.iter().filter(|s| !self.coded.contains_key(&s.name)) {
             let info = self.tensors.get(&spec.name).ok_or_else(|| Error::MissingTensor(spec.name.clone()))?;
             let wrong = |reason: String| Error::Tensor { name: spec.name.clone(), reason };
             if info.shape != spec.shape {
                 return Err(wrong(format!("has shape {:?}, and config.json asks for {:?}", info.shape, spec.shape)));
             }
-            if !matches!(info.dtype, Dtype::BF16 | Dtype::F16 | Dtype::F32) {
-                return Err(wrong(format!("holds {:?}: only BF16, F16 and F32 are read", info.dtype)));
+            let blocks = if spec.kind.is_matrix() { fp8::block(self, &spec.name)? } else { None };
+            if blocks.is_none() && !matches!(info.dtype, Dtype::BF16 | Dtype::F16 | Dtype::F32) {
+                return Err(wrong(format!("holds {:?}: only BF16, F16, F32 and, of matrices, F8_E4M3 with scales are read", info.dtype)));
             }
+            scales.extend(blocks.map(|_| fp8::scales_of(&spec.name)));
             asked.insert(spec.name.as_str());
         }
+        asked.extend(scales.iter().map(String::as_str));
         let harmless = |name: &str| {
             let tied = self.description.tie_word_embeddings && name == "lm_head.weight";
             tied || name.ends_with(".rotary_emb.inv_freq") || self.description.left_out.iter().any(|left| name.starts_with(&left.prefix))
@@ -219,7 +225,7 @@ impl Checkpoint {
         !self.coded.is_empty()
     }
 
-    /// The format that keeps a tensor as it is.
+    /// The format that keeps a tensor as it is; numbers of 8 bits times their scale are rounded to it.
     pub fn own_format(&self, name: &str) -> Format {
         match self.coded(name) {
             Some(q) => q.format,
@@ -236,7 +242,8 @@ impl Checkpoint {
     /// # Errors
     /// Where they lie in several.
     pub(crate) fn file_of(&self, name: &str) -> Result<usize, Error> {
-        let parts = self.coded(name).map_or_else(|| vec![name.to_string()], |q| q.parts(self));
+        let dense = || [name.to_string(), fp8::scales_of(name)].into_iter().filter(|part| self.tensors.contains_key(part)).collect();
+        let parts: Vec<String> = self.coded(name).map_or_else(dense, |q| q.parts(self));
         let mut files: Vec<usize> = parts.iter().map(|part| self.tensors[part].file).collect();
         files.dedup();
         match files[..] {

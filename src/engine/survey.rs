@@ -15,9 +15,9 @@ pub(crate) use file::{SUFFIX, path};
 
 use crate::{
     Error,
-    checkpoint::{Checkpoint, read_rows, read_vector, size, widen},
+    checkpoint::{Checkpoint, numbers, read_rows, read_vector},
 };
-use ram_kernels::{Arena, Matrix, split_mix};
+use ram_kernels::{Arena, Effort, Matrix, quantize, split_mix};
 use ram_models::{Channels, Cost, Kind, Observer, Published, TensorSpec, Weights, survey};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -309,17 +309,26 @@ impl Weights for Read<'_> {
 
     fn matrix(&self, spec: &TensorSpec) -> Result<Matrix, Error> {
         let (rows, cols, name) = (spec.shape[0], spec.shape[1], &spec.name);
-        let dtype = self.checkpoint.info(name).dtype;
-        let len = rows * cols * size(dtype);
+        let format = self.checkpoint.own_format(name);
+        let row = cols * format.bits() / 8;
+        let len = rows * row;
         let io = |source| Error::Io { path: self.checkpoint.folder().into(), source };
         let mut arena = Arena::new(len).map_err(io)?;
-        arena.bytes_mut()[..len].par_chunks_mut(PIECE).enumerate().try_for_each_init(Vec::new, |floats, (i, bytes)| {
-            self.checkpoint.read(name, (i * PIECE) as u64, bytes)?;
-            floats.resize(bytes.len() / size(dtype), 0.0);
-            widen(name, dtype, bytes, floats)
+        // Of whole rows.
+        let piece = (PIECE / row).max(1);
+        let buffers = || (Vec::new(), Vec::new());
+        arena.bytes_mut()[..len].par_chunks_mut(piece * row).enumerate().try_for_each_init(buffers, |(bytes, floats), (i, out)| {
+            floats.resize(out.len() / row * cols, 0.0);
+            numbers(self.checkpoint, None, name, [i * piece, cols], bytes, floats)?;
+            if bytes.len() == out.len() {
+                out.copy_from_slice(bytes);
+            } else {
+                quantize(format, Effort::Fast, floats, cols, out);
+            }
+            Ok::<(), Error>(())
         })?;
         (self.done)(rows * cols);
-        Ok(Matrix::new(Arc::new(arena), 0, self.checkpoint.own_format(name), rows, cols))
+        Ok(Matrix::new(Arc::new(arena), 0, format, rows, cols))
     }
 
     fn vector(&self, spec: &TensorSpec) -> Result<Vec<f32>, Error> {

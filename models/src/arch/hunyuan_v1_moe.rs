@@ -44,8 +44,26 @@ pub fn describe(keys: &mut Keys) -> Result<Description, ConfigError> {
         return Err(keys.unsupported("norm_type", "'rms'"));
     }
     // Sizes of what is switched off, and how experts were cut short in training.
-    keys.ignore(&["attention_head_dim", "capacity_factor", "cla_share_factor", "class_num", "dense_list", "eod_token_id", "im_end_id", "im_newline_id"]);
+    keys.ignore(&[
+        "attention_head_dim",
+        "capacity_factor",
+        "cla_share_factor",
+        "class_num",
+        "dense_list",
+        "eod_token_id",
+        "im_end_id",
+        "im_newline_id",
+    ]);
     keys.ignore(&["im_start_id", "kv_lora_rank", "mask_init_id", "moe_drop_tokens", "moe_random_routing_dropped_token", "num_media_embeds"]);
-    keys.ignore(&["org_vocab_size", "pool_type", "q_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "text_end_id", "text_start_id", "v_head_dim"]);
+    keys.ignore(&[
+        "org_vocab_size",
+        "pool_type",
+        "q_lora_rank",
+        "qk_nope_head_dim",
+        "qk_rope_head_dim",
+        "text_end_id",
+        "text_start_id",
+        "v_head_dim",
+    ]);
     alike(keys, attention, Mlp::Sparse(mixture))
 }

@@ -15,8 +15,8 @@ use crate::{
     router::route,
 };
 use ram_kernels::{
-    Experts, Heads, Inputs, KvLayer, Matrix, Mixture, NormedRow, NotFinite, PANEL_BYTES, Product, Products, Routed, Same, Taken, Team, Turn, Watch, add_tiles,
-    attend, attend_numbers, embed, finite, isa::Level, norm_rows, normed, resize,
+    Experts, Heads, Inputs, KvLayer, Matrix, Mixture, NormedRow, NotFinite, PANEL_BYTES, Product, Products, Routed, Same, Taken, Team, Turn, Watch,
+    add_tiles, attend, attend_numbers, embed, finite, isa::Level, norm_rows, normed, resize,
 };
 
 /// Tensors in the CPU's memory, packed.

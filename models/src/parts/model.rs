@@ -91,7 +91,13 @@ impl<T: Tensors> Model<T> {
         let layers = d.layers.iter().enumerate().map(layer).collect::<Result<_, _>>()?;
         let weight = from.vector(spec("model.norm", vec![d.hidden_size], Kind::Norm))?;
         let head = if d.tie_word_embeddings { None } else { Some(from.matrix(spec("lm_head", table, Kind::Head))?) };
-        Ok(Model { embedding, layers, norm: Norm { weight, eps: d.rms_norm_eps, times: 1.0 / d.logits_scaling as f32 }, embedding_multiplier: d.embedding_multiplier as f32, head })
+        Ok(Model {
+            embedding,
+            layers,
+            norm: Norm { weight, eps: d.rms_norm_eps, times: 1.0 / d.logits_scaling as f32 },
+            embedding_multiplier: d.embedding_multiplier as f32,
+            head,
+        })
     }
 
     /// Hidden state to logits.

@@ -2,6 +2,7 @@
 use super::{
     Checkpoint, Source,
     coded::{self, Coded},
+    fp8,
 };
 use crate::Error;
 use half::{bf16, f16};
@@ -32,7 +33,27 @@ pub fn read_rows(checkpoint: &Checkpoint, name: &str, cols: usize, rows: &[usize
     checkpoint.read_rows(name, row_bytes, rows, &mut bytes)?;
     let mut out = vec![0.0; rows.len() * cols];
     widen(name, dtype, &bytes, &mut out)?;
+    fp8::scale(checkpoint, None, name, rows.iter().copied(), cols, &mut out)?;
     Ok(out)
+}
+
+/// Rows of a matrix from `first`, as many as `out` has of `cols` numbers; `bytes` are as they are stored then.
+///
+/// # Errors
+/// Where they cannot be read or hold a number that is not finite.
+pub fn numbers(
+    checkpoint: &Checkpoint,
+    source: Option<&Source>,
+    name: &str,
+    [first, cols]: [usize; 2],
+    bytes: &mut Vec<u8>,
+    out: &mut [f32],
+) -> Result<(), Error> {
+    let dtype = checkpoint.info(name).dtype;
+    bytes.resize(out.len() * size(dtype), 0);
+    checkpoint.read_from(source, name, (first * cols * size(dtype)) as u64, bytes)?;
+    widen(name, dtype, bytes, out)?;
+    fp8::scale(checkpoint, source, name, first.., cols, out)
 }
 
 /// Rows of a matrix that is quantized already, tile by tile.
@@ -70,14 +91,15 @@ pub fn vector_from(checkpoint: &Checkpoint, source: Option<&Source>, name: &str)
     Ok(out)
 }
 
-pub fn size(dtype: Dtype) -> usize {
-    if dtype == Dtype::F32 { 4 } else { 2 }
+fn size(dtype: Dtype) -> usize {
+    dtype.bitsize() / 8
 }
 
 /// Stored numbers as f32; every one must be finite.
-pub fn widen(name: &str, dtype: Dtype, bytes: &[u8], out: &mut [f32]) -> Result<(), Error> {
+fn widen(name: &str, dtype: Dtype, bytes: &[u8], out: &mut [f32]) -> Result<(), Error> {
     match dtype {
         Dtype::F32 => out.iter_mut().zip(bytes.as_chunks().0).for_each(|(to, b)| *to = f32::from_le_bytes(*b)),
+        Dtype::F8_E4M3 => out.iter_mut().zip(bytes).for_each(|(to, b)| *to = fp8::VALUES[usize::from(*b)]),
         Dtype::F16 => out.iter_mut().zip(bytes.as_chunks().0).for_each(|(to, b)| *to = f16::from_le_bytes(*b).to_f32()),
         _ => out.iter_mut().zip(bytes.as_chunks().0).for_each(|(to, b)| *to = bf16::from_le_bytes(*b).to_f32()),
     }

@@ -1,7 +1,7 @@
 //! The quantizing loader: weights are read once, in pieces, quantized by the thread that read them, straight into place.
 use crate::{
     Error,
-    checkpoint::{Checkpoint, Source, coded_rows, piece_rows, read_coded, read_vector, size, vector_from, widen},
+    checkpoint::{Checkpoint, Source, coded_rows, numbers, piece_rows, read_coded, read_vector, vector_from},
     hub::{Fetched, Progress},
     planner::{Entry, Plan},
     survey::Survey,
@@ -221,14 +221,10 @@ impl Piece<'_> {
         if let Some(q) = checkpoint.coded(self.name) {
             return read_coded(checkpoint, source, q, [self.first, self.rows], self.cols, self.out);
         }
-        let dtype = checkpoint.info(self.name).dtype;
-        let row_bytes = self.cols * size(dtype);
-        b.bytes.resize(self.rows * row_bytes, 0);
-        checkpoint.read_from(source, self.name, (self.first * row_bytes) as u64, &mut b.bytes)?;
         b.floats.resize(self.rows * self.cols, 0.0);
-        widen(self.name, dtype, &b.bytes, &mut b.floats)?;
+        numbers(checkpoint, source, self.name, [self.first, self.cols], &mut b.bytes, &mut b.floats)?;
         let scaled = survey.apply(self.name, self.first, &mut b.floats, self.cols);
-        if self.format == checkpoint.own_format(self.name) && !scaled {
+        if self.format == checkpoint.own_format(self.name) && !scaled && b.bytes.len() == self.out.len() {
             self.out.copy_from_slice(&b.bytes);
         } else if let Some(feedback) = feedback {
             quantize_with(Level::active(), self.format, self.effort, feedback, &b.floats, self.cols, self.out);

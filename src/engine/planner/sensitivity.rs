@@ -69,7 +69,8 @@ pub fn of(spec: &TensorSpec, head: f64, shares: &Shares, description: &Descripti
     // Where the chosen experts' weights do not sum to 1, their outputs are shorter by that sum. It lies between k / E, where
     // a router does not decide, and 1, where it does; its square is taken at (k / E)^(1/2) (0.50 where 0.56 to 0.77 is
     // measured). In the first layer routers decide: 0.88 is measured.
-    let mass = mixture.filter(|m| !first && m.router.norm_topk_prob.is_none()).map_or(1.0, |m| (m.router.num_experts_per_tok as f64 / experts).sqrt());
+    let mass =
+        mixture.filter(|m| !first && m.router.norm_topk_prob.is_none()).map_or(1.0, |m| (m.router.num_experts_per_tok as f64 / experts).sqrt());
     // A shared expert counts as as many routed ones as it is wide, and its gate, where it has one, lets half of it through.
     let gate = if first || mixture.is_some_and(|m| !m.shared_gate) { 1.0 } else { 0.25 };
     let shared = mixture.and_then(|m| Some(gate * m.shared.as_ref()?.width as f64 / m.expert.width as f64 / experts)).unwrap_or(0.0);
