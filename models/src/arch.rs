@@ -44,7 +44,7 @@ const FAMILIES: [(&str, Describe); 13] = [
 ];
 
 /// Keys that do not change what a model computes, whatever their value: training, bookkeeping, and what the tensors themselves say.
-const HARMLESS: [&str; 38] = [
+const HARMLESS: [&str; 39] = [
     "_attn_implementation",
     "_attn_implementation_autoset",
     "_experts_implementation",
@@ -52,6 +52,7 @@ const HARMLESS: [&str; 38] = [
     "architectures",
     "attention_dropout",
     "attn_implementation",
+    "auto_map",
     "chunk_size_feed_forward",
     "decoder_start_token_id",
     "experts_implementation",

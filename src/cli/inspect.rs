@@ -59,7 +59,7 @@ pub fn run(args: &Args, a: &InspectArgs) -> Result<(), Error> {
         let text = json!({
             "folder": checkpoint.folder(), "fingerprint": checkpoint.fingerprint(), "config": config, "parameters": parameters,
             "active_parameters": active as u64, "bytes": bytes, "tensors": tensors, "vocabulary": tokenizer.vocabulary(), "bos": tokenizer.bos_text,
-            "eos": tokenizer.eos, "chat_template_bytes": template,
+            "not_read": checkpoint.left_out().map_or(0, |(count, _)| count), "eos": tokenizer.eos, "chat_template_bytes": template,
         });
         return print(&format!("{text:#}\n"));
     }
@@ -82,6 +82,7 @@ pub fn run(args: &Args, a: &InspectArgs) -> Result<(), Error> {
             "special tokens",
             format!("begin '{}'{}, end {:?}", tokenizer.bos_text, if tokenizer.bos.is_some() { " (put in front)" } else { "" }, tokenizer.eos),
         ),
+        ("not read", checkpoint.left_out().map_or("nothing".into(), |(count, what)| format!("{count} tensors of {what}"))),
         ("chat template", template.map_or("none".into(), |n| format!("{n} bytes"))),
     ];
     for (what, value) in facts {
@@ -111,7 +112,8 @@ fn several(each: impl Iterator<Item = String>) -> String {
 }
 
 fn attention(a: &description::Attention) -> String {
-    format!("{} heads, {} key-value heads, head_dim {}", a.num_attention_heads, a.num_key_value_heads, a.head_dim)
+    let turned = if a.rope.dim == a.head_dim { String::new() } else { format!(" of which {} turn", a.rope.dim) };
+    format!("{} heads, {} key-value heads, head_dim {}{turned}", a.num_attention_heads, a.num_key_value_heads, a.head_dim)
 }
 
 fn mlp(mlp: &description::Mlp) -> String {
@@ -119,7 +121,9 @@ fn mlp(mlp: &description::Mlp) -> String {
         description::Mlp::Dense(mlp) => format!("dense, width {}", mlp.width),
         description::Mlp::Sparse(m) => {
             let shared = m.shared.as_ref().map_or(String::new(), |s| format!(", and a shared one of width {}", s.width));
-            format!("{} of {} experts per token, width {}{shared}", m.router.num_experts_per_tok, m.num_experts, m.expert.width)
+            let [count, kept] = m.router.groups;
+            let groups = if kept < count { format!(" in {kept} of {count} groups") } else { String::new() };
+            format!("{} of {} experts per token{groups}, width {}{shared}", m.router.num_experts_per_tok, m.num_experts, m.expert.width)
         }
     }
 }

@@ -190,6 +190,14 @@ impl Checkpoint {
         module.is_some() && self.read(name, 0, &mut bytes).is_ok() && bytes.iter().all(|b| *b == 0)
     }
 
+    /// Tensors that are there and not read, as how many and what they are.
+    pub fn left_out(&self) -> Option<(usize, &'static str)> {
+        let left = &self.description.left_out;
+        let what = |name: &String| left.iter().find(|left| name.starts_with(&left.prefix)).map(|left| left.what);
+        let all: Vec<&str> = self.tensors.keys().filter_map(what).collect();
+        Some((all.len(), *all.first()?))
+    }
+
     /// Where it was opened.
     pub fn folder(&self) -> &Path {
         &self.folder

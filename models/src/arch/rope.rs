@@ -28,7 +28,7 @@ pub fn read(keys: &mut Keys, head_dim: usize, variant: &Variant) -> Result<Rope,
         inner.all_known(&[])?;
     }
     let theta = base.or(variant.theta).ok_or(ConfigError::Missing { key: "rope_theta".to_string() })?;
-    let own = variant.partial.map(|_| keys.size("rotary_dim", 2, head_dim)).transpose()?.flatten();
+    let own = if variant.partial.is_some() { keys.size("rotary_dim", 2, head_dim)? } else { None };
     let dim = own.unwrap_or((head_dim as f64 * part.or(variant.partial).unwrap_or(1.0)) as usize);
     if dim == 0 || dim % 2 == 1 {
         return Err(keys.invalid("partial_rotary_factor", &format!("a part of head_dim, {head_dim}, that is even")));

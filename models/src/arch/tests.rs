@@ -116,7 +116,7 @@ fn published_configs_have_the_published_sizes() {
     let q2 = read(&qwen2()).unwrap();
     assert_eq!(weights(&q2), 14_315_784_192);
     let mixture = q2.mixture(0).unwrap();
-    assert!(q2.layers[0].attention.qkv_bias && !mixture.router.norm_topk_prob && mixture.shared.as_ref().unwrap().width == 5632);
+    assert!(q2.layers[0].attention.qkv_bias && mixture.router.norm_topk_prob.is_none() && mixture.shared.as_ref().unwrap().width == 5632);
     let q3 = read(&qwen3()).unwrap();
     assert_eq!((weights(&q3), q3.layers[47].attention.head_dim, q3.eos_token_id.len()), (30_532_122_624, 128, 2));
     let dense = [(llama(), 8_030_261_248), (mistral(), 7_248_023_552), (qwen2_dense(), 7_615_616_512), (qwen3_dense(), 8_190_735_360)];
@@ -131,6 +131,78 @@ fn published_configs_have_the_published_sizes() {
         names.sort();
         names.dedup();
         assert_eq!(names.len(), count);
+    }
+}
+
+/// Mixtures with other routers, in billions as they are told of.
+#[test]
+fn other_families_have_the_sizes_that_they_are_told_of() {
+    let common = json!({
+        "attention_bias": false, "attention_dropout": 0.0, "hidden_act": "silu", "initializer_range": 0.02, "rope_scaling": null,
+        "rope_theta": 1000000, "torch_dtype": "bfloat16", "use_cache": true, "tie_word_embeddings": false, "max_position_embeddings": 131072,
+        "rms_norm_eps": 1e-05, "num_key_value_heads": 8, "head_dim": 128, "pad_token_id": 0, "eos_token_id": [1, 2]
+    });
+    let like = |more: Value| {
+        let mut all = common.clone();
+        all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        all
+    };
+    let glm = json!({
+        "model_type": "glm4_moe", "attention_bias": true, "hidden_size": 4096, "partial_rotary_factor": 0.5, "intermediate_size": 10944,
+        "moe_intermediate_size": 1408, "norm_topk_prob": true, "num_attention_heads": 96, "n_group": 1, "topk_group": 1, "n_routed_experts": 128,
+        "n_shared_experts": 1, "routed_scaling_factor": 1.0, "num_experts_per_tok": 8, "first_k_dense_replace": 1, "num_hidden_layers": 46,
+        "num_nextn_predict_layers": 1, "use_qk_norm": false, "vocab_size": 151552
+    });
+    let minimax = json!({
+        "model_type": "minimax_m2", "hidden_size": 3072, "intermediate_size": 1536, "num_attention_heads": 48, "num_hidden_layers": 62,
+        "num_local_experts": 256, "num_experts_per_tok": 8, "rotary_dim": 64, "scoring_func": "sigmoid", "use_routing_bias": true,
+        "use_qk_norm": true, "qk_norm_type": "per_layer", "attn_type_list": vec![1; 62], "use_mtp": true, "num_mtp_modules": 3, "vocab_size": 200064,
+        "quantization_config": {"quant_method": "fp8", "fmt": "float8_e4m3fn", "weight_block_size": [128, 128], "activation_scheme": "dynamic"}
+    });
+    let ernie = json!({
+        "model_type": "ernie4_5_moe", "hidden_size": 2560, "intermediate_size": 12288, "num_attention_heads": 20, "num_key_value_heads": 4,
+        "num_hidden_layers": 28, "vocab_size": 103424, "tie_word_embeddings": true, "use_bias": false, "moe_num_experts": 64,
+        "moe_num_shared_experts": 2, "moe_layer_start_index": 1, "moe_intermediate_size": 1536, "moe_capacity": [64, 64, 64], "moe_k": 6,
+        "moe_layer_interval": 1, "moe_use_aux_free": true, "num_nextn_predict_layers": 1
+    });
+    let olmoe = json!({
+        "model_type": "olmoe", "hidden_size": 2048, "intermediate_size": 1024, "num_attention_heads": 16, "num_key_value_heads": 16,
+        "num_hidden_layers": 16, "num_experts": 64, "num_experts_per_tok": 8, "norm_topk_prob": false, "clip_qkv": null, "vocab_size": 50304
+    });
+    let granite = json!({
+        "model_type": "granitemoe", "hidden_size": 1024, "intermediate_size": 512, "num_attention_heads": 16, "head_dim": 64, "num_hidden_layers": 24,
+        "num_local_experts": 32, "num_experts_per_tok": 8, "attention_multiplier": 0.015_625, "embedding_multiplier": 12.0, "logits_scaling": 6.0,
+        "residual_multiplier": 0.22, "tie_word_embeddings": true, "vocab_size": 49155
+    });
+    let hunyuan = json!({
+        "model_type": "hunyuan_v1_moe", "hidden_size": 4096, "intermediate_size": 3072, "moe_intermediate_size": vec![3072; 32],
+        "num_attention_heads": 32, "num_hidden_layers": 32, "num_experts": 64, "moe_topk": vec![8; 32], "num_shared_expert": vec![1; 32],
+        "use_mixed_mlp_moe": true, "use_qk_norm": true, "use_cla": false, "cla_share_factor": 2, "tie_word_embeddings": true, "vocab_size": 128167,
+        "rope_scaling": {"type": "dynamic", "alpha": 1000.0, "factor": 1.0, "beta_fast": 32, "beta_slow": 1, "mscale": 1.0, "mscale_all_dim": 1.0}
+    });
+    for (config, billions) in [(&glm, 106.9), (&minimax, 228.7), (&ernie, 21.8), (&olmoe, 6.92), (&granite, 1.33), (&hunyuan, 80.4)] {
+        let d = read(&like(config.clone())).unwrap();
+        let found = weights(&d) as f64 / 1e9;
+        assert!((found / billions - 1.0).abs() < 5e-3, "{}: {found} billions", d.model_type);
+    }
+    let glm = read(&like(glm)).unwrap();
+    assert!(glm.mixture(0).is_none() && glm.mixture(1).unwrap().router.correction.is_some() && glm.layers[0].attention.rope.dim == 64);
+    assert_eq!(glm.left_out[0].prefix, "model.layers.46.");
+    let refused = |config: &Value, key: &str, value: Value| read(&with(like(config.clone()), key, value)).unwrap_err().to_string();
+    for (config, key, value, expected) in [
+        (&minimax, "scoring_func", json!("softmax"), "scoring_func is \"softmax\", which is not supported: only 'sigmoid'"),
+        (&minimax, "rotary_dim", json!(63), "partial_rotary_factor is absent, but must be a part of head_dim, 128, that is even"),
+        (&minimax, "attn_type_list", json!([0]), "attn_type_list is [0], which is not supported: only 1, full attention, in every layer"),
+        (&ernie, "use_bias", json!(true), "use_bias is true, which is not supported"),
+        (&ernie, "moe_k", json!(65), "moe_k is 65, but must be at most the number of experts, 64"),
+        (&olmoe, "clip_qkv", json!(8.0), "clip_qkv is 8.0, which is not supported"),
+        (&granite, "logits_scaling", json!(0), "logits_scaling is 0, but must be a positive number"),
+        (&hunyuan, "use_cla", json!(true), "use_cla is true, which is not supported"),
+        (&hunyuan, "moe_topk", json!([8, 4]), "moe_topk is [8,4], which is not supported: only the same number in every layer"),
+        (&hunyuan, "num_shared_expert", json!(vec![2; 32]), "num_shared_expert is ["),
+    ] {
+        let found = refused(config, key, value);
+        assert!(found.starts_with(expected), "{found}");
     }
 }
 
@@ -171,10 +243,7 @@ fn a_window_that_is_never_reached_is_none() {
 #[test]
 fn what_cannot_be_run_is_refused_by_name() {
     let cases = [
-        (
-            with(mixtral(), "model_type", json!("gemma4")),
-            "model_type 'gemma4' is not supported; these are: llama, mistral, mixtral, qwen2, qwen2_moe,",
-        ),
+        (with(mixtral(), "model_type", json!("gemma4")), "model_type 'gemma4' is not supported; these are: ernie4_5_moe, glm4_moe, granitemoe,"),
         (without(mixtral(), "hidden_size"), "the key hidden_size is missing"),
         (without(mixtral(), "intermediate_size"), "the key intermediate_size is missing"),
         (without(mixtral(), "num_local_experts"), "the key num_experts or num_local_experts is missing"),
@@ -255,7 +324,7 @@ fn what_cannot_be_run_is_refused_by_name() {
 fn positions_are_scaled_as_files_say() {
     let frequencies = |scaling: Value| {
         let d = read(&with(llama(), "rope_scaling", scaling)).unwrap();
-        (d.layers[0].attention.rope.frequencies(128), d.max_position_embeddings)
+        (d.layers[0].attention.rope.frequencies(), d.max_position_embeddings)
     };
     let ((plain, longer), context) = frequencies(json!(null));
     assert_eq!((plain[0], longer, context), (1.0, 1.0, 131_072));
