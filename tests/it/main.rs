@@ -16,6 +16,7 @@ mod hub_server;
 mod memory;
 mod misuse;
 mod not_finite;
+mod packages;
 mod page;
 mod parity;
 mod properties;
