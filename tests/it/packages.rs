@@ -50,3 +50,20 @@ fn the_service_starts_what_there_is() {
     assert_eq!(words("RestartPreventExitStatus"), ["2", "3", "4"]);
     assert!(words("TimeoutStopSec")[0].parse::<u32>().expect("seconds") > 10);
 }
+
+#[test]
+fn what_packages_hold_is_there() {
+    let manifest: toml::Table = text("Cargo.toml").parse().expect("TOML");
+    let deb = manifest["package"]["metadata"]["deb"].as_table().expect("a section");
+    for asset in deb["assets"].as_array().expect("a list") {
+        let source = asset[0].as_str().expect("a path");
+        // What is built is not there yet.
+        if let Some(folder) = source.rsplit_once("/*").map(|(folder, _)| folder).or(Some(source)).filter(|path| !path.starts_with("target/")) {
+            assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder).exists(), "{source}");
+        }
+    }
+    let (image, built) = (text("docs/packages/Dockerfile"), text("docs/packages/build.sh"));
+    assert!(image.lines().count() <= 10 && built.contains("image/data"));
+    // The image's command is the service's.
+    assert!(image.contains("ENTRYPOINT [\"/ram-run\"]\nCMD [\"serve\"]\n"), "{image}");
+}
