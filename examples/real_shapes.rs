@@ -4,19 +4,24 @@
 use ram_run::{Description, Error, Kind, Limit, Plan, Request, outline, size};
 use std::{collections::BTreeMap, fmt::Write};
 
-/// Name and config.json of each model, as its authors published it (keys that do not shape a plan left out).
-const MODELS: [(&str, &str); 4] = [
+/// The budgets of the published RAM comparisons.
+const COMPARED: &[&str] = &["16.1GiB", "19GiB", "24GiB", "24.5GiB", "29.9GiB"];
+
+/// Name and config.json of each model, as its authors published it (keys that do not shape a plan left out), and budgets for it.
+const MODELS: [(&str, &str, &[&str]); 8] = [
     (
         "Mixtral-8x7B",
         r#"{"model_type": "mixtral", "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
             "num_attention_heads": 32, "num_key_value_heads": 8, "num_local_experts": 8, "num_experts_per_tok": 2,
             "max_position_embeddings": 32768, "rms_norm_eps": 1e-5, "rope_theta": 1e6}"#,
+        COMPARED,
     ),
     (
         "Qwen3-30B-A3B",
         r#"{"model_type": "qwen3_moe", "vocab_size": 151936, "hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 48,
             "num_attention_heads": 32, "num_key_value_heads": 4, "head_dim": 128, "num_experts": 128, "num_experts_per_tok": 8,
             "moe_intermediate_size": 768, "norm_topk_prob": true, "max_position_embeddings": 40960, "rms_norm_eps": 1e-6, "rope_theta": 1e6}"#,
+        COMPARED,
     ),
     (
         "Qwen2-57B-A14B",
@@ -24,17 +29,45 @@ const MODELS: [(&str, &str); 4] = [
             "num_attention_heads": 28, "num_key_value_heads": 4, "num_experts": 64, "num_experts_per_tok": 8, "moe_intermediate_size": 2560,
             "shared_expert_intermediate_size": 20480, "norm_topk_prob": false, "max_position_embeddings": 131072, "rms_norm_eps": 1e-6,
             "rope_theta": 1e6}"#,
+        COMPARED,
     ),
     (
         "Qwen3-235B-A22B",
         r#"{"model_type": "qwen3_moe", "vocab_size": 151936, "hidden_size": 4096, "intermediate_size": 12288, "num_hidden_layers": 94,
             "num_attention_heads": 64, "num_key_value_heads": 4, "head_dim": 128, "num_experts": 128, "num_experts_per_tok": 8,
             "moe_intermediate_size": 1536, "norm_topk_prob": true, "max_position_embeddings": 40960, "rms_norm_eps": 1e-6, "rope_theta": 1e6}"#,
+        &["24GiB", "80GiB", "96GiB", "128GiB"],
+    ),
+    (
+        "GLM-4.5-Air",
+        r#"{"model_type": "glm4_moe", "vocab_size": 151552, "hidden_size": 4096, "intermediate_size": 10944, "num_hidden_layers": 46,
+            "num_attention_heads": 96, "num_key_value_heads": 8, "head_dim": 128, "attention_bias": true, "n_routed_experts": 128,
+            "n_shared_experts": 1, "num_experts_per_tok": 8, "moe_intermediate_size": 1408, "first_k_dense_replace": 1, "norm_topk_prob": true,
+            "routed_scaling_factor": 1.0, "max_position_embeddings": 131072, "rms_norm_eps": 1e-5, "rope_theta": 1e6}"#,
+        &["32GB", "48GB", "64GB"],
+    ),
+    (
+        "MiniMax-M2",
+        r#"{"model_type": "minimax_m2", "vocab_size": 200064, "hidden_size": 3072, "intermediate_size": 1536, "num_hidden_layers": 62,
+            "num_attention_heads": 48, "num_key_value_heads": 8, "head_dim": 128, "rotary_dim": 64, "num_local_experts": 256,
+            "num_experts_per_tok": 8, "max_position_embeddings": 196608, "rms_norm_eps": 1e-6, "rope_theta": 5e6}"#,
+        &["80GB", "96GB", "128GB"],
+    ),
+    (
+        "Hunyuan-A13B",
+        r#"{"model_type": "hunyuan_v1_moe", "vocab_size": 128167, "hidden_size": 4096, "intermediate_size": 3072, "num_hidden_layers": 32,
+            "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128, "num_experts": 64, "moe_topk": 8, "tie_word_embeddings": true,
+            "max_position_embeddings": 32768, "rms_norm_eps": 1e-5, "rope_theta": 1e4}"#,
+        &["24GB", "32GB", "48GB"],
+    ),
+    (
+        "ERNIE-4.5-21B-A3B",
+        r#"{"model_type": "ernie4_5_moe", "vocab_size": 103424, "hidden_size": 2560, "intermediate_size": 12288, "num_hidden_layers": 28,
+            "num_attention_heads": 20, "num_key_value_heads": 4, "head_dim": 128, "moe_num_experts": 64, "moe_k": 6, "moe_num_shared_experts": 2,
+            "moe_intermediate_size": 1536, "tie_word_embeddings": true, "max_position_embeddings": 131072, "rms_norm_eps": 1e-5, "rope_theta": 5e5}"#,
+        &["8GB", "12GB", "16GB"],
     ),
 ];
-
-/// The budgets of the published RAM comparisons, and what a 235B model takes.
-const BUDGETS: [&str; 8] = ["16.1GiB", "19GiB", "24GiB", "24.5GiB", "29.9GiB", "80GiB", "96GiB", "128GiB"];
 
 const KINDS: [Kind; 13] = [
     Kind::Embedding,
@@ -64,7 +97,7 @@ fn bits(plan: &Plan, kind: Kind) -> String {
 }
 
 fn main() -> Result<(), Error> {
-    for (name, json) in MODELS {
+    for (name, json, budgets) in MODELS {
         let description = Description::from_json(json).map_err(|source| Error::Config { path: name.into(), source })?;
         let shared = (0..description.layers.len()).any(|l| description.mixture(l).is_some_and(|m| m.shared.is_some()));
         let kinds = KINDS.into_iter().filter(|k| !k.to_string().starts_with("shared") || shared);
@@ -72,7 +105,7 @@ fn main() -> Result<(), Error> {
         let mut table = format!("\n**{name}**\n\n| budget | whole |");
         kinds.iter().for_each(|k| table += &format!(" {k} |"));
         let _ = write!(table, "\n|{}", "---|".repeat(kinds.len() + 2));
-        for budget in BUDGETS {
+        for &budget in budgets {
             let limit = Limit::Process(size::parse(budget).unwrap_or_else(|e| panic!("{e}")));
             let plan = match outline(&description, &Request { limit, ..Request::default() }) {
                 Ok(plan) if plan.bits_per_weight < 9.0 => plan,
