@@ -1,20 +1,26 @@
 //! Attention against what f64 says, in every number that a cache holds, on every instruction set.
 use crate::{
-    KvElement, KvLayer, attention_at,
+    KvElement, KvLayer, Look, attention_at,
     isa::Level,
     tests::{gaussian, levels},
 };
 
 /// Queries, keys and values of `tokens` tokens, and what attention finds in f64.
 fn attended(heads: usize, kv_heads: usize, d: usize, tokens: usize) -> ([Vec<f32>; 3], Vec<f64>) {
+    looked([heads, kv_heads, d], tokens, Look::default())
+}
+
+/// The same where queries look at less, or at something besides.
+fn looked([heads, kv_heads, d]: [usize; 3], tokens: usize, look: Look) -> ([Vec<f32>; 3], Vec<f64>) {
     let (q, k, v) = (gaussian(tokens * heads * d, 1), gaussian(tokens * kv_heads * d, 2), gaussian(tokens * kv_heads * d, 3));
     let mut want = Vec::new();
     for (t, h) in (0..tokens).flat_map(|t| (0..heads).map(move |h| (t, h))) {
         let kv = |x: &[f32], s: usize, i: usize| f64::from(x[(s * kv_heads + h * kv_heads / heads) * d + i]);
         let score = |s: usize| (0..d).map(|i| f64::from(q[(t * heads + h) * d + i]) * kv(&k, s, i)).sum::<f64>() / (d as f64).sqrt();
-        let weights: Vec<f64> = (0..=t).map(|s| score(s).exp()).collect();
-        let total: f64 = weights.iter().sum();
-        want.extend((0..d).map(|i| weights.iter().enumerate().map(|(s, w)| w * kv(&v, s, i)).sum::<f64>() / total));
+        let first = (t + 1).saturating_sub(look.window.unwrap_or(tokens));
+        let weights: Vec<f64> = (first..=t).map(|s| score(s).exp()).collect();
+        let total = weights.iter().sum::<f64>() + look.sinks.map_or(0.0, |sinks| f64::from(sinks[h]).exp());
+        want.extend((0..d).map(|i| weights.iter().zip(first..).map(|(w, s)| w * kv(&v, s, i)).sum::<f64>() / total));
     }
     ([q, k, v], want)
 }
@@ -26,12 +32,16 @@ fn relative(want: &[f64], found: &[f32]) -> f64 {
 }
 
 /// Attention of all tokens, cut into `pieces`.
-fn in_pieces(level: Level, cache: &mut KvLayer, [q, k, v]: &[Vec<f32>; 3], heads: usize, pieces: &[usize]) -> Vec<f32> {
+fn in_pieces(level: Level, cache: &mut KvLayer, qkv: &[Vec<f32>; 3], heads: usize, pieces: &[usize]) -> Vec<f32> {
+    looking(level, cache, qkv, heads, Look::default(), pieces)
+}
+
+fn looking(level: Level, cache: &mut KvLayer, [q, k, v]: &[Vec<f32>; 3], heads: usize, look: Look, pieces: &[usize]) -> Vec<f32> {
     let (kv_heads, d) = (cache.kv_heads(), cache.head_dim());
     let (mut out, mut at) = (vec![f32::NAN; q.len()], 0);
     for n in pieces {
         let r = |heads: usize| at * heads * d..(at + n) * heads * d;
-        attention_at(level, cache, &q[r(heads)], &k[r(kv_heads)], &v[r(kv_heads)], heads, &mut out[r(heads)]).expect("numbers");
+        attention_at(level, cache, [&q[r(heads)], &k[r(kv_heads)], &v[r(kv_heads)]], heads, look, &mut out[r(heads)]).expect("numbers");
         at += n;
     }
     out
@@ -73,6 +83,30 @@ fn long_contexts_match_the_oracle() {
                 assert!(off < limit, "{element:?} {level:?}: off by {off}");
                 let first = first.get_or_insert_with(|| out.clone());
                 assert!(*first == out, "{element:?} {level:?}: pieces or instruction sets differ");
+            }
+        }
+    }
+}
+
+/// Windows that begin within pages and segments, and sinks from small to larger than all scores.
+#[test]
+fn windows_and_sinks_match_the_oracle() {
+    let ([heads, kv_heads, d], tokens) = ([4, 2, 32], 1400);
+    let sinks = [-20.0, 0.5, 3.0, 90.0];
+    for window in [Some(1), Some(7), Some(128), Some(200), Some(1200), None] {
+        let look = Look { window, sinks: Some(&sinks) };
+        let (qkv, want) = looked([heads, kv_heads, d], tokens, look);
+        for (element, limit) in KvElement::ALL.into_iter().zip([2e-6, 2e-3, 0.02, 0.2]) {
+            let mut first: Option<Vec<f32>> = None;
+            for level in levels() {
+                let some: Vec<usize> = [1010, 40].into_iter().chain([1; 20]).chain([200]).chain([1; 130]).collect();
+                for pieces in [vec![tokens], some] {
+                    let out = looking(level, &mut KvLayer::new(kv_heads, d, tokens, element), &qkv, heads, look, &pieces);
+                    let off = relative(&want, &out);
+                    assert!(off < limit, "{window:?} {element:?} {level:?}: off by {off}");
+                    let first = first.get_or_insert_with(|| out.clone());
+                    assert!(*first == out, "{window:?} {element:?} {level:?}: pieces or instruction sets differ");
+                }
             }
         }
     }

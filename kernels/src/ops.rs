@@ -7,7 +7,7 @@ pub mod rotate;
 mod scores;
 mod values;
 
-pub use attention::{attend, attend_numbers, attention, attention_at};
+pub use attention::{Look, attend, attend_numbers, attention, attention_at};
 pub use finite::{NotFinite, Watch, finite};
 pub use kv::{Heads, KvElement, KvLayer, PAGE, centre};
 pub use residual::{Pairs, Share, Turn, add_shares, add_tiles, norm_rows, normed};

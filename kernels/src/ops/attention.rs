@@ -11,7 +11,7 @@ use crate::{
     isa::{Level, dispatch},
     team::{Team, team},
 };
-use part::{Join, Part, QUERIES, finish, part_vectors};
+use part::{Join, Part, QUERIES, Query, finish, part_vectors};
 use std::ops::Range;
 
 /// Tokens that are looked at as one: the results of several such segments are joined. Fixed, like a page, so that many threads can share
@@ -40,20 +40,29 @@ fn segments(element: KvElement, sees: usize) -> impl Iterator<Item = Range<usize
 /// # Panics
 /// If the shapes do not fit together or the cache is full.
 pub fn attention(cache: &mut KvLayer, q: &[f32], k: &[f32], v: &[f32], heads: usize, out: &mut [f32]) -> Result<(), NotFinite> {
-    attention_at(Level::active(), cache, q, k, v, heads, out)
+    attention_at(Level::active(), cache, [q, k, v], heads, Look::default(), out)
 }
 
 /// [`attention`] with a given instruction set.
 ///
 /// # Errors
 /// As for [`attention`].
-pub fn attention_at(level: Level, cache: &mut KvLayer, q: &[f32], k: &[f32], v: &[f32], heads: usize, out: &mut [f32]) -> Result<(), NotFinite> {
+pub fn attention_at(level: Level, cache: &mut KvLayer, [q, k, v]: [&[f32]; 3], heads: usize, look: Look, out: &mut [f32]) -> Result<(), NotFinite> {
     let own = heads.checked_mul(cache.head_dim()).expect("as many heads as memory holds");
     let kv = cache.kv_heads() * cache.head_dim();
     let tokens = q.len() / own;
     assert_eq!((q.len(), k.len(), v.len(), out.len()), (tokens * own, tokens * kv, tokens * kv, tokens * own));
     let [q, k, v] = [(q, own), (k, kv), (v, kv)].map(|(data, stride)| Heads { data, stride });
-    team(level, |team| attend(team, &mut [(cache, tokens)], [q, k, v], heads, &mut Vec::new(), out))
+    team(level, |team| attend(team, &mut [(cache, tokens)], [q, k, v], heads, look, &mut Vec::new(), out))
+}
+
+/// What queries look at.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Look<'a> {
+    /// So many tokens up to their own; without it all.
+    pub window: Option<usize>,
+    /// Of every head the score of something that takes weight and has no value (Xiao et al., arXiv 2309.17453, learned).
+    pub sinks: Option<&'a [f32]>,
 }
 
 /// [`attention`] by a team, of several sequences at once: each has a cache and a number of new tokens, which lie one sequence's after the
@@ -69,6 +78,7 @@ pub fn attend(
     caches: &mut [(&mut KvLayer, usize)],
     [q, k, v]: [Heads; 3],
     heads: usize,
+    look: Look,
     by_head: &mut Vec<f32>,
     out: &mut [f32],
 ) -> Result<(), NotFinite> {
@@ -82,12 +92,12 @@ pub fn attend(
         .iter()
         .map(|(cache, tokens)| {
             first += tokens;
-            Span { cache, first: first - tokens, tokens: *tokens }
+            Span { cache, first: first - tokens, tokens: *tokens, window: look.window.unwrap_or(usize::MAX) }
         })
         .collect();
     assert!(heads.checked_mul(d).and_then(|own| own.checked_mul(first)) == Some(out.len()), "a result for every token");
     if spans.iter().all(|span| span.tokens == 1) {
-        decode(team, &spans, q, group, by_head, out);
+        decode(team, &spans, q, group, look.sinks, by_head, out);
         return Ok(());
     }
     // A task is one KV head with the queries of some tokens: their results lie together, and are put in order after.
@@ -100,8 +110,9 @@ pub fn attend(
     team.chunks(&mut by_head[..tasks.len() * kv_heads * len], len, |i, out| {
         let ((span, from), head) = (tasks[i / kv_heads], i % kv_heads);
         let n = each.min(span.tokens - from);
-        let row = |i: usize| (q.head(span.first + from + i / group, head * group + i % group, d), span.sees(from + i / group));
-        look_back(level, span.cache, head, row, &mut out[..n * group * d]);
+        let row = |i: usize| span.query(q.head(span.first + from + i / group, head * group + i % group, d), from + i / group);
+        let sink = |i: usize| look.sinks.map(|sinks| sinks[head * group + i % group]);
+        look_back(level, span.cache, head, row, sink, &mut out[..n * group * d]);
     });
     // Where the results of a token are: which task, and which of its tokens.
     let mut places = vec![(0, 0); first];
@@ -128,6 +139,7 @@ struct Span<'a> {
     cache: &'a KvLayer,
     first: usize,
     tokens: usize,
+    window: usize,
 }
 
 impl Span<'_> {
@@ -135,21 +147,34 @@ impl Span<'_> {
     fn sees(&self, t: usize) -> usize {
         self.cache.len() - self.tokens + t + 1
     }
+
+    /// The query of the `t`-th new one.
+    fn query<'q>(&self, row: &'q [f32], t: usize) -> Query<'q> {
+        let to = self.sees(t);
+        Query { row, from: to.saturating_sub(self.window), to }
+    }
 }
 
 /// One new token of each sequence.
-fn decode(team: &Team, spans: &[Span], q: Heads, group: usize, by_head: &mut Vec<f32>, out: &mut [f32]) {
+fn decode(team: &Team, spans: &[Span], q: Heads, group: usize, sinks: Option<&[f32]>, by_head: &mut Vec<f32>, out: &mut [f32]) {
     let (kv_heads, d, level) = (spans[0].cache.kv_heads(), spans[0].cache.head_dim(), team.level());
-    let row = |span: &Span, head: usize, i: usize| (q.head(span.first, head * group + i, d), span.sees(0));
-    if spans.iter().all(|span| span.sees(0) <= SEGMENT) {
+    fn row<'q>(q: &'q Heads, span: &Span, head: usize, d: usize) -> Query<'q> {
+        span.query(q.head(span.first, head, d), 0)
+    }
+    let sink = |head: usize, i: usize| sinks.map(|sinks| sinks[head * group + i]);
+    let few = |span: &Span| span.sees(0).min(span.window) <= SEGMENT;
+    if spans.iter().all(few) {
         team.chunks(out, group * d, |i, out| {
             let (span, head) = (&spans[i / kv_heads], i % kv_heads);
-            look_back(level, span.cache, head, |i| row(span, head, i), out);
+            look_back(level, span.cache, head, |i| row(&q, span, head * group + i, d), |i| sink(head, i), out);
         });
         return;
     }
     // Segments of long contexts are tasks of their own.
-    let own = |span: &Span| segments(span.cache.element(), span.sees(0));
+    let own = |span: &Span| {
+        let Query { from, to, .. } = span.query(&[], 0);
+        segments(span.cache.element(), to).filter(move |within| within.end > from)
+    };
     let tasks: Vec<(&Span, usize, Range<usize>)> =
         spans.iter().flat_map(|span| (0..kv_heads).flat_map(move |head| own(span).map(move |within| (span, head, within)))).collect();
     let each = part_vectors(d);
@@ -157,7 +182,7 @@ fn decode(team: &Team, spans: &[Span], q: Heads, group: usize, by_head: &mut Vec
     resize(by_head, by_head.len().max(tasks.len() * len));
     team.chunks(&mut by_head[..tasks.len() * len], len, |i, parts| {
         let (span, head, within) = &tasks[i];
-        look_into(level, span.cache, *head, within, |i| row(span, *head, i), parts.as_chunks_mut().0);
+        look_into(level, span.cache, *head, within, |i| row(&q, span, *head * group + i, d), parts.as_chunks_mut().0);
     });
     let firsts = spans.iter().scan(0, |next, span| Some(std::mem::replace(next, *next + kv_heads * own(span).count())));
     let firsts: Vec<usize> = firsts.collect();
@@ -169,40 +194,34 @@ fn decode(team: &Team, spans: &[Span], q: Heads, group: usize, by_head: &mut Vec
         for next in parts.chunks_exact(group * each).skip(1) {
             dispatch(level, Join { joined: &mut joined, next, each });
         }
-        finish(d, &joined, out);
+        finish(d, &joined, |i| sink(head, i), out);
     });
 }
 
-/// Queries of one KV head, some after the other: `row` gives each with the number of tokens that it sees, later ones seeing more; `out` is
+/// Queries of one KV head, some after the other: `row` gives each, `sink` its sink, later ones seeing later tokens; `out` is
 /// (queries, head_dim).
-fn look_back<'q>(level: Level, cache: &KvLayer, head: usize, row: impl Fn(usize) -> (&'q [f32], usize), out: &mut [f32]) {
+fn look_back<'q>(level: Level, cache: &KvLayer, head: usize, row: impl Fn(usize) -> Query<'q>, sink: impl Fn(usize) -> Option<f32>, out: &mut [f32]) {
     let (d, most) = (cache.head_dim(), most_queries(level));
     let each = part_vectors(d);
     let (mut joined, mut next) = (vec![[0.0; 16]; most * each], vec![[0.0; 16]; most * each]);
     for (block, out) in out.chunks_mut(most * d).enumerate() {
         let n = out.len() / d;
         let queries: [_; QUERIES] = std::array::from_fn(|i| row(block * most + i.min(n - 1)));
-        let sees = queries[n - 1].1;
-        for (segment, within) in segments(cache.element(), sees).enumerate() {
+        let (from, to) = (queries[0].from, queries[n - 1].to);
+        // Segments that no query sees would add nothing, in no bit.
+        for (segment, within) in segments(cache.element(), to).filter(|within| within.end > from).enumerate() {
             let parts = &mut if segment == 0 { &mut joined } else { &mut next }[..n * each];
             dispatch(level, Part { cache, head, queries: &queries[..n], within, parts });
             if segment > 0 {
                 dispatch(level, Join { joined: &mut joined[..n * each], next: &next, each });
             }
         }
-        finish(d, &joined[..n * each], out);
+        finish(d, &joined[..n * each], |i| sink(block * most + i), out);
     }
 }
 
 /// What the queries of one token find in the tokens `within`, in `parts`.
-fn look_into<'q>(
-    level: Level,
-    cache: &KvLayer,
-    head: usize,
-    within: &Range<usize>,
-    row: impl Fn(usize) -> (&'q [f32], usize),
-    parts: &mut [[f32; 16]],
-) {
+fn look_into<'q>(level: Level, cache: &KvLayer, head: usize, within: &Range<usize>, row: impl Fn(usize) -> Query<'q>, parts: &mut [[f32; 16]]) {
     let (most, each) = (most_queries(level), part_vectors(cache.head_dim()));
     for (block, parts) in parts.chunks_mut(most * each).enumerate() {
         let n = parts.len() / each;

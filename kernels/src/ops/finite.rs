@@ -63,7 +63,7 @@ impl Kernel for Finite<'_> {
 mod tests {
     use super::*;
     use crate::{
-        Experts, Format, Inputs, KvElement, KvLayer, Matrix, attention_at, experts_at, linear_at, log_sum_exp, norm_rows, normed, team,
+        Experts, Format, Inputs, KvElement, KvLayer, Look, Matrix, attention_at, experts_at, linear_at, log_sum_exp, norm_rows, normed, team,
         tests::{gaussian, levels, matrix},
     };
 
@@ -137,7 +137,7 @@ mod tests {
         let mut all = [(48, 1), (24, 2), (24, 3)].map(|(n, seed)| gaussian(tokens * n, seed));
         change(&mut all);
         let mut out = vec![0.0; tokens * 48];
-        (attention_at(level, cache, &all[0], &all[1], &all[2], 2, &mut out), out)
+        (attention_at(level, cache, [&all[0], &all[1], &all[2]], 2, Look::default(), &mut out), out)
     }
 
     #[test]

@@ -15,8 +15,8 @@ use crate::{
     router::route,
 };
 use ram_kernels::{
-    Experts, Heads, Inputs, KvLayer, Matrix, Mixture, NormedRow, NotFinite, PANEL_BYTES, Product, Products, Routed, Same, Taken, Team, Turn, Watch,
-    add_tiles, attend, attend_numbers, embed, finite, isa::Level, norm_rows, normed, resize,
+    Experts, Heads, Inputs, KvLayer, Look, Matrix, Mixture, NormedRow, NotFinite, PANEL_BYTES, Product, Products, Routed, Same, Taken, Team, Turn,
+    Watch, add_tiles, attend, attend_numbers, embed, finite, isa::Level, norm_rows, normed, resize,
 };
 
 /// Tensors in the CPU's memory, packed.
@@ -378,7 +378,7 @@ impl Pass for Fused<'_> {
         let heads = [0, q, q + kv].map(|start| Heads { data: &qkv[start..], stride });
         let mut caches: Vec<(&mut KvLayer, usize)> =
             states.iter_mut().zip(self.spans).map(|(state, span)| (&mut **state, span.tokens.len())).collect();
-        Ok(attend(self.team, &mut caches, heads, shape.num_attention_heads, by_head, attended)?)
+        Ok(attend(self.team, &mut caches, heads, shape.num_attention_heads, Look::default(), by_head, attended)?)
     }
 
     fn add_attended(&mut self, output: &Matrix, bias: Option<&Vec<f32>>, times: f32) -> Result<(), Fault> {

@@ -17,12 +17,20 @@ pub fn part_vectors(d: usize) -> usize {
     d.div_ceil(16) + 1
 }
 
+/// A query, and the tokens that it sees.
+#[derive(Clone, Copy)]
+pub struct Query<'a> {
+    pub row: &'a [f32],
+    pub from: usize,
+    pub to: usize,
+}
+
 /// What queries, at most [`most_queries`] of them, find in the tokens `within`.
 pub struct Part<'a> {
     pub cache: &'a KvLayer,
     pub head: usize,
-    /// Each with the number of tokens that it sees.
-    pub queries: &'a [(&'a [f32], usize)],
+    /// None sees an earlier token than those before it.
+    pub queries: &'a [Query<'a>],
     pub within: Range<usize>,
     /// (queries, [`part_vectors`]).
     pub parts: &'a mut [[f32; 16]],
@@ -40,7 +48,10 @@ impl Kernel for Part<'_> {
             // Its pages begin behind the first one.
             Pages::Centred(c) => {
                 let later = |at: usize| at.saturating_sub(PAGE);
-                let queries: [_; QUERIES] = std::array::from_fn(|i| self.queries.get(i).map_or((&[][..], 0), |q| (q.0, later(q.1))));
+                let queries: [_; QUERIES] = std::array::from_fn(|i| {
+                    let Query { row, from, to } = self.queries[i.min(self.queries.len() - 1)];
+                    Query { row, from: later(from), to: later(to) }
+                });
                 let within = later(self.within.start)..later(self.within.end);
                 let part = Part { queries: &queries[..self.queries.len()], within, ..self };
                 part.of::<I, Codes<4>>(isa, &c.rest, &c.centre);
@@ -81,8 +92,8 @@ fn block<I: Isa, P: Page, const N: usize, const R: usize>(isa: I, pages: &[Arc<[
     let d = cache.head_dim();
     let (wide, row) = (d.next_multiple_of(16), |i: usize| queries[i.min(queries.len() - 1)]);
     let (mut words, mut room) = (Vec::new(), Vec::new());
-    let floats: [&[f32]; N] = std::array::from_fn(|i| &row(i).0[..d]);
-    let sees: [usize; N] = std::array::from_fn(|i| row(i).1);
+    let floats: [&[f32]; N] = std::array::from_fn(|i| &row(i).row[..d]);
+    let sees: [[usize; 2]; N] = std::array::from_fn(|i| [row(i).from, row(i).to]);
     let mut q = Queries { floats, words: [&[]; N], off: [0; N], factor: [1.0 / (d as f32).sqrt(); N], more: [0.0; N] };
     if P::CODES {
         words.resize(N * wide / 4, 0);
@@ -109,7 +120,9 @@ fn block<I: Isa, P: Page, const N: usize, const R: usize>(isa: I, pages: &[Arc<[
     // Bytes of 16 numbers, and of the keys of 16 tokens.
     let vector = size_of::<[P::Unit; 16]>() / P::PER;
     let keys = wide * vector;
-    for start in within.clone().step_by(PAGE) {
+    // Pages that the first query does not see, none does.
+    let first_seen = within.start.max(queries[0].from / PAGE * PAGE);
+    for start in (first_seen..within.end).step_by(PAGE) {
         let stop = (start + PAGE).min(within.end);
         let page = &*pages[start / PAGE];
         let mut scores = [[[0.0f32; 16]; PAGE / 16]; N];
@@ -130,8 +143,8 @@ fn block<I: Isa, P: Page, const N: usize, const R: usize>(isa: I, pages: &[Arc<[
                     } else {
                         fault = isa.fma(dots[r][i], isa.splat(0.0), fault);
                     }
-                    let seen = sees[i].saturating_sub(start + b * 16).min(16);
-                    let mask = ((1u32 << seen) - 1) as u16;
+                    let [from, to] = sees[i].map(|at| (1u32 << at.saturating_sub(start + b * 16).min(16)) - 1);
+                    let mask = (to & !from) as u16;
                     isa.store(isa.select(mask, score, isa.splat(f32::NEG_INFINITY)), &mut scores[i][b]);
                 }
             }
@@ -235,7 +248,9 @@ impl Kernel for Join<'_> {
         for (joined, next) in self.joined.chunks_exact_mut(self.each).zip(self.next.chunks_exact(self.each)) {
             let last = self.each - 1;
             let ([a, b], most) = ([joined[last], next[last]], joined[last][0].max(next[last][0]));
-            let weights = [a, b].map(|of| first(isa, isa.exp(isa.splat(of[0] - most))));
+            // Where neither has found anything there are no weights.
+            let base = if most == f32::NEG_INFINITY { 0.0 } else { most };
+            let weights = [a, b].map(|of| first(isa, isa.exp(isa.splat(of[0] - base))));
             let of = [isa.splat(weights[0]), isa.splat(weights[1])];
             for (joined, next) in joined[..last].iter_mut().zip(next) {
                 isa.store(isa.fma(isa.load(joined), of[0], isa.mul(isa.load(next), of[1])), joined);
@@ -245,11 +260,12 @@ impl Kernel for Join<'_> {
     }
 }
 
-/// Sums over their weights; `out` is (queries, `d`).
-pub fn finish(d: usize, joined: &[[f32; 16]], out: &mut [f32]) {
+/// Sums over their weights; `out` is (queries, `d`). `sink` is the score of something that has no value, of each query.
+pub fn finish(d: usize, joined: &[[f32; 16]], sink: impl Fn(usize) -> Option<f32>, out: &mut [f32]) {
     let each = part_vectors(d);
-    for (found, out) in joined.chunks_exact(each).zip(out.chunks_exact_mut(d)) {
-        let total = found[each - 1][1];
+    for (i, (found, out)) in joined.chunks_exact(each).zip(out.chunks_exact_mut(d)).enumerate() {
+        let (most, total) = (found[each - 1][0], found[each - 1][1]);
+        let total = total + sink(i).map_or(0.0, |sink| (sink - most).exp());
         out.iter_mut().zip(found.as_flattened()).for_each(|(out, sum)| *out = sum / total);
     }
 }
