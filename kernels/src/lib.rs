@@ -33,6 +33,6 @@ pub use ops::{
 };
 pub use peak::integer_peak;
 pub use product::{
-    Experts, Inputs, Mixture, PANEL_BYTES, Product, Products, Routed, Rows, Taken, experts, experts_at, input_error, linear, linear_at,
+    ClampedGlu, Experts, Inputs, Mixture, PANEL_BYTES, Product, Products, Routed, Rows, Taken, experts, experts_at, input_error, linear, linear_at,
 };
 pub use team::{Team, team};

@@ -12,4 +12,4 @@ pub use finite::{NotFinite, Watch, finite};
 pub use kv::{Heads, KvElement, KvLayer, PAGE, centre};
 pub use residual::{Pairs, Share, Turn, add_shares, add_tiles, norm_rows, normed};
 pub use scores::{divergence, log_sum_exp};
-pub use values::{Gated, Normed as NormedRow, Reordered, Same, Tiled, Values};
+pub use values::{Clamped, Gated, Normed as NormedRow, Reordered, Same, Tiled, Values};

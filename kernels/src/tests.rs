@@ -1,6 +1,6 @@
 //! Every format on every instruction set of this machine, against oracles so plain that they are obviously right.
 use crate::{
-    Arena, Effort, Experts, Format, Inputs, Matrix, Products, Same, Scheme, embed, encode, experts_at,
+    Arena, ClampedGlu, Effort, Experts, Format, Inputs, Matrix, Products, Same, Scheme, embed, encode, experts_at,
     isa::{Isa, Kernel, Level, dispatch},
     linear_at,
     ops::{Gated, rotate},
@@ -419,7 +419,7 @@ fn experts_match_the_oracle() {
         let make = |rows: usize, cols: usize, seed: u64| -> Vec<Matrix> {
             (0..count).map(|e| matrix(format, &gaussian(rows * cols, seed + e as u64).iter().map(|w| w / 6.0).collect::<Vec<_>>(), cols)).collect()
         };
-        let e = Experts { gate: make(inter, hidden, 10), up: make(inter, hidden, 20), down: make(hidden, inter, 30) };
+        let e = Experts { gate: make(inter, hidden, 10), up: make(inter, hidden, 20), down: make(hidden, inter, 30), clamped: None };
         let x = gaussian(tokens * hidden, 40);
         // Expert 4 is never routed to; token 3 goes to expert 0 twice over.
         let routes: Vec<(u32, f32)> = (0..tokens * per_token).map(|i| ((i * 7 % 4) as u32, 0.25 + 0.1 * i as f32)).collect();
@@ -442,6 +442,44 @@ fn experts_match_the_oracle() {
             experts_at(level, &x[2 * hidden..3 * hidden], &e, &routes[4..6], per_token, &mut one).expect("numbers");
             assert_eq!(one, out[2 * hidden..3 * hidden], "{format} {level:?}");
         }
+    }
+}
+
+/// Gates and ups beyond their limits, biases of all three, in f64.
+#[test]
+fn clamped_experts_match_the_oracle() {
+    let (hidden, inter, count, tokens, per_token) = (40, 52, 3, 7, 2);
+    let weights = |rows: usize, cols: usize, seed: u64| -> Vec<Vec<f32>> { (0..count).map(|e| gaussian(rows * cols, seed + e)).collect() };
+    let [gate, up, down] = [weights(inter, hidden, 10), weights(inter, hidden, 20), weights(hidden, inter, 30)];
+    let biases: Vec<[Vec<f32>; 3]> = (0..count).map(|e| [gaussian(inter, 50 + e), gaussian(inter, 60 + e), gaussian(hidden, 70 + e)]).collect();
+    let packed = |all: &[Vec<f32>], cols| all.iter().map(|w| matrix(Format::F32, w, cols)).collect();
+    let clamped = Some(ClampedGlu { limit: 7.0, alpha: 1.702, biases: biases.clone() });
+    let e = Experts { gate: packed(&gate, hidden), up: packed(&up, hidden), down: packed(&down, inter), clamped };
+    let x = gaussian(tokens * hidden, 40);
+    let routes: Vec<(u32, f32)> = (0..tokens * per_token).map(|i| ((i * 2 % 3) as u32, 0.25 + 0.1 * i as f32)).collect();
+    let dot = |w: &[f32], x: &[f64], row: usize| w[row * x.len()..].iter().zip(x).map(|(w, x)| f64::from(*w) * x).sum::<f64>();
+    let (mut want, mut beyond) = (vec![0.0f64; tokens * hidden], 0);
+    for (i, &(k, weight)) in routes.iter().enumerate() {
+        let (t, k) = (i / per_token, k as usize);
+        let own: Vec<f64> = x[t * hidden..][..hidden].iter().map(|v| f64::from(*v)).collect();
+        let middle: Vec<f64> = (0..inter)
+            .map(|r| {
+                let (g, u) = (dot(&gate[k], &own, r) + f64::from(biases[k][0][r]), dot(&up[k], &own, r) + f64::from(biases[k][1][r]));
+                beyond += usize::from(g > 7.0) + usize::from(u.abs() > 7.0);
+                let (g, u) = (g.min(7.0), u.clamp(-7.0, 7.0));
+                (u + 1.0) * g / (1.0 + (-1.702 * g).exp())
+            })
+            .collect();
+        for r in 0..hidden {
+            want[t * hidden + r] += f64::from(weight) * (dot(&down[k], &middle, r) + f64::from(biases[k][2][r]));
+        }
+    }
+    assert!(beyond > 50, "{beyond}");
+    let size = (want.iter().map(|v| v * v).sum::<f64>() / want.len() as f64).sqrt();
+    for level in levels() {
+        let mut out = vec![0.0; tokens * hidden];
+        experts_at(level, &x, &e, &routes, per_token, &mut out).expect("numbers");
+        assert!(want.iter().zip(&out).all(|(a, b)| (a - f64::from(*b)).abs() < 2e-6 * size), "{level:?}");
     }
 }
 
@@ -471,7 +509,7 @@ fn results_of_many_tokens_are_those_of_one() {
     let make = |rows: usize, cols: usize, seed: u64| -> Vec<Matrix> {
         (0..count).map(|e| matrix(format, &gaussian(rows * cols, seed + e as u64).iter().map(|w| w / 40.0).collect::<Vec<_>>(), cols)).collect()
     };
-    let e = Experts { gate: make(inter, hidden, 10), up: make(inter, hidden, 20), down: make(hidden, inter, 30) };
+    let e = Experts { gate: make(inter, hidden, 10), up: make(inter, hidden, 20), down: make(hidden, inter, 30), clamped: None };
     let x = gaussian(tokens * hidden, 40);
     let routes: Vec<(u32, f32)> = (0..tokens * per_token).map(|i| ((i % count) as u32, 0.25 + 0.001 * i as f32)).collect();
     let mut out = vec![0.0; tokens * hidden];

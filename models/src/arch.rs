@@ -4,6 +4,7 @@
 //! several of them share is here.
 mod ernie4_5_moe;
 mod glm4_moe;
+mod gpt_oss;
 mod granitemoe;
 mod hunyuan_v1_moe;
 mod llama;
@@ -27,9 +28,10 @@ use ram_kernels::Pairs;
 type Describe = fn(&mut Keys) -> Result<Description, ConfigError>;
 
 /// Families by `model_type`.
-const FAMILIES: [(&str, Describe); 13] = [
+const FAMILIES: [(&str, Describe); 14] = [
     ("ernie4_5_moe", ernie4_5_moe::describe),
     ("glm4_moe", glm4_moe::describe),
+    ("gpt_oss", gpt_oss::describe),
     ("granitemoe", granitemoe::describe),
     ("hunyuan_v1_moe", hunyuan_v1_moe::describe),
     ("llama", llama::describe),
@@ -173,7 +175,19 @@ fn attention(keys: &mut Keys, variant: &Variant) -> Result<Attention, ConfigErro
         }
     };
     let rope = rope::read(keys, head_dim, variant)?;
-    Ok(Attention { num_attention_heads, num_key_value_heads, head_dim, qkv_bias, output_bias, qk_norm, rope, scale: None, multiplier: 1.0 })
+    Ok(Attention {
+        num_attention_heads,
+        num_key_value_heads,
+        head_dim,
+        qkv_bias,
+        output_bias,
+        qk_norm,
+        rope,
+        window: None,
+        sinks: false,
+        scale: None,
+        multiplier: 1.0,
+    })
 }
 
 /// Positions that a file says its model has.
@@ -284,7 +298,7 @@ fn qwen_mixture(keys: &mut Keys, shared: Option<Gated>) -> Result<Mixture, Confi
 
 /// A mixture without a shared expert, under the names that most have.
 fn mixture(num_experts: usize, router: Router, expert: Gated) -> Mixture {
-    Mixture { num_experts, router, expert, shared: None, shared_gate: false, also: None, router_module: "mlp.gate", fused: None }
+    Mixture { num_experts, router, expert, shared: None, shared_gate: false, also: None, clamped: None, router_module: "mlp.gate", fused: None }
 }
 
 /// The layers of both families of Qwen: mixtures in every `decoder_sparse_step`-th, except `mlp_only_layers`.
@@ -311,7 +325,9 @@ fn alike(keys: &mut Keys, attention: Attention, mlp: Mlp) -> Result<Description,
 
 /// What all families have around their layers.
 fn around(keys: &mut Keys, layers: Vec<Layer>) -> Result<Description, ConfigError> {
-    keys.every("layer_types", layers.len(), "full_attention")?;
+    if layers.iter().all(|layer| layer.attention.window.is_none()) {
+        keys.every("layer_types", layers.len(), "full_attention")?;
+    }
     for (key, only) in [("hidden_act", "silu"), ("position_embedding_type", "rotary")] {
         if keys.text(key)?.is_some_and(|found| found != only) {
             return Err(keys.unsupported(key, &format!("'{only}'")));

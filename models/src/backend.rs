@@ -8,7 +8,7 @@ pub use fused::{Channels, Coder, Cost, Fused, Lens, Needs, Observer, Packed, Ref
 pub use rotary::Rotary;
 
 use crate::{
-    description::{Attention, Router},
+    description::{Attention, Clamped, Router},
     forward_error::Fault,
 };
 use std::{fmt::Debug, ops::Range};
@@ -23,7 +23,16 @@ pub trait Tensors: Debug {
     type Experts: Debug;
 
     /// MLPs of their gates, ups and downs.
-    fn experts(each: Vec<[Self::Matrix; 3]>) -> Self::Experts;
+    fn experts(of: Mlps<Self::Matrix, Self::Vector>) -> Self::Experts;
+}
+
+/// MLPs of one width.
+#[derive(Clone, Debug)]
+pub struct Mlps<M, V> {
+    /// Gate, up and down of each.
+    pub each: Vec<[M; 3]>,
+    /// Their gate, where it is not silu, and the biases of each one's gate, up and down then.
+    pub clamped: Option<(Clamped, Vec<[V; 3]>)>,
 }
 
 /// Tensors that a model can be loaded into.
@@ -74,16 +83,16 @@ pub trait Pass {
         shape: &Attention,
     ) -> Result<(), Fault>;
 
-    /// Keys and values of each sequence join those in its state; every query looks at all of its sequence up to its own.
-    fn attend(&mut self, states: &mut [&mut Self::State], shape: &Attention) -> Result<(), Fault>;
+    /// Keys and values of each sequence join those in its state; every query looks at its sequence up to its own, as far as the shape says,
+    /// and at its head's sink, where there are some.
+    fn attend(&mut self, states: &mut [&mut Self::State], shape: &Attention, sinks: Option<&Vector<Self>>) -> Result<(), Fault>;
 
     /// Adds to the stream `times` what `output` and a bias make of what attention found.
     fn add_attended(&mut self, output: &Matrix<Self>, bias: Option<&Vector<Self>>, times: f32) -> Result<(), Fault>;
 
-    /// Each token's experts and their weights from the normed stream times `routers`: that of the experts, whose scores are corrected
-    /// while they are chosen, and the shared one's row where it has one; else the shared one has all its weight.
-    fn route(&mut self, norm: &Norm<Vector<Self>>, routers: &[Matrix<Self>], correction: Option<&Vector<Self>>, router: &Router)
-    -> Result<(), Fault>;
+    /// Each token's experts and their weights from the normed stream times `routers`: that of the experts, to whose logits the first of `more`
+    /// is added and the second to their scores while they are chosen, and the shared one's row where it has one; else that has all its weight.
+    fn route(&mut self, norm: &Norm<Vector<Self>>, routers: &[Matrix<Self>], more: [Option<&Vector<Self>>; 2], router: &Router) -> Result<(), Fault>;
 
     /// Adds the weighted results of the chosen `experts` for the normed stream, and those of the shared one.
     fn add_experts(&mut self, norm: &Norm<Vector<Self>>, experts: &Experts<Self>, shared: Option<&Experts<Self>>) -> Result<(), Fault>;

@@ -68,6 +68,10 @@ pub struct Attention {
     pub qk_norm: Option<QkNorm>,
     /// How positions turn q and k.
     pub rope: Rope,
+    /// How many tokens a query looks at, up to its own; without it all.
+    pub window: Option<usize>,
+    /// Whether every head has a score that takes weight and has no value.
+    pub sinks: bool,
     /// What the products of q and k are multiplied with, where it is not `1 / sqrt(head_dim)`.
     pub scale: Option<f64>,
     /// What its result is multiplied with before it is added.
@@ -134,10 +138,21 @@ pub struct Mixture {
     pub shared_gate: bool,
     /// What the experts and their names would be under as well.
     pub(crate) also: Option<MixtureNames>,
+    /// The gate of the routed experts, where it is not silu, and biases of their projections then.
+    pub clamped: Option<Clamped>,
     /// The module of the router.
     pub(crate) router_module: &'static str,
     /// Tensors of all experts, where files have them so.
     pub(crate) fused: Option<Fused>,
+}
+
+/// `(up + 1) gate sigmoid(alpha gate)` of gates up to `limit` and ups within it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Clamped {
+    /// The largest gate and up.
+    pub limit: f64,
+    /// What gates are multiplied with in the sigmoid.
+    pub alpha: f64,
 }
 
 /// Tensors in which files have those of all experts of a layer: `gate_up` (experts, 2 width, in) and `down` (experts, out, width).
@@ -145,16 +160,22 @@ pub struct Mixture {
 pub(crate) struct Fused {
     pub gate_up: &'static str,
     pub down: &'static str,
+    /// Whether rows of gate and up take turns; else all of the gate's come first.
+    pub turns: bool,
+    /// What they end with, and what each is of an expert.
+    pub ends: &'static [(&'static str, &'static str)],
 }
 
-/// Where a tensor of one expert lies in one of all.
+/// Where tensors of one expert lie in some of all.
 pub struct Stacked {
-    /// The tensor of all, but for what it ends with where it has parts.
+    /// The tensors of all, but for what they end with.
     pub name: String,
-    /// Of those rows of it that are the expert's, which part, of how many.
+    /// Of those rows that are the expert's, which part, of how many.
     pub part: [usize; 2],
-    /// What it and the expert's own end with: of a dense tensor nothing, as the whole name is `name`.
-    pub ends: &'static [&'static str],
+    /// Whether rows of the parts take turns.
+    pub turns: bool,
+    /// What they end with, and what the expert's own do.
+    pub ends: &'static [(&'static str, &'static str)],
 }
 
 /// Tensor names of a [`Mixture`].
@@ -171,6 +192,8 @@ pub struct Router {
     pub num_experts_per_tok: usize,
     /// What logits become.
     pub score: Score,
+    /// What is added to logits: a tensor of the layer.
+    pub(crate) bias: Option<&'static str>,
     /// What is added to scores while experts are chosen, and not to the weights of the chosen ones: a tensor of the layer, and its shape.
     pub correction: Option<Correction>,
     /// Experts lie in groups: so many, and a token takes experts of so many of them, those with the largest sums of two scores.
@@ -201,7 +224,7 @@ impl Router {
     /// The softmax of all, or of those that are chosen.
     pub(crate) fn softmax(num_experts_per_tok: usize, norm_topk_prob: bool) -> Router {
         let (score, norm_topk_prob) = (Score::Softmax, norm_topk_prob.then_some(LEAST));
-        Router { num_experts_per_tok, score, correction: None, groups: [1, 1], norm_topk_prob, scaling: 1.0 }
+        Router { num_experts_per_tok, score, bias: None, correction: None, groups: [1, 1], norm_topk_prob, scaling: 1.0 }
     }
 }
 

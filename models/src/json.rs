@@ -113,6 +113,12 @@ impl<'a> Keys<'a> {
         self.typed(key, "a token's number", |v| v.as_u64().and_then(|n| u32::try_from(n).ok()))
     }
 
+    /// A list of texts.
+    pub fn texts(&mut self, key: &str) -> Result<Option<Vec<String>>, ConfigError> {
+        let one = |v: &Value| v.as_str().map(str::to_string);
+        self.typed(key, "a list of texts", |v| v.as_array()?.iter().map(one).collect())
+    }
+
     /// A list of numbers; one number is a list of one, absence one of none.
     pub fn tokens(&mut self, key: &str) -> Result<Vec<u32>, ConfigError> {
         let one = |v: &Value| v.as_u64().and_then(|n| u32::try_from(n).ok());

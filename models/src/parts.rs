@@ -7,7 +7,7 @@ mod model;
 pub use model::Model;
 
 use crate::{
-    backend::{Norm, Tensors},
+    backend::{Mlps, Norm, Tensors},
     tensors::{Kind, TensorSpec},
 };
 use std::convert::Infallible;
@@ -36,7 +36,7 @@ impl Tensors for List {
     type Matrix = ();
     type Vector = ();
     type Experts = ();
-    fn experts(_: Vec<[(); 3]>) {}
+    fn experts(_: Mlps<(), ()>) {}
 }
 
 impl Supply for List {

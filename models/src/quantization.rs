@@ -13,6 +13,8 @@ pub enum Quantization {
     Mlx(Mlx),
     /// Numbers of 8 bits (E4M3) with a scale for every block, as DeepSeek-V3, MiniMax-M2 and Qwen's FP8 files have them.
     Fp8(Fp8),
+    /// Numbers of 4 bits (E2M1) with a power of two for every 32 inputs (OCP Microscaling Formats 1.0), as gpt-oss' experts.
+    Mxfp4,
 }
 
 /// A checkpoint of FP8.
@@ -73,8 +75,9 @@ pub(crate) fn read(keys: &mut Keys, text: &str) -> Result<Option<Quantization>, 
     match method.as_deref() {
         Some("gptq") => Ok(Some(Quantization::Gptq(gptq(&mut inner, text)?))),
         None | Some("mlx") => Ok(Some(Quantization::Mlx(mlx_affine(&mut inner)?))),
+        Some("mxfp4") => Ok(Some(Quantization::Mxfp4)),
         Some("fp8") => Ok(Some(Quantization::Fp8(fp8(&mut inner)?))),
-        Some(_) => Err(inner.unsupported("quant_method", "'gptq', 'fp8', and MLX's affine quantization")),
+        Some(_) => Err(inner.unsupported("quant_method", "'gptq', 'fp8', 'mxfp4', and MLX's affine quantization")),
     }
 }
 

@@ -2,6 +2,7 @@
 mod coded;
 mod fp8;
 mod header;
+mod mxfp4;
 mod pieces;
 mod reads;
 mod source;
@@ -38,6 +39,8 @@ pub struct TensorInfo {
     pub(crate) file: usize,
     offset: u64,
     len: u64,
+    /// Where rows of several tensors take turns: bytes of a row, which of them this one's are, of how many.
+    turns: Option<[u64; 3]>,
 }
 
 /// An opened checkpoint; every tensor that its configuration asks for is there, and no other.
@@ -117,7 +120,7 @@ impl Checkpoint {
             if tensors.contains_key(&s.name) {
                 return Err(Error::Tensor { name: s.name, reason: "is in two files of the checkpoint: remove one".into() });
             }
-            tensors.insert(s.name, TensorInfo { dtype: s.dtype, shape: s.shape, file, offset: s.offset, len: s.len });
+            tensors.insert(s.name, TensorInfo { dtype: s.dtype, shape: s.shape, file, offset: s.offset, len: s.len, turns: None });
         }
         let fingerprint = hex::encode(hash.finalize());
         let mut checkpoint =
@@ -135,19 +138,20 @@ impl Checkpoint {
             let (Some(expert), Some(experts)) = (spec.expert, spec.layer.and_then(|l| self.description.mixture(l)).map(|m| m.num_experts)) else {
                 continue;
             };
-            for Stacked { name, part: [part, parts], ends } in self.description.stacks(spec) {
-                for end in ends {
+            let Some(module) = spec.name.strip_suffix(".weight") else { continue };
+            for Stacked { name, part: [part, parts], turns, ends } in self.description.stacks(spec) {
+                for (end, own) in ends {
                     let stacked = format!("{name}{end}");
                     // Experts, their rows, what a row has.
-                    let Some(all) = self.tensors.get(&stacked).filter(|t| t.shape.len() > 2 && t.shape[0] == experts && t.shape[1] % parts == 0)
-                    else {
-                        continue;
-                    };
+                    let fits = |t: &&TensorInfo| t.shape.len() > 1 && t.shape[0] == experts && t.shape[1] % parts == 0;
+                    let Some(all) = self.tensors.get(&stacked).filter(fits) else { continue };
                     let (mut shape, len) = (all.shape[1..].to_vec(), all.len / (experts * parts) as u64);
                     shape[0] /= parts;
-                    let own = TensorInfo { shape, offset: all.offset + (expert * parts + part) as u64 * len, len, ..all.clone() };
-                    let end = if end.is_empty() { ".weight" } else { end };
-                    self.tensors.insert(format!("{}{end}", spec.name.trim_end_matches(".weight")), own);
+                    let first = if turns { expert * parts } else { expert * parts + part };
+                    let row = len / shape[0] as u64;
+                    let turns = (turns && parts > 1).then_some([row, part as u64, parts as u64]);
+                    let info = TensorInfo { shape, offset: all.offset + first as u64 * len, len, turns, ..all.clone() };
+                    self.tensors.insert(format!("{module}{own}"), info);
                     cut.insert(stacked);
                 }
             }
@@ -164,14 +168,16 @@ impl Checkpoint {
         for spec in self.specs.iter().filter(|s| !self.coded.contains_key(&s.name)) {
             let info = self.tensors.get(&spec.name).ok_or_else(|| Error::MissingTensor(spec.name.clone()))?;
             let wrong = |reason: String| Error::Tensor { name: spec.name.clone(), reason };
-            if info.shape != spec.shape {
+            let stored = mxfp4::shape(self, &spec.name)?;
+            if stored.as_ref().map_or(&info.shape[..], |shape| shape) != spec.shape {
                 return Err(wrong(format!("has shape {:?}, and config.json asks for {:?}", info.shape, spec.shape)));
             }
             let blocks = if spec.kind.is_matrix() { fp8::block(self, &spec.name)? } else { None };
-            if blocks.is_none() && !matches!(info.dtype, Dtype::BF16 | Dtype::F16 | Dtype::F32) {
+            if blocks.is_none() && stored.is_none() && !matches!(info.dtype, Dtype::BF16 | Dtype::F16 | Dtype::F32) {
                 return Err(wrong(format!("holds {:?}: only BF16, F16, F32 and, of matrices, F8_E4M3 with scales are read", info.dtype)));
             }
             scales.extend(blocks.map(|_| fp8::scales_of(&spec.name)));
+            scales.extend(stored.map(|_| mxfp4::scales_of(&spec.name)));
             asked.insert(spec.name.as_str());
         }
         asked.extend(scales.iter().map(String::as_str));
@@ -250,7 +256,8 @@ impl Checkpoint {
     /// # Errors
     /// Where they lie in several.
     pub(crate) fn file_of(&self, name: &str) -> Result<usize, Error> {
-        let dense = || [name.to_string(), fp8::scales_of(name)].into_iter().filter(|part| self.tensors.contains_key(part)).collect();
+        let dense =
+            || [name.to_string(), fp8::scales_of(name), mxfp4::scales_of(name)].into_iter().filter(|part| self.tensors.contains_key(part)).collect();
         let parts: Vec<String> = self.coded(name).map_or_else(dense, |q| q.parts(self));
         let mut files: Vec<usize> = parts.iter().map(|part| self.tensors[part].file).collect();
         files.dedup();
@@ -282,7 +289,16 @@ impl Checkpoint {
         if at + buffer.len() as u64 > info.len {
             return Err(Error::Tensor { name: name.into(), reason: format!("has {} bytes, not {}", info.len, at + buffer.len() as u64) });
         }
-        source.unwrap_or(&self.files[info.file]).read_exact_at(buffer, info.offset + at)
+        let source = source.unwrap_or(&self.files[info.file]);
+        let Some([row, part, parts]) = info.turns.filter(|_| !buffer.is_empty()) else { return source.read_exact_at(buffer, info.offset + at) };
+        // From the first row to the last one, with what lies between.
+        let (first, end) = (at / row, (at + buffer.len() as u64).div_ceil(row));
+        let mut all = vec![0; ((end - first) * row * parts) as usize];
+        source.read_exact_at(&mut all, info.offset + first * row * parts)?;
+        let rows = all.chunks_exact(row as usize).skip(part as usize).step_by(parts as usize);
+        let own: Vec<u8> = rows.flatten().copied().collect();
+        buffer.copy_from_slice(&own[(at - first * row) as usize..][..buffer.len()]);
+        Ok(())
     }
 
     /// Rows of `row_bytes` bytes of a tensor, one after the other into `buffer`.

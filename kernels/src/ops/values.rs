@@ -67,6 +67,36 @@ impl Values for Gated<'_> {
     }
 }
 
+/// `(up + 1) gate sigmoid(alpha gate)` of gates up to `limit` and ups within it, both with a bias: gpt-oss's SwiGLU.
+pub struct Clamped<'a> {
+    pub gate: Tiled<'a>,
+    pub up: Tiled<'a>,
+    /// The gate's, and the up projection's.
+    pub biases: [&'a [f32]; 2],
+    pub limit: f32,
+    pub alpha: f32,
+}
+
+impl Values for Clamped<'_> {
+    #[inline(always)]
+    fn vector<I: Isa>(&self, isa: I, i: usize) -> I::F {
+        let (zero, one, limit) = (isa.splat(0.0), isa.splat(1.0), isa.splat(self.limit));
+        let [gate_bias, up_bias] = self.biases.map(|bias| Same(bias).vector(isa, i));
+        let gate = isa.add(self.gate.vector(isa, i), gate_bias);
+        let up = isa.add(self.up.vector(isa, i), up_bias);
+        // A NaN stays one: of two numbers the second is taken then, as x86 has it.
+        let gate = isa.min(limit, gate);
+        let up = isa.max(isa.splat(-self.limit), isa.min(limit, up));
+        let sigmoid = isa.div(one, isa.add(one, isa.exp(isa.sub(zero, isa.mul(gate, isa.splat(self.alpha))))));
+        isa.mul(isa.add(up, one), isa.mul(gate, sigmoid))
+    }
+    #[inline(always)]
+    fn ask<I: Isa>(&self, isa: I, i: usize) {
+        self.gate.ask(isa, i);
+        self.up.ask(isa, i);
+    }
+}
+
 /// One token of products in tiles: (rows / 16, tokens) of 16.
 #[derive(Clone, Copy)]
 pub struct Tiled<'a> {

@@ -4,12 +4,12 @@ use super::{inputs::Inputs, products::Products, task::Product};
 use crate::{
     Matrix,
     isa::Level,
-    ops::{Gated, NotFinite, Same, Share, Values, add_shares},
+    ops::{Clamped, Gated, NotFinite, Same, Share, Values, add_shares},
     team::{Team, team},
 };
 use std::ops::Range;
 
-/// Experts of a layer: e computes `down[e] (silu(gate[e] x) * (up[e] x))`. A dense MLP is one expert with weight 1.
+/// Experts of a layer: e computes `down[e] (silu(gate[e] x) * (up[e] x))`, or what `clamped` says. A dense MLP is one expert with weight 1.
 #[derive(Clone, Debug)]
 pub struct Experts {
     /// (intermediate, hidden) each.
@@ -18,6 +18,19 @@ pub struct Experts {
     pub up: Vec<Matrix>,
     /// (hidden, intermediate) each.
     pub down: Vec<Matrix>,
+    /// Another gate, where there is one.
+    pub clamped: Option<ClampedGlu>,
+}
+
+/// The gate of gpt-oss: `(up + 1) gate sigmoid(alpha gate)` of gates up to `limit` and ups within it, and biases of all three projections.
+#[derive(Clone, Debug)]
+pub struct ClampedGlu {
+    /// The largest gate and up.
+    pub limit: f32,
+    /// What gates are multiplied with in the sigmoid.
+    pub alpha: f32,
+    /// Of each expert's gate, up (intermediate) and down (hidden).
+    pub biases: Vec<[Vec<f32>; 3]>,
 }
 
 /// Experts and who goes to them.
@@ -102,10 +115,21 @@ impl Mixture {
                 let gated = |row: usize| {
                     let at = own.partition_point(|b| b.rows.end <= row);
                     let (token, n, i) = (row - own[at].rows.start, own[at].rows.len(), 2 * (before + at));
-                    Gated { gate: products.token(i, token, n), up: products.token(i + 1, token, n) }
+                    (own[at].expert, [products.token(i, token, n), products.token(i + 1, token, n)])
                 };
                 let (part, rows) = (own[0].part, own[0].rows.start..own[own.len() - 1].rows.end);
-                let filled = middle[part].fill_more(team, own.iter().map(down), rows, parts[part].experts.down[0].cols(), gated);
+                let (down, cols) = (own.iter().map(down), parts[part].experts.down[0].cols());
+                let filled = match &parts[part].experts.clamped {
+                    None => middle[part].fill_more(team, down, rows, cols, |row| {
+                        let [gate, up] = gated(row).1;
+                        Gated { gate, up }
+                    }),
+                    Some(ClampedGlu { limit, alpha, biases }) => middle[part].fill_more(team, down, rows, cols, |row| {
+                        let (expert, [gate, up]) = gated(row);
+                        let [gate_bias, up_bias, _] = &biases[expert];
+                        Clamped { gate, up, biases: [gate_bias, up_bias], limit: *limit, alpha: *alpha }
+                    }),
+                };
                 filled.map_err(|_| NotFinite("inputs of the down projections"))?;
                 before += own.len();
             }
@@ -178,6 +202,14 @@ impl Mixture {
             products.run_within(team, &each, first..first + step);
             let of = |s: &Share| products.token(s.product as usize, s.token as usize, each[s.product as usize].tokens.len());
             add_shares(team, shares, of, rows, hidden, 16 * first..hidden.min(16 * (first + step)));
+        }
+        for part in parts {
+            let Some(ClampedGlu { biases, .. }) = &part.experts.clamped else { continue };
+            team.chunks(rows, hidden, |t, row| {
+                for (expert, weight) in &part.routes[t * part.per_token..][..part.per_token] {
+                    row.iter_mut().zip(&biases[*expert as usize][2]).for_each(|(x, bias)| *x += weight * bias);
+                }
+            });
         }
     }
 

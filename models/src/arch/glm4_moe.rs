@@ -17,6 +17,7 @@ pub fn describe(keys: &mut Keys) -> Result<Description, ConfigError> {
     let router = Router {
         num_experts_per_tok,
         score: Score::Sigmoid,
+        bias: None,
         correction: Some(Correction { name: "mlp.gate.e_score_correction_bias", shape: vec![num_experts] }),
         groups: groups(keys, num_experts, num_experts_per_tok)?,
         norm_topk_prob: keys.need("norm_topk_prob", Keys::flag)?.then_some(LEAST),

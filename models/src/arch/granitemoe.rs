@@ -19,7 +19,12 @@ pub fn describe(keys: &mut Keys) -> Result<Description, ConfigError> {
     let expert = Gated { width: keys.need("intermediate_size", size)?, names: named("block_sparse_moe.experts") };
     let mixture = Mixture {
         router_module: "block_sparse_moe.router.layer",
-        fused: Some(Fused { gate_up: "block_sparse_moe.input_linear.weight", down: "block_sparse_moe.output_linear.weight" }),
+        fused: Some(Fused {
+            gate_up: "block_sparse_moe.input_linear",
+            down: "block_sparse_moe.output_linear",
+            turns: false,
+            ends: &[(".weight", ".weight")],
+        }),
         ..mixture(num_experts, router, expert)
     };
     Ok(Description { embedding_multiplier, logits_scaling, ..alike(keys, attention, Mlp::Sparse(mixture))? })

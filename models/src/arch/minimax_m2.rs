@@ -22,6 +22,7 @@ pub fn describe(keys: &mut Keys) -> Result<Description, ConfigError> {
     let router = Router {
         num_experts_per_tok: taken(keys, "num_experts_per_tok", num_experts)?,
         score: Score::Sigmoid,
+        bias: None,
         correction: Some(Correction { name: "block_sparse_moe.e_score_correction_bias", shape: vec![num_experts] }),
         groups: [1, 1],
         norm_topk_prob: Some(LEAST),

@@ -1,7 +1,7 @@
 //! The same operations in candle's tensors, on any device: what is computed, as it is written in papers. The reference of the other.
-use super::{Home, Needs, Norm, Pass, Span, Tensors, Work, rotary::Rotary};
+use super::{Home, Mlps, Needs, Norm, Pass, Span, Tensors, Work, rotary::Rotary};
 use crate::{
-    description::{Attention, Normed, Router},
+    description::{Attention, Clamped, Normed, Router},
     forward_error::Fault,
     packed_linear::{DECODED, PackedLinear},
     router::route,
@@ -21,11 +21,10 @@ pub struct Plain(pub Device);
 impl Tensors for Plain {
     type Matrix = PackedLinear;
     type Vector = Tensor;
-    /// Gate, up and down of each.
-    type Experts = Vec<[PackedLinear; 3]>;
+    type Experts = Mlps<PackedLinear, Tensor>;
 
-    fn experts(each: Vec<[PackedLinear; 3]>) -> Self::Experts {
-        each
+    fn experts(of: Self::Experts) -> Self::Experts {
+        of
     }
 }
 
@@ -159,7 +158,7 @@ impl<'a> Candle<'a> {
     }
 
     /// What the queries of one sequence find, (tokens, heads of head_dim).
-    fn look_back(&self, state: &mut State, span: &Span, shape: &Attention) -> Result<Tensor> {
+    fn look_back(&self, state: &mut State, span: &Span, shape: &Attention, sinks: Option<&Tensor>) -> Result<Tensor> {
         let own = |i: usize| self.heads[i].narrow(1, span.tokens.start, span.tokens.len())?.contiguous();
         let (q, k, v) = (own(0)?, own(1)?, own(2)?);
         let before = state.held.as_ref().filter(|_| state.len > 0);
@@ -179,10 +178,16 @@ impl<'a> Candle<'a> {
         // Queries of one group lie behind each other.
         let q = q.reshape((kv_heads, heads / kv_heads * tokens, dim))?;
         let scores = (q.matmul(&k.to_dtype(DType::F32)?.t()?)? * shape.scale.unwrap_or(1.0 / (dim as f64).sqrt()))?;
-        let hidden = |t: usize, s: usize| if s > span.start + t { f32::NEG_INFINITY } else { 0.0 };
+        let window = shape.window.unwrap_or(usize::MAX);
+        let hidden = |t: usize, s: usize| if s > span.start + t || span.start + t - s >= window { f32::NEG_INFINITY } else { 0.0 };
         let mask: Vec<f32> = (0..tokens).flat_map(|t| (0..seen).map(move |s| hidden(t, s))).collect();
         let mask = Tensor::from_vec(mask, (tokens, seen), self.device)?;
-        let weights = softmax_last_dim(&scores.reshape((heads, tokens, seen))?.broadcast_add(&mask)?)?;
+        let mut scores = scores.reshape((heads, tokens, seen))?.broadcast_add(&mask)?;
+        if let Some(sinks) = sinks {
+            // One more that all see.
+            scores = Tensor::cat(&[scores, sinks.reshape((heads, 1, 1))?.broadcast_as((heads, tokens, 1))?.contiguous()?], 2)?;
+        }
+        let weights = softmax_last_dim(&scores)?.narrow(2, 0, seen)?.contiguous()?;
         let out = weights.reshape((kv_heads, (), seen))?.matmul(&v.to_dtype(DType::F32)?)?;
         (state.held, state.len) = (Some([k, v]), seen);
         out.reshape((heads, tokens, dim))?.transpose(0, 1)?.contiguous()?.reshape((tokens, heads * dim))
@@ -217,9 +222,19 @@ fn times(x: &Tensor, by: f32) -> Result<Tensor> {
     if by == 1.0 { Ok(x.clone()) } else { x * f64::from(by) }
 }
 
-/// `down (silu(gate x) * (up x))`.
-fn gated([gate, up, down]: &[PackedLinear; 3], x: &Tensor) -> Result<Tensor> {
-    down.times(&(silu(&gate.times(x)?)? * up.times(x)?)?)
+/// `down (silu(gate x) * (up x))` of one MLP, or what it has instead.
+fn gated(of: &Mlps<PackedLinear, Tensor>, i: usize, x: &Tensor) -> Result<Tensor> {
+    let [gate, up, down] = &of.each[i];
+    let [gate, up] = [gate.times(x)?, up.times(x)?];
+    match &of.clamped {
+        None => down.times(&(silu(&gate)? * up)?),
+        Some((Clamped { limit, alpha }, biases)) => {
+            let (gate, up) = (gate.broadcast_add(&biases[i][0])?, up.broadcast_add(&biases[i][1])?);
+            let (gate, up) = (gate.minimum(*limit)?, up.clamp(-*limit, *limit)?);
+            let gated = ((up + 1.0)? * (&gate * sigmoid(&(&gate * *alpha)?)?)?)?;
+            down.times(&gated)?.broadcast_add(&biases[i][2])
+        }
+    }
 }
 
 /// 0 times an infinity or a NaN is a NaN, and so is a sum with one.
@@ -268,10 +283,10 @@ impl Pass for Candle<'_> {
         Ok(())
     }
 
-    fn attend(&mut self, states: &mut [&mut State], shape: &Attention) -> std::result::Result<(), Fault> {
+    fn attend(&mut self, states: &mut [&mut State], shape: &Attention, sinks: Option<&Tensor>) -> std::result::Result<(), Fault> {
         finite(&self.heads[1], "keys or values")?;
         finite(&self.heads[2], "keys or values")?;
-        let each = states.iter_mut().zip(self.spans).map(|(state, span)| self.look_back(state, span, shape));
+        let each = states.iter_mut().zip(self.spans).map(|(state, span)| self.look_back(state, span, shape, sinks));
         self.attended = Some(Tensor::cat(&each.collect::<Result<Vec<_>>>()?, 0)?);
         Ok(())
     }
@@ -290,13 +305,16 @@ impl Pass for Candle<'_> {
         &mut self,
         norm: &Norm<Tensor>,
         routers: &[PackedLinear],
-        correction: Option<&Tensor>,
+        more: [Option<&Tensor>; 2],
         router: &Router,
     ) -> std::result::Result<(), Fault> {
         let x = self.normed(norm)?;
-        let logits = routers[0].times(&x)?;
+        let mut logits = routers[0].times(&x)?;
+        if let Some(bias) = more[0] {
+            logits = logits.broadcast_add(bias)?;
+        }
         finite(&logits, "logits of the router")?;
-        let correction = correction.map(|c| c.flatten_all()?.to_vec1::<f32>()).transpose()?;
+        let correction = more[1].map(|c| c.flatten_all()?.to_vec1::<f32>()).transpose()?;
         let chosen = logits.to_vec2::<f32>()?.into_iter().map(|mut logits| {
             let mut routes = vec![(0, 0.0); router.num_experts_per_tok];
             route(router, &mut logits, correction.as_deref(), &mut routes);
@@ -315,12 +333,12 @@ impl Pass for Candle<'_> {
     fn add_experts(
         &mut self,
         norm: &Norm<Tensor>,
-        experts: &Vec<[PackedLinear; 3]>,
-        shared: Option<&Vec<[PackedLinear; 3]>>,
+        experts: &Mlps<PackedLinear, Tensor>,
+        shared: Option<&Mlps<PackedLinear, Tensor>>,
     ) -> std::result::Result<(), Fault> {
         let x = self.normed(norm)?;
         let mut sum = x.zeros_like()?;
-        for (e, expert) in (0..).zip(experts) {
+        for e in 0..experts.each.len() as u32 {
             let own = self.routes.iter().zip(0u32..).filter_map(|(routes, t)| routes.iter().find(|(to, _)| *to == e).map(|(_, weight)| (t, *weight)));
             let (tokens, weights): (Vec<u32>, Vec<f32>) = own.unzip();
             if tokens.is_empty() {
@@ -328,19 +346,19 @@ impl Pass for Candle<'_> {
             }
             let weights = Tensor::from_vec(weights, (tokens.len(), 1), self.device)?;
             let tokens = Tensor::new(tokens, self.device)?;
-            let y = gated(expert, &x.index_select(&tokens, 0)?)?.broadcast_mul(&weights)?;
+            let y = gated(experts, e as usize, &x.index_select(&tokens, 0)?)?.broadcast_mul(&weights)?;
             sum = sum.index_add(&tokens, &y, 0)?;
         }
         if let Some(shared) = shared {
-            let y = gated(&shared[0], &x)?;
+            let y = gated(shared, 0, &x)?;
             sum = (sum + self.shared.as_ref().map_or_else(|| Ok(y.clone()), |weights| y.broadcast_mul(weights))?)?;
         }
         self.stream = (&self.stream + sum)?;
         Ok(())
     }
 
-    fn add_mlp(&mut self, norm: &Norm<Tensor>, mlp: &Vec<[PackedLinear; 3]>) -> std::result::Result<(), Fault> {
-        self.stream = (&self.stream + gated(&mlp[0], &self.normed(norm)?)?)?;
+    fn add_mlp(&mut self, norm: &Norm<Tensor>, mlp: &Mlps<PackedLinear, Tensor>) -> std::result::Result<(), Fault> {
+        self.stream = (&self.stream + gated(mlp, 0, &self.normed(norm)?)?)?;
         Ok(())
     }
 }

@@ -7,16 +7,16 @@ pub use noise::Lens;
 pub use refine::{Coder, Refining, TOKENS};
 pub use survey::{Channels, Cost, Observer, Survey, Unread};
 
-use super::{Home, Norm, Pass, Span, Tensors, rotary::Rotary};
+use super::{Home, Mlps, Norm, Pass, Span, Tensors, rotary::Rotary};
 use crate::{
     KvElement,
-    description::{Attention, Normed, Router},
+    description::{Attention, Clamped, Normed, Router},
     forward_error::Fault,
     router::route,
 };
 use ram_kernels::{
-    Experts, Heads, Inputs, KvLayer, Look, Matrix, Mixture, NormedRow, NotFinite, PANEL_BYTES, Product, Products, Routed, Same, Taken, Team, Turn,
-    Watch, add_tiles, attend, attend_numbers, embed, finite, isa::Level, norm_rows, normed, resize,
+    ClampedGlu, Experts, Heads, Inputs, KvLayer, Look, Matrix, Mixture, NormedRow, NotFinite, PANEL_BYTES, Product, Products, Routed, Same, Taken,
+    Team, Turn, Watch, add_tiles, attend, attend_numbers, embed, finite, isa::Level, norm_rows, normed, resize,
 };
 
 /// Tensors in the CPU's memory, packed.
@@ -28,8 +28,9 @@ impl Tensors for Packed {
     type Vector = Vec<f32>;
     type Experts = Experts;
 
-    fn experts(each: Vec<[Matrix; 3]>) -> Experts {
-        let mut experts = Experts { gate: Vec::new(), up: Vec::new(), down: Vec::new() };
+    fn experts(Mlps { each, clamped }: Mlps<Matrix, Vec<f32>>) -> Experts {
+        let clamped = clamped.map(|(Clamped { limit, alpha }, biases)| ClampedGlu { limit: limit as f32, alpha: alpha as f32, biases });
+        let mut experts = Experts { gate: Vec::new(), up: Vec::new(), down: Vec::new(), clamped };
         for [gate, up, down] in each {
             experts.gate.push(gate);
             experts.up.push(up);
@@ -246,9 +247,9 @@ impl<'a> Fused<'a> {
     }
 
     /// What all sequences make of an attention, each looking at itself.
-    fn attend_alone(&mut self, shape: &Attention) -> Result<(), Fault> {
+    fn attend_alone(&mut self, shape: &Attention, sinks: Option<&Vec<f32>>) -> Result<(), Fault> {
         let mut own: Vec<KvLayer> = self.spans.iter().map(|span| shape.state(span.tokens.len(), KvElement::F32)).collect();
-        self.attend(&mut own.iter_mut().collect::<Vec<_>>(), shape)
+        self.attend(&mut own.iter_mut().collect::<Vec<_>>(), shape, sinks)
     }
 
     /// Gate and up of one expert for the tokens that take it with their weights.
@@ -370,15 +371,16 @@ impl Pass for Fused<'_> {
         Ok(())
     }
 
-    fn attend(&mut self, states: &mut [&mut KvLayer], shape: &Attention) -> Result<(), Fault> {
+    fn attend(&mut self, states: &mut [&mut KvLayer], shape: &Attention, sinks: Option<&Vec<f32>>) -> Result<(), Fault> {
         let Scratch { tokens, qkv, by_head, attended, .. } = &mut *self.s;
         let [q, kv] = shape.widths();
         let stride = q + 2 * kv;
         resize(attended, tokens.len() * q);
+        let look = Look { window: shape.window, sinks: sinks.map(Vec::as_slice) };
         let heads = [0, q, q + kv].map(|start| Heads { data: &qkv[start..], stride });
         let mut caches: Vec<(&mut KvLayer, usize)> =
             states.iter_mut().zip(self.spans).map(|(state, span)| (&mut **state, span.tokens.len())).collect();
-        Ok(attend(self.team, &mut caches, heads, shape.num_attention_heads, Look::default(), by_head, attended)?)
+        Ok(attend(self.team, &mut caches, heads, shape.num_attention_heads, look, by_head, attended)?)
     }
 
     fn add_attended(&mut self, output: &Matrix, bias: Option<&Vec<f32>>, times: f32) -> Result<(), Fault> {
@@ -394,7 +396,7 @@ impl Pass for Fused<'_> {
         Ok(())
     }
 
-    fn route(&mut self, norm: &Norm<Vec<f32>>, routers: &[Matrix], correction: Option<&Vec<f32>>, router: &Router) -> Result<(), Fault> {
+    fn route(&mut self, norm: &Norm<Vec<f32>>, routers: &[Matrix], more: [Option<&Vec<f32>>; 2], router: &Router) -> Result<(), Fault> {
         let Scratch { tokens, hidden, inputs, products, logits, routes, shared_routes, taken: counts, .. } = &mut *self.s;
         let (tokens, n, size) = (tokens.as_slice(), tokens.len(), self.hidden_size);
         let (team, level, watch) = (self.team, self.team.level(), Watch::default());
@@ -407,8 +409,11 @@ impl Pass for Fused<'_> {
         resize(routes, n * taken);
         team.chunks2((logits, all), (routes, taken), |t, logits, routes| {
             products.token(0, t, n).copy_to(logits);
+            if let Some(bias) = more[0] {
+                logits.iter_mut().zip(bias).for_each(|(logit, bias)| *logit += bias);
+            }
             watch.see(finite(level, logits));
-            route(router, logits, correction.map(Vec::as_slice), routes);
+            route(router, logits, more[1].map(Vec::as_slice), routes);
         });
         let first = counts.len();
         counts.resize(first + all, 0);

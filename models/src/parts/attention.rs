@@ -17,6 +17,7 @@ pub struct Attention<T: Tensors> {
     qkv: [T::Matrix; 3],
     qkv_bias: Option<[T::Vector; 3]>,
     qk_norm: Option<[Norm<T::Vector>; 2]>,
+    sinks: Option<T::Vector>,
     output: T::Matrix,
     output_bias: Option<T::Vector>,
 }
@@ -65,16 +66,18 @@ impl<T: Tensors> Attention<T> {
             let [q, k] = if of == description::Normed::All { [q, kv] } else { [shape.head_dim; 2] };
             qk_norm = Some([at.norm(names[0], q, from)?, at.norm(names[1], k, from)?]);
         }
+        let sinks = at.spec("self_attn.sinks", vec![shape.num_attention_heads], Kind::Bias);
+        let sinks = if shape.sinks { Some(from.vector(sinks)?) } else { None };
         let output = from.matrix(at.spec("self_attn.o_proj.weight", vec![at.hidden_size, q], Kind::Output))?;
         let bias = at.spec("self_attn.o_proj.bias", vec![at.hidden_size], Kind::Bias);
         let output_bias = if shape.output_bias { Some(from.vector(bias)?) } else { None };
-        Ok(Attention { shape: shape.clone(), norm, qkv, qkv_bias, qk_norm, output, output_bias })
+        Ok(Attention { shape: shape.clone(), norm, qkv, qkv_bias, qk_norm, sinks, output, output_bias })
     }
 
     /// Adds the attention of its norm to the residual stream; `states` are those of the sequences.
     pub(super) fn forward<P: Pass<Tensors = T>>(&self, pass: &mut P, states: &mut [&mut P::State]) -> Result<(), Fault> {
         pass.heads(&self.norm, &self.qkv, self.qkv_bias.as_ref(), self.qk_norm.as_ref(), &self.shape)?;
-        pass.attend(states, &self.shape)?;
+        pass.attend(states, &self.shape, self.sinks.as_ref())?;
         pass.add_attended(&self.output, self.output_bias.as_ref(), self.shape.multiplier as f32)
     }
 }

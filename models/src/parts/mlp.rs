@@ -1,7 +1,7 @@
 //! The MLP of a layer: one that every token takes, or a mixture of experts.
-use super::{At, MatrixOf, Supply};
+use super::{At, MatrixOf, Supply, VectorOf};
 use crate::{
-    backend::{Needs, Norm, Pass, Tensors},
+    backend::{Mlps, Needs, Norm, Pass, Tensors},
     description::{self, Gated},
     forward_error::Fault,
     tensors::{Kind, TensorSpec},
@@ -24,7 +24,8 @@ enum Of<T: Tensors> {
     Dense(T::Experts),
     Sparse {
         router: description::Router,
-        correction: Option<T::Vector>,
+        /// What is added to logits, and to scores.
+        more: [Option<T::Vector>; 2],
         /// That of the experts, and that of the shared one where it has one.
         routers: Vec<T::Matrix>,
         experts: T::Experts,
@@ -43,6 +44,20 @@ impl Gated {
         let (wide, narrow) = (vec![self.width, at.hidden_size], vec![at.hidden_size, self.width]);
         Ok([matrix(0, wide.clone())?, matrix(1, wide)?, matrix(2, narrow)?])
     }
+
+    /// The biases of an expert's gate, up and down.
+    fn biases<S: Supply>(&self, expert: usize, at: At, from: &mut S) -> Result<[VectorOf<S>; 3], S::Error> {
+        let mut vector = |i: usize, len| {
+            let spec = at.spec(&format!("{}.{expert}.{}.bias", self.names.module, self.names.projections[i]), vec![len], Kind::Bias);
+            from.vector(TensorSpec { expert: Some(expert), ..spec })
+        };
+        Ok([vector(0, self.width)?, vector(1, self.width)?, vector(2, at.hidden_size)?])
+    }
+}
+
+/// One MLP with silu.
+fn one<M, V>(mlp: [M; 3]) -> Mlps<M, V> {
+    Mlps { each: vec![mlp], clamped: None }
 }
 
 impl description::Mlp {
@@ -65,24 +80,33 @@ impl<T: Tensors> Mlp<T> {
     pub(super) fn build<S: Supply<Tensors = T>>(mlp: &description::Mlp, at: At, from: &mut S) -> Result<Mlp<T>, S::Error> {
         let norm = at.norm("post_attention_layernorm", at.hidden_size, from)?;
         let kind = match mlp {
-            description::Mlp::Dense(mlp) => Of::Dense(T::experts(vec![mlp.build(ROUTED, None, at, from)?])),
+            description::Mlp::Dense(mlp) => Of::Dense(T::experts(one(mlp.build(ROUTED, None, at, from)?))),
             description::Mlp::Sparse(m) => {
                 let row = |name: &str, rows, kind| at.spec(&format!("{name}.weight"), vec![rows, at.hidden_size], kind);
                 let mut routers = vec![from.matrix(row(m.router_module, m.num_experts, Kind::Router))?];
-                let mut correction = None;
+                let mut more = [None, None];
+                if let Some(name) = m.router.bias {
+                    more[0] = Some(from.vector(at.spec(name, vec![m.num_experts], Kind::Bias))?);
+                }
                 if let Some(description::Correction { name, shape }) = &m.router.correction {
-                    correction = Some(from.vector(at.spec(name, shape.clone(), Kind::Bias))?);
+                    more[1] = Some(from.vector(at.spec(name, shape.clone(), Kind::Bias))?);
                 }
                 let each = (0..m.num_experts).map(|e| m.expert.build(ROUTED, Some(e), at, from));
-                let experts = T::experts(each.collect::<Result<_, _>>()?);
+                let each = each.collect::<Result<_, _>>()?;
+                let mut clamped = None;
+                if let Some(gate) = m.clamped {
+                    let biases = (0..m.num_experts).map(|e| m.expert.biases(e, at, from));
+                    clamped = Some((gate, biases.collect::<Result<_, _>>()?));
+                }
+                let experts = T::experts(Mlps { each, clamped });
                 let mut shared = None;
                 if let Some(mlp) = &m.shared {
                     if m.shared_gate {
                         routers.push(from.matrix(row(&format!("{}_gate", mlp.names.module), 1, Kind::SharedRouter))?);
                     }
-                    shared = Some(T::experts(vec![mlp.build(SHARED, None, at, from)?]));
+                    shared = Some(T::experts(one(mlp.build(SHARED, None, at, from)?)));
                 }
-                Of::Sparse { router: m.router.clone(), correction, routers, experts, shared }
+                Of::Sparse { router: m.router.clone(), more, routers, experts, shared }
             }
         };
         Ok(Mlp { norm, kind })
@@ -92,8 +116,8 @@ impl<T: Tensors> Mlp<T> {
     pub(super) fn forward<P: Pass<Tensors = T>>(&self, pass: &mut P) -> Result<(), Fault> {
         match &self.kind {
             Of::Dense(mlp) => pass.add_mlp(&self.norm, mlp),
-            Of::Sparse { router, correction, routers, experts, shared } => {
-                pass.route(&self.norm, routers, correction.as_ref(), router)?;
+            Of::Sparse { router, more, routers, experts, shared } => {
+                pass.route(&self.norm, routers, more.each_ref().map(Option::as_ref), router)?;
                 pass.add_experts(&self.norm, experts, shared.as_ref())
             }
         }

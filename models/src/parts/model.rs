@@ -25,6 +25,9 @@ struct Layer<T: Tensors> {
     mlp: Mlp<T>,
 }
 
+/// What MLX keeps of a matrix.
+const MLX: &[(&str, &str)] = &[(".weight", ".weight"), (".scales", ".scales"), (".biases", ".biases")];
+
 impl Description {
     /// Every tensor of the checkpoint, in order of computation.
     pub fn tensors(&self) -> Vec<TensorSpec> {
@@ -49,14 +52,14 @@ impl Description {
     /// The tensors of all experts of a layer in which one of an expert may lie: as MLX has them, and as the family's files do.
     pub fn stacks(&self, spec: &TensorSpec) -> Vec<Stacked> {
         let Some((module, layer)) = self.stacked(spec).zip(spec.layer) else { return Vec::new() };
-        let mut all = vec![Stacked { name: module, part: [0, 1], ends: &[".weight", ".scales", ".biases"] }];
+        let mut all = vec![Stacked { name: module, part: [0, 1], turns: false, ends: MLX }];
         if let Some(fused) = self.mixture(layer).and_then(|m| m.fused) {
             let (name, part) = match spec.kind {
                 Kind::Gate => (fused.gate_up, [0, 2]),
                 Kind::Up => (fused.gate_up, [1, 2]),
                 _ => (fused.down, [0, 1]),
             };
-            all.push(Stacked { name: format!("model.layers.{layer}.{name}"), part, ends: &[""] });
+            all.push(Stacked { name: format!("model.layers.{layer}.{name}"), part, turns: fused.turns, ends: fused.ends });
         }
         all
     }

@@ -2,7 +2,7 @@
 use super::{
     Checkpoint, Source,
     coded::{self, Coded},
-    fp8,
+    fp8, mxfp4,
 };
 use crate::Error;
 use half::{bf16, f16};
@@ -27,6 +27,12 @@ pub fn read_rows(checkpoint: &Checkpoint, name: &str, cols: usize, rows: &[usize
     if let Some(q) = checkpoint.coded(name) {
         return coded_sample(checkpoint, q, cols, rows);
     }
+    if mxfp4::shape(checkpoint, name)?.is_some() {
+        let mut out = vec![0.0; rows.len() * cols];
+        let mut each = rows.iter().zip(out.chunks_exact_mut(cols));
+        each.try_for_each(|(row, out)| mxfp4::numbers(checkpoint, None, name, *row, cols, out))?;
+        return Ok(out);
+    }
     let dtype = checkpoint.info(name).dtype;
     let row_bytes = cols * size(dtype);
     let mut bytes = vec![0; rows.len() * row_bytes];
@@ -50,6 +56,10 @@ pub fn numbers(
     out: &mut [f32],
 ) -> Result<(), Error> {
     let dtype = checkpoint.info(name).dtype;
+    if mxfp4::shape(checkpoint, name)?.is_some() {
+        bytes.clear();
+        return mxfp4::numbers(checkpoint, source, name, first, cols, out);
+    }
     bytes.resize(out.len() * size(dtype), 0);
     checkpoint.read_from(source, name, (first * cols * size(dtype)) as u64, bytes)?;
     widen(name, dtype, bytes, out)?;

@@ -1,11 +1,11 @@
 //! A pass over weights that are coded as an operation needs them: the same operations, with what coding leaves of the weights. Some
 //! sequences at a time, so that of all tokens only the residual stream and the results of a layer's experts are in memory.
 use super::{
-    Fused, Packed, Scratch,
+    Fused, Scratch,
     survey::{Named, Taking, Unread, plain, taking},
 };
 use crate::{
-    backend::{Norm, Pass, Span, Tensors, rotary::Rotary},
+    backend::{Mlps, Norm, Pass, Span, rotary::Rotary},
     description::{Attention, Router},
     forward_error::Fault,
     tensors::TensorSpec,
@@ -80,12 +80,13 @@ struct Heads {
     biases: Option<[Vec<f32>; 3]>,
     norms: Option<[Norm<Vec<f32>>; 2]>,
     shape: Attention,
+    sinks: Option<Vec<f32>>,
 }
 
 impl Heads {
     fn attend(&self, fused: &mut Fused) -> Result<(), Fault> {
         fused.heads(&self.norm, &self.qkv, self.biases.as_ref(), self.norms.as_ref(), &self.shape)?;
-        fused.attend_alone(&self.shape)
+        fused.attend_alone(&self.shape, self.sinks.as_ref())
     }
 }
 
@@ -195,7 +196,8 @@ impl<'a, C: Coder> Refining<'a, C> {
     fn mlps(&mut self, norm: &Norm<Named>, each: &[Taking], shared_out: bool) -> Result<(), Fault> {
         let (own, mut all) = (plain(norm), None);
         let mut sum = vec![0.0; self.stream.len()];
-        for ([gate, up, down], taken) in each {
+        for mlp in each {
+            let Taking { specs: [gate, up, down], taken, .. } = mlp;
             let inputs = |pass: &mut Self| {
                 let mut inputs = pass.normed(&own, taken.len(), |i| taken[i].0 as usize);
                 if shared_out {
@@ -204,9 +206,9 @@ impl<'a, C: Coder> Refining<'a, C> {
                 Ok(inputs)
             };
             let [gate, up] = pair(self.code(&[gate, up], inputs)?);
-            let inputs = |pass: &mut Self| pass.middle(&own, [&gate, &up], down, taken);
+            let inputs = |pass: &mut Self| pass.middle(&own, [&gate, &up], mlp);
             let down = self.code(&[down], inputs)?.remove(0);
-            let experts = Packed::experts(vec![[gate, up, down]]);
+            let experts = mlp.alone([gate, up, down]);
             self.taken(taken, |fused, taken, local| {
                 let out = fused.results(&experts, local, &own)?;
                 fused.add_results(taken, &out, &mut sum);
@@ -218,12 +220,13 @@ impl<'a, C: Coder> Refining<'a, C> {
     }
 
     /// Second moments of what gate and up give.
-    fn middle(&mut self, norm: &Norm<Vec<f32>>, [gate, up]: [&Matrix; 2], down: &TensorSpec, taken: &[(u32, f32)]) -> Result<Moments, Fault> {
+    fn middle(&mut self, norm: &Norm<Vec<f32>>, [gate, up]: [&Matrix; 2], mlp: &Taking) -> Result<Moments, Fault> {
+        let Taking { specs: [_, _, down], taken, .. } = mlp;
         let mut middle = Moments::new(down.shape[1], self.coder.span());
         // Stands for the matrix that takes what gate and up give, as it is.
         let any = Arena::new(64 * down.shape[1]).map_err(candle_core::Error::from)?;
         let any = Matrix::new(Arc::new(any), 0, Format::F32, 16, down.shape[1]);
-        let experts = Packed::experts(vec![[gate.clone(), up.clone(), any]]);
+        let experts = mlp.alone([gate.clone(), up.clone(), any]);
         self.taken(taken, |fused, _, local| {
             fused.gate(&experts, local, norm)?;
             let rows = fused.s.mixture.middle(0);
@@ -263,12 +266,15 @@ impl<C: Coder> Pass for Refining<'_, C> {
         let qkv = [qkv[0].clone(), qkv[1].clone(), qkv[2].clone()];
         let biases = biases.map(|b| b.each_ref().map(|(_, values)| values.clone()));
         let norms = norms.map(|n| n.each_ref().map(plain));
-        self.attention = Some(Heads { norm, qkv, biases, norms, shape: shape.clone() });
+        self.attention = Some(Heads { norm, qkv, biases, norms, shape: shape.clone(), sinks: None });
         Ok(())
     }
 
     /// With what adds it to the stream.
-    fn attend(&mut self, _: &mut [&mut ()], _: &Attention) -> Result<(), Fault> {
+    fn attend(&mut self, _: &mut [&mut ()], _: &Attention, sinks: Option<&Named>) -> Result<(), Fault> {
+        if let Some(heads) = &mut self.attention {
+            heads.sinks = sinks.map(|(_, values)| values.clone());
+        }
         Ok(())
     }
 
@@ -297,13 +303,13 @@ impl<C: Coder> Pass for Refining<'_, C> {
         Ok(())
     }
 
-    fn route(&mut self, norm: &Norm<Named>, routers: &[TensorSpec], correction: Option<&Named>, router: &Router) -> Result<(), Fault> {
-        let (norm, correction) = (plain(norm), correction.map(|(_, values)| values));
+    fn route(&mut self, norm: &Norm<Named>, routers: &[TensorSpec], more: [Option<&Named>; 2], router: &Router) -> Result<(), Fault> {
+        let (norm, more) = (plain(norm), more.map(|more| more.map(|(_, values)| values)));
         let each = self.code(&routers.iter().collect::<Vec<_>>(), |pass| Ok(pass.all_normed(&norm)))?;
         let mut routes: [Vec<(u32, f32)>; 2] = Default::default();
         for i in 0..self.pieces.len() {
             self.piece(i, false, |fused| {
-                fused.route(&norm, &each, correction, router)?;
+                fused.route(&norm, &each, more, router)?;
                 routes[0].extend(&fused.s.routes);
                 routes[1].extend(&fused.s.shared_routes);
                 Ok(())
@@ -313,14 +319,14 @@ impl<C: Coder> Pass for Refining<'_, C> {
         Ok(())
     }
 
-    fn add_experts(&mut self, norm: &Norm<Named>, experts: &Vec<[TensorSpec; 3]>, shared: Option<&Vec<[TensorSpec; 3]>>) -> Result<(), Fault> {
+    fn add_experts(&mut self, norm: &Norm<Named>, experts: &Mlps<TensorSpec, Named>, shared: Option<&Mlps<TensorSpec, Named>>) -> Result<(), Fault> {
         let routes = std::mem::take(&mut self.routes);
         let each = taking(&routes[0], &routes[1], self.stream.len() / self.hidden_size, experts, shared);
         self.mlps(norm, &each, true)
     }
 
-    fn add_mlp(&mut self, norm: &Norm<Named>, mlp: &Vec<[TensorSpec; 3]>) -> Result<(), Fault> {
+    fn add_mlp(&mut self, norm: &Norm<Named>, mlp: &Mlps<TensorSpec, Named>) -> Result<(), Fault> {
         let all = (0..(self.stream.len() / self.hidden_size) as u32).map(|token| (token, 1.0)).collect();
-        self.mlps(norm, &[(&mlp[0], all)], false)
+        self.mlps(norm, &[Taking::of(mlp, 0, all)], false)
     }
 }

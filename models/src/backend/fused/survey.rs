@@ -5,13 +5,13 @@ use super::{
     noise::{Lens, SQUARED, add_noise, noisy},
 };
 use crate::{
-    backend::{Norm, Pass, Tensors},
-    description::{Attention, Router},
+    backend::{Mlps, Norm, Pass, Tensors},
+    description::{Attention, Clamped, Router},
     forward_error::Fault,
     tensors::TensorSpec,
     weights::Published,
 };
-use ram_kernels::{Matrix, Team, dequantize_row};
+use ram_kernels::{Experts, Matrix, Team, dequantize_row};
 use std::sync::Arc;
 
 /// Tensors that are not read yet; norms and biases are, and have their names.
@@ -24,10 +24,10 @@ pub(super) type Named = (TensorSpec, Vec<f32>);
 impl Tensors for Unread {
     type Matrix = TensorSpec;
     type Vector = Named;
-    type Experts = Vec<[TensorSpec; 3]>;
+    type Experts = Mlps<TensorSpec, Named>;
 
-    fn experts(each: Vec<[TensorSpec; 3]>) -> Self::Experts {
-        each
+    fn experts(of: Self::Experts) -> Self::Experts {
+        of
     }
 }
 
@@ -91,13 +91,33 @@ struct Heads {
     biases: Option<[Vec<f32>; 3]>,
     norms: Option<[Norm<Vec<f32>>; 2]>,
     shape: Attention,
+    sinks: Option<Vec<f32>>,
     /// Of the inputs.
     scale: Arc<[f32]>,
     before: Vec<f32>,
 }
 
-/// An expert's tensors, and the tokens that take it with their weights.
-pub(super) type Taking<'a> = (&'a [TensorSpec; 3], Vec<(u32, f32)>);
+/// An expert, and the tokens that take it with their weights.
+pub(super) struct Taking<'a> {
+    pub specs: &'a [TensorSpec; 3],
+    /// Its gate, where that is not silu, with its biases.
+    pub clamped: Option<(Clamped, [Vec<f32>; 3])>,
+    pub taken: Vec<(u32, f32)>,
+}
+
+impl<'a> Taking<'a> {
+    /// One of several.
+    pub fn of(mlps: &'a Mlps<TensorSpec, Named>, i: usize, taken: Vec<(u32, f32)>) -> Taking<'a> {
+        let clamped = mlps.clamped.as_ref().map(|(gate, biases)| (*gate, biases[i].each_ref().map(|(_, values)| values.clone())));
+        Taking { specs: &mlps.each[i], clamped, taken }
+    }
+
+    /// It alone, of these matrices.
+    pub fn alone(&self, matrices: [Matrix; 3]) -> Experts {
+        let clamped = self.clamped.as_ref().map(|(gate, biases)| (*gate, vec![biases.clone()]));
+        Packed::experts(Mlps { each: vec![matrices], clamped })
+    }
+}
 
 /// Of one matrix: tokens, and what noise in it does to each.
 type Spreads = (TensorSpec, Vec<(u32, f64)>);
@@ -144,16 +164,16 @@ pub(super) fn taking<'a>(
     routes: &[(u32, f32)],
     shared_routes: &[(u32, f32)],
     tokens: usize,
-    experts: &'a [[TensorSpec; 3]],
-    shared: Option<&'a Vec<[TensorSpec; 3]>>,
+    experts: &'a Mlps<TensorSpec, Named>,
+    shared: Option<&'a Mlps<TensorSpec, Named>>,
 ) -> Vec<Taking<'a>> {
     let per_token = routes.len() / tokens;
-    let mut each: Vec<Taking> = experts.iter().map(|specs| (specs, Vec::new())).collect();
+    let mut each: Vec<Taking> = (0..experts.each.len()).map(|e| Taking::of(experts, e, Vec::new())).collect();
     for (i, (expert, weight)) in routes.iter().enumerate() {
-        each[*expert as usize].1.push(((i / per_token) as u32, *weight));
+        each[*expert as usize].taken.push(((i / per_token) as u32, *weight));
     }
     let all = || shared_routes.iter().zip(0..).map(|((_, weight), token)| (token, *weight)).collect();
-    each.extend(shared.into_iter().flatten().map(|specs| (specs, all())));
+    each.extend(shared.map(|shared| Taking::of(shared, 0, all())));
     each
 }
 
@@ -234,18 +254,12 @@ impl<'a, W: Published> Survey<'a, W> {
     }
 
     /// Adds the weighted results of one expert to `sum`, and what noise in each matrix does to `spreads`; `scale` is that of gate and up.
-    fn expert(
-        &mut self,
-        (specs, taken): &Taking,
-        norm: &Norm<Vec<f32>>,
-        scale: &[f32],
-        sum: &mut [f32],
-        spreads: &mut Vec<Spreads>,
-    ) -> Result<(), Fault> {
+    fn expert(&mut self, own: &Taking, norm: &Norm<Vec<f32>>, scale: &[f32], sum: &mut [f32], spreads: &mut Vec<Spreads>) -> Result<(), Fault> {
+        let Taking { specs, taken, .. } = own;
         let each = [self.matrix(&specs[0])?, self.matrix(&specs[1])?, self.matrix(&specs[2])?];
-        let (team, mut own) = (self.fused.team, Vec::new());
-        add_columns(team, &each[2], &mut own);
-        let out = self.fused.results(&Packed::experts(vec![each.clone()]), taken, norm)?;
+        let (team, mut columns) = (self.fused.team, Vec::new());
+        add_columns(team, &each[2], &mut columns);
+        let out = self.fused.results(&own.alone(each.clone()), taken, norm)?;
         let mut squares = vec![0.0; each[2].cols()];
         for i in 0..taken.len() {
             squares.iter_mut().zip(self.fused.s.mixture.middle(0).dense(i)).for_each(|(square, x)| *square += f64::from(x).powi(2));
@@ -253,11 +267,15 @@ impl<'a, W: Published> Survey<'a, W> {
         squares.iter_mut().for_each(|square| *square /= taken.len() as f64);
         self.fused.add_results(taken, &out, sum);
         let [_, maker, reader] = (*specs).clone();
-        let own = self.see.channels(Channels { maker, readers: vec![reader], tokens: taken.len(), squares, columns: own });
+        // What a clamped gate gives is not linear in the up projection's rows: nothing is scaled then.
+        let down_scale = own.clamped.is_none().then(|| {
+            let seen = Channels { maker, readers: vec![reader], tokens: taken.len(), squares, columns };
+            self.see.channels(seen)
+        });
         let some = &taken[..taken.partition_point(|(token, _)| (*token as usize) < self.noisy)];
         for (i, spec) in specs.iter().enumerate().filter(|_| !some.is_empty()) {
-            let noisy = noisy(team, &each[i], Some(if i == 2 { &own } else { scale }))?;
-            let other = self.fused.results(&Packed::experts(vec![with(&each, i, noisy)]), some, norm)?;
+            let noisy = noisy(team, &each[i], if i == 2 { down_scale.as_deref() } else { Some(scale) })?;
+            let other = self.fused.results(&own.alone(with(&each, i, noisy)), some, norm)?;
             let spread = self.lens.spread(team, &minus(&other, &out))?;
             spreads.push((spec.clone(), some.iter().map(|(token, _)| *token).zip(spread).collect()));
         }
@@ -269,11 +287,11 @@ impl<'a, W: Published> Survey<'a, W> {
         let own = plain(norm);
         let squares = self.normed_squares(&own);
         let (mut sum, mut spreads) = (vec![0.0; self.fused.s.hidden.len()], Vec::new());
-        let pairs: Vec<&TensorSpec> = each.iter().flat_map(|(specs, _)| &specs[..2]).collect();
+        let pairs: Vec<&TensorSpec> = each.iter().flat_map(|own| &own.specs[..2]).collect();
         readers.extend(pairs.iter().map(|spec| (*spec).clone()));
         let (columns, tokens) = (self.columns(&pairs)?, self.fused.s.tokens.len());
         let scale = self.see.channels(Channels { maker: norm.weight.0.clone(), readers, tokens, squares, columns });
-        for taking in each.iter().filter(|(_, taken)| !taken.is_empty()) {
+        for taking in each.iter().filter(|own| !own.taken.is_empty()) {
             self.expert(taking, &own, &scale, &mut sum, &mut spreads)?;
         }
         self.fused.s.hidden.iter_mut().zip(sum).for_each(|(x, y)| *x += y);
@@ -318,12 +336,17 @@ impl<W: Published> Pass for Survey<'_, W> {
         let norms = norms.map(|n| n.each_ref().map(plain));
         self.fused.heads(&own, &qkv, biases.as_ref(), norms.as_ref(), shape)?;
         let (specs, before) = (specs.clone(), self.fused.s.hidden.clone());
-        self.attention = Some(Heads { norm: own, specs, qkv, biases, norms, shape: shape.clone(), scale, before });
+        self.attention = Some(Heads { norm: own, specs, qkv, biases, norms, shape: shape.clone(), sinks: None, scale, before });
         Ok(())
     }
 
-    fn attend(&mut self, _: &mut [&mut ()], shape: &Attention) -> Result<(), Fault> {
-        self.fused.attend_alone(shape)
+    fn attend(&mut self, _: &mut [&mut ()], shape: &Attention, sinks: Option<&Named>) -> Result<(), Fault> {
+        let sinks = sinks.map(|(_, values)| values.clone());
+        self.fused.attend_alone(shape, sinks.as_ref())?;
+        if let Some(heads) = &mut self.attention {
+            heads.sinks = sinks;
+        }
+        Ok(())
     }
 
     fn add_attended(&mut self, spec: &TensorSpec, bias: Option<&Named>, times: f32) -> Result<(), Fault> {
@@ -339,7 +362,7 @@ impl<W: Published> Pass for Survey<'_, W> {
             self.fused.s.hidden.clone_from(&h.before);
             let qkv = with(&h.qkv, i, noisy(team, &h.qkv[i], Some(&h.scale))?);
             self.fused.heads(&h.norm, &qkv, h.biases.as_ref(), h.norms.as_ref(), &h.shape)?;
-            self.fused.attend_alone(&h.shape)?;
+            self.fused.attend_alone(&h.shape, h.sinks.as_ref())?;
             self.fused.add_attended(&output, bias, times)?;
             spreads.push((spec, self.lens.spread(team, &minus(&self.fused.s.hidden, &after))?));
         }
@@ -350,21 +373,21 @@ impl<W: Published> Pass for Survey<'_, W> {
         Ok(())
     }
 
-    fn route(&mut self, norm: &Norm<Named>, routers: &[TensorSpec], correction: Option<&Named>, router: &Router) -> Result<(), Fault> {
+    fn route(&mut self, norm: &Norm<Named>, routers: &[TensorSpec], more: [Option<&Named>; 2], router: &Router) -> Result<(), Fault> {
         let each = routers.iter().map(|spec| self.matrix(spec)).collect::<Result<Vec<_>, _>>()?;
         self.routers = routers.to_vec();
-        self.fused.route(&plain(norm), &each, correction.map(|(_, values)| values), router)
+        self.fused.route(&plain(norm), &each, more.map(|more| more.map(|(_, values)| values)), router)
     }
 
-    fn add_experts(&mut self, norm: &Norm<Named>, experts: &Vec<[TensorSpec; 3]>, shared: Option<&Vec<[TensorSpec; 3]>>) -> Result<(), Fault> {
+    fn add_experts(&mut self, norm: &Norm<Named>, experts: &Mlps<TensorSpec, Named>, shared: Option<&Mlps<TensorSpec, Named>>) -> Result<(), Fault> {
         let Scratch { routes, shared_routes, tokens, .. } = &*self.fused.s;
         let each = taking(routes, shared_routes, tokens.len(), experts, shared);
         let routers = std::mem::take(&mut self.routers);
         self.mlps(norm, &each, routers)
     }
 
-    fn add_mlp(&mut self, norm: &Norm<Named>, mlp: &Vec<[TensorSpec; 3]>) -> Result<(), Fault> {
+    fn add_mlp(&mut self, norm: &Norm<Named>, mlp: &Mlps<TensorSpec, Named>) -> Result<(), Fault> {
         let all = self.fused.s.tokens.iter().map(|token| (*token, 1.0)).collect();
-        self.mlps(norm, &[(&mlp[0], all)], Vec::new())
+        self.mlps(norm, &[Taking::of(mlp, 0, all)], Vec::new())
     }
 }
