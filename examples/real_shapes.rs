@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fmt::Write};
 const COMPARED: &[&str] = &["16.1GiB", "19GiB", "24GiB", "24.5GiB", "29.9GiB"];
 
 /// Name and config.json of each model, as its authors published it (keys that do not shape a plan left out), and budgets for it.
-const MODELS: [(&str, &str, &[&str]); 8] = [
+const MODELS: [(&str, &str, &[&str]); 10] = [
     (
         "Mixtral-8x7B",
         r#"{"model_type": "mixtral", "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
@@ -66,6 +66,22 @@ const MODELS: [(&str, &str, &[&str]); 8] = [
             "num_attention_heads": 20, "num_key_value_heads": 4, "head_dim": 128, "moe_num_experts": 64, "moe_k": 6, "moe_num_shared_experts": 2,
             "moe_intermediate_size": 1536, "tie_word_embeddings": true, "max_position_embeddings": 131072, "rms_norm_eps": 1e-5, "rope_theta": 5e5}"#,
         &["8GB", "12GB", "16GB"],
+    ),
+    (
+        "gpt-oss-20b",
+        r#"{"model_type": "gpt_oss", "vocab_size": 201088, "hidden_size": 2880, "intermediate_size": 2880, "num_hidden_layers": 24,
+            "num_attention_heads": 64, "num_key_value_heads": 8, "head_dim": 64, "num_local_experts": 32, "num_experts_per_tok": 4,
+            "sliding_window": 128, "max_position_embeddings": 131072, "rms_norm_eps": 1e-5, "rope_theta": 150000,
+            "quantization_config": {"quant_method": "mxfp4"}}"#,
+        &["8GB", "12GB", "16GB", "24GB"],
+    ),
+    (
+        "gpt-oss-120b",
+        r#"{"model_type": "gpt_oss", "vocab_size": 201088, "hidden_size": 2880, "intermediate_size": 2880, "num_hidden_layers": 36,
+            "num_attention_heads": 64, "num_key_value_heads": 8, "head_dim": 64, "num_local_experts": 128, "num_experts_per_tok": 4,
+            "sliding_window": 128, "max_position_embeddings": 131072, "rms_norm_eps": 1e-5, "rope_theta": 150000,
+            "quantization_config": {"quant_method": "mxfp4"}}"#,
+        &["48GB", "64GB", "80GB"],
     ),
 ];
 

@@ -16,6 +16,8 @@ pub enum Scheme {
     Gptq,
     /// The same with groups over reordered inputs, whose order is stored behind the matrix (act-order).
     GptqOrdered,
+    /// Floats of 4 bits (E2M1) with a power of two for every 32, unrotated: MXFP4 of the OCP Microscaling Formats 1.0.
+    Mx,
     /// 16-bit brain float.
     Bf16,
     /// IEEE half.
@@ -31,7 +33,7 @@ impl Scheme {
     }
 }
 
-/// How one matrix is stored. `t4g64`, `t8g64`, `a4g64`, `b4g64`, `q4g128`, `p4g128`, `bf16`, `f16`, `f32`.
+/// How one matrix is stored. `t4g64`, `t8g64`, `a4g64`, `b4g64`, `q4g128`, `p4g128`, `mxfp4`, `bf16`, `f16`, `f32`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Format {
     scheme: Scheme,
@@ -81,6 +83,9 @@ impl Format {
     /// IEEE single.
     pub const F32: Format = Format { scheme: Scheme::F32, bits: 32, group: 0 };
 
+    /// Floats of 4 bits with a power of two for every 32.
+    pub const MXFP4: Format = Format { scheme: Scheme::Mx, bits: 4, group: 32 };
+
     /// A format of rotated weights: a trellis of 2 to 6 bits, signed codes of 7 or 8, or `None` where there is no such format.
     pub const fn rotated(bits: u8, group: u16) -> Option<Format> {
         let scheme = if bits < 7 { Scheme::Trellis } else { Scheme::Signed };
@@ -119,7 +124,7 @@ impl Format {
     pub const fn is_dense(self) -> bool {
         match self.scheme {
             Scheme::Bf16 | Scheme::F16 | Scheme::F32 => true,
-            Scheme::Trellis | Scheme::Signed | Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered => false,
+            Scheme::Trellis | Scheme::Signed | Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered | Scheme::Mx => false,
         }
     }
 
@@ -138,7 +143,7 @@ impl Format {
         match self.scheme {
             Scheme::Bf16 | Scheme::F16 => times(times(rows, cols), 2),
             Scheme::F32 => times(times(rows, cols), 4),
-            Scheme::Trellis | Scheme::Signed | Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered => {
+            Scheme::Trellis | Scheme::Signed | Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered | Scheme::Mx => {
                 let (tiles, steps) = (rows.div_ceil(16), cols.div_ceil(16));
                 let scales = times(times(steps, 16).div_ceil(self.group as usize), self.group_bytes());
                 times(tiles, plus(plus(self.head_bytes(), scales), times(steps, 32 * self.bits as usize)))
@@ -149,20 +154,21 @@ impl Format {
     pub const fn order_bytes(self, cols: usize) -> usize {
         match self.scheme {
             Scheme::GptqOrdered => times(4, cols),
-            Scheme::Trellis | Scheme::Signed | Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::Bf16 | Scheme::F16 | Scheme::F32 => 0,
+            Scheme::Trellis | Scheme::Signed | Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::Mx => 0,
+            Scheme::Bf16 | Scheme::F16 | Scheme::F32 => 0,
         }
     }
     /// Bytes in front of a tile: 16 f32 row scales of rotated weights.
     pub(crate) const fn head_bytes(self) -> usize {
         match self.scheme {
             Scheme::Trellis | Scheme::Signed => 64,
-            Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered | Scheme::Bf16 | Scheme::F16 | Scheme::F32 => 0,
+            Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered | Scheme::Mx | Scheme::Bf16 | Scheme::F16 | Scheme::F32 => 0,
         }
     }
-    /// Bytes of what a tile's 16 rows have per group: 8-bit scales; or 16-bit scales and offsets; or 16-bit scales and zeros.
+    /// Bytes of what a tile's 16 rows have per group: 8-bit scales or exponents; or 16-bit scales and offsets; or 16-bit scales and zeros.
     pub(crate) const fn group_bytes(self) -> usize {
         match self.scheme {
-            Scheme::Trellis | Scheme::Signed => 16,
+            Scheme::Trellis | Scheme::Signed | Scheme::Mx => 16,
             Scheme::Affine | Scheme::AffineBf16 => 64,
             Scheme::Gptq | Scheme::GptqOrdered => 32 + 2 * self.bits as usize,
             Scheme::Bf16 | Scheme::F16 | Scheme::F32 => 0,
@@ -184,6 +190,7 @@ const fn plus(a: usize, b: usize) -> usize {
 impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let text = match self.scheme {
+            Scheme::Mx => "mxfp4".to_string(),
             Scheme::Bf16 => "bf16".to_string(),
             Scheme::F16 => "f16".to_string(),
             Scheme::F32 => "f32".to_string(),
@@ -202,6 +209,7 @@ impl FromStr for Format {
     fn from_str(s: &str) -> Result<Format, FormatError> {
         let unknown = || FormatError::Unknown(s.to_string());
         match s {
+            "mxfp4" => return Ok(Format::MXFP4),
             "bf16" => return Ok(Format::BF16),
             "f16" => return Ok(Format::F16),
             "f32" => return Ok(Format::F32),

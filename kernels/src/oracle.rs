@@ -34,7 +34,7 @@ fn row(m: &Matrix, row: usize) -> Vec<f64> {
         Scheme::F16 => (0..cols).map(|i| f16::from_bits(word(at(i, 2))).to_f64()).collect(),
         Scheme::Bf16 => (0..cols).map(|i| bf16::from_bits(word(at(i, 2))).to_f64()).collect(),
         Scheme::Trellis | Scheme::Signed => trellis(format, cols, tile(), row % 16),
-        Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered => plain(format, cols, tile(), row % 16),
+        Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered | Scheme::Mx => plain(format, cols, tile(), row % 16),
     };
     w.resize(cols.next_multiple_of(16), 0.0);
     w
@@ -79,6 +79,10 @@ fn plain(format: Format, cols: usize, tile: &[u8], row: usize) -> Vec<f64> {
         match format.scheme() {
             Scheme::Affine => half(2 * row) * code + half(32 + 2 * row),
             Scheme::AffineBf16 => bf16::from_bits(word(2 * row)).to_f64() * code + bf16::from_bits(word(32 + 2 * row)).to_f64(),
+            Scheme::Mx => {
+                let size = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0][code as usize % 8] * 2f64.powi(i32::from(group[row]) - 127);
+                if code >= 8.0 { -size } else { size }
+            }
             Scheme::Gptq | Scheme::GptqOrdered => half(2 * row) * (code - f64::from(zeros(format.bits(), &group[32..])[row])),
             Scheme::Trellis | Scheme::Signed | Scheme::Bf16 | Scheme::F16 | Scheme::F32 => unreachable!("{format} has no offsets"),
         }

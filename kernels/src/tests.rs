@@ -30,7 +30,7 @@ pub fn levels() -> Vec<Level> {
 }
 
 fn formats() -> Vec<Format> {
-    let mut all = vec![Format::BF16, Format::F16, Format::F32];
+    let mut all = vec![Format::BF16, Format::F16, Format::F32, Format::MXFP4];
     for bits in 0..=16 {
         for group in [16, 32, 64, 128] {
             all.extend(Format::rotated(bits, group));
@@ -41,7 +41,7 @@ fn formats() -> Vec<Format> {
             all.extend([false, true].into_iter().filter_map(|ordered| Format::gptq(bits, group, ordered)));
         }
     }
-    assert_eq!(all.len(), 3 + 28 + 18 + 18 + 24);
+    assert_eq!(all.len(), 4 + 28 + 18 + 18 + 24);
     all
 }
 

@@ -31,12 +31,11 @@ pub fn run(args: &Args, a: &InspectArgs) -> Result<(), Error> {
         if !order.contains(&kind) {
             order.push(kind.clone());
         }
-        let own = checkpoint.own_format(&spec.name);
-        let dtype = if own.is_dense() { own.to_string().to_uppercase() } else { own.to_string() };
+        let (dtype, bytes) = checkpoint.stored(spec);
         let g = groups.entry(kind).or_default();
         g.count += 1;
         g.numbers += numbers;
-        g.bytes += own.bytes(spec.shape[0], spec.shape.get(1).copied().unwrap_or(1)) as u64;
+        g.bytes += bytes;
         let shape = spec.shape.iter().map(ToString::to_string).collect::<Vec<_>>().join(" x ");
         for (list, value) in [(&mut g.shapes, shape), (&mut g.dtypes, dtype)] {
             if !list.contains(&value) {

@@ -9,7 +9,7 @@ mod source;
 
 pub use pieces::{buffer_bytes, coded_rows, piece_rows};
 pub use reads::{numbers, read_rows, read_vector, sampled_rows, vector_from};
-pub(crate) use {coded::read as read_coded, source::Source};
+pub(crate) use {coded::read as read_coded, mxfp4::read as read_mxfp4, source::Source};
 
 use crate::{
     Error, files,
@@ -249,6 +249,27 @@ impl Checkpoint {
                 _ => Format::BF16,
             },
         }
+    }
+
+    /// The format of codes that a matrix is published in and that may be kept as they are, or coded again.
+    pub fn published(&self, name: &str) -> Option<Format> {
+        self.find(name).filter(|info| info.dtype == Dtype::U8).map(|_| Format::MXFP4)
+    }
+
+    /// What a tensor is published as, and its bytes.
+    pub fn stored(&self, spec: &TensorSpec) -> (String, u64) {
+        if let Some(q) = self.coded(&spec.name) {
+            return (q.format.to_string(), q.format.bytes(spec.shape[0], spec.shape[1]) as u64);
+        }
+        let info = self.info(&spec.name);
+        let scales = [fp8::scales_of(&spec.name), mxfp4::scales_of(&spec.name)];
+        let scales = scales.iter().filter_map(|name| self.find(name)).map(|info| info.len).sum::<u64>();
+        let kind = match info.dtype {
+            Dtype::F8_E4M3 => "FP8".to_string(),
+            Dtype::U8 => "MXFP4".to_string(),
+            other => format!("{other:?}"),
+        };
+        (kind, info.len + scales)
     }
 
     /// The file in which a tensor lies, all parts of it.

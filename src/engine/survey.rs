@@ -80,12 +80,17 @@ struct Group {
 
 /// Takes down what is seen.
 struct Noting<'a> {
+    checkpoint: &'a Checkpoint,
     found: &'a mut Survey,
     costs: &'a mut Vec<Cost>,
 }
 
 impl Observer for Noting<'_> {
     fn channels(&mut self, seen: Channels) -> Arc<[f32]> {
+        if seen.readers.iter().any(|reader| self.checkpoint.published(&reader.name).is_some()) {
+            // Codes that may be kept as they are cannot be scaled.
+            return vec![1.0; seen.squares.len()].into();
+        }
         let scale: Arc<[f32]> = scale(&seen).into();
         let readers = seen.readers.into_iter().map(|reader| reader.name).collect();
         self.found.about.groups.push(Group { maker: seen.maker.name, readers });
@@ -130,7 +135,7 @@ impl Survey {
         let (mut found, mut costs) = (Survey::default(), Vec::new());
         found.about.checkpoint = checkpoint.fingerprint();
         (found.about.version, found.about.model) = (file::VERSION, checkpoint.folder().display().to_string());
-        survey(description, &Read { checkpoint, done }, sequences, noisy, &mut Noting { found: &mut found, costs: &mut costs })?;
+        survey(description, &Read { checkpoint, done }, sequences, noisy, &mut Noting { checkpoint, found: &mut found, costs: &mut costs })?;
         found.about.costs = nats(costs, description.layers.len(), by_kind, &|layer| description.mixture(layer).map_or(1, |m| m.num_experts));
         Ok(found.named())
     }

@@ -268,3 +268,17 @@ fn flags() {
     refused(&["eval-ppl", "wikitext2", "--text", path], 2, &["too few"]);
     refused(&["eval-ppl", "wikitext2", "--text", path, "--window", "1"], 2, &["--window"]);
 }
+
+/// 8-bit floats whose scales are not there, or are those of other blocks.
+#[test]
+fn floats_of_eight_bits_want_their_scales() {
+    let wrong = |value: serde_json::Value, words: &[&str]| {
+        let copy = copy("qwen3-fp8");
+        copy.config("quantization_config", value);
+        copy.refused(words);
+    };
+    let fp8 = |block: serde_json::Value| serde_json::json!({"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": block});
+    wrong(fp8(serde_json::json!([16, 16])), &["weight_scale_inv", "has shape [3, 2], and blocks of [16, 16] ask for [3, 3]"]);
+    wrong(fp8(serde_json::json!(null)), &["weight_block_size", "two numbers, outputs and inputs of a block"]);
+    wrong(serde_json::Value::Null, &["holds numbers of 8 bits, and config.json has no quantization_config of fp8"]);
+}

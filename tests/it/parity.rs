@@ -3,7 +3,7 @@
 //! Checked on the fixtures beside this (`make_fixtures.py` says which flags they switch) and on the trained checkpoints of the folder
 //! `shared` next to the repository, or where `RAM_RUN_SHARED` says; without it those are skipped.
 use crate::skips::{begin, skip};
-use ram_run::{Backend, Checkpoint, KvElement, Method, Model, Protocol, Request, Transformer, candle_core};
+use ram_run::{Backend, Checkpoint, KvElement, Loaded, Method, Model, Protocol, Request, Transformer, candle_core};
 use safetensors::{Dtype, SafeTensors};
 use std::{
     collections::BTreeMap,
@@ -120,6 +120,12 @@ fn greedy(model: &Transformer, tokens: &[u32], count: usize) -> Vec<u32> {
         hidden = model.forward(&[best], &mut cache).unwrap();
     }
     found
+}
+
+/// The rows of a matrix as they are held.
+pub fn held(loaded: &Loaded, name: &str, rows: usize) -> Vec<f32> {
+    let all = candle_core::Tensor::arange(0u32, rows as u32, &candle_core::Device::Cpu).unwrap();
+    loaded.linear(name).unwrap().rows(&all).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
 
 /// A NaN is as far away as can be.

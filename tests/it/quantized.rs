@@ -2,7 +2,7 @@
 use crate::{
     bad_input::copy,
     cli::{json, refused, stdout},
-    parity::{LOGIT, checkpoints, dense, distance, logits, references},
+    parity::{LOGIT, checkpoints, dense, distance, held, logits, references},
 };
 use ram_run::{Checkpoint, Kind, Limit, Method, Model, Request, TensorSpec};
 use safetensors::{Dtype, SafeTensors, serialize_to_file, tensor::TensorView};
@@ -109,6 +109,56 @@ fn they_are_charged_at_their_own_bytes() {
         assert_eq!(model.plan.weight_bytes, model.plan.entries.iter().map(|e| e.bytes).sum::<u64>());
     }
     assert!(compared > 100, "{compared}");
+}
+
+/// Floats of 4 bits are kept as they are where the budget allows it, are exact then, and are coded again where it does not.
+#[test]
+fn floats_of_four_bits_are_kept_or_coded_again() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/gpt-oss-mxfp4");
+    let checkpoint = Checkpoint::open(&folder).unwrap();
+    let model = |weights: u64| {
+        let request = Request { limit: Limit::Weights(weights), ..Request::default() };
+        let plan = ram_run::plan(&checkpoint, &request, &|_| {}).unwrap();
+        Model::load(&checkpoint, &plan, &|_| {}).unwrap()
+    };
+    let experts = |model: &Model| -> Vec<(String, f64, u64)> {
+        model
+            .plan
+            .entries
+            .iter()
+            .filter(|e| e.spec.expert.is_some() && e.spec.kind.is_matrix())
+            .map(|e| (e.format.to_string(), e.error, e.bytes))
+            .collect()
+    };
+    let kept = model(130_000);
+    let loaded = ram_run::load(&checkpoint, &kept.plan, &|_| {}).unwrap();
+    assert!(experts(&kept).iter().all(|(format, error, _)| format == "mxfp4" && *error == 0.0));
+    let bytes = fs::read(folder.join("model.safetensors")).unwrap();
+    let stored = SafeTensors::deserialize(&bytes).unwrap();
+    let in_file: usize =
+        stored.tensors().iter().filter(|(name, _)| name.ends_with("_blocks") || name.ends_with("_scales")).map(|(_, t)| t.data().len()).sum();
+    assert_eq!(experts(&kept).iter().map(|(_, _, bytes)| *bytes).sum::<u64>(), in_file as u64);
+    for spec in checkpoint.specs().iter().filter(|s| s.expert.is_some() && s.kind.is_matrix()) {
+        let (rows, cols) = (spec.shape[0], spec.shape[1]);
+        let exact = ram_run::read_rows(&checkpoint, &spec.name, cols, &(0..rows).collect::<Vec<_>>()).unwrap();
+        assert_eq!(held(&loaded, &spec.name, rows), exact, "{}", spec.name);
+    }
+    let less = model(70_000);
+    assert!(experts(&less).iter().any(|(format, error, _)| format != "mxfp4" && *error > 0.0));
+    // A scale that is none, and parts that do not belong together.
+    let damaged = |change: &dyn Fn(&mut Vec<u8>)| {
+        let copy = crate::bad_input::copy("gpt-oss-mxfp4");
+        let mut bytes = bytes.clone();
+        change(&mut bytes);
+        fs::write(copy.path.join("model.safetensors"), bytes).unwrap();
+        copy
+    };
+    let at = |name: &str| stored.tensor(name).unwrap().data().as_ptr() as usize - bytes.as_ptr() as usize;
+    let place = at("model.layers.0.mlp.experts.down_proj_scales");
+    damaged(&|bytes| bytes[place] = 255).refused(&["mlp.experts.0.down_proj.weight_scales", "holds a scale that is no number"]);
+    let copy = crate::bad_input::copy("gpt-oss-mxfp4");
+    copy.config("quantization_config", serde_json::json!({"quant_method": "fp8", "weight_block_size": [16, 16]}));
+    copy.refused(&["holds bytes, and config.json has no quantization_config of mxfp4"]);
 }
 
 #[test]

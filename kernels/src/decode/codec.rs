@@ -1,6 +1,7 @@
 //! The ways of coding a weight as an unsigned level, and what a group's integer dots stand for.
 use super::{
     bits,
+    levels::MX_ZERO,
     planes::{Decoder, spread, words},
     shifts,
 };
@@ -82,6 +83,11 @@ impl<const W: bool> Scaling for AffineScaling<W> {
                 [scale, isa.mul(scale, isa.to_f(isa.load_i(&zeros(bits, &group[32..]).map(|z| -z))))]
             }
             Scheme::Affine => [isa.load_f16(&words(group)), isa.load_f16(&words(&group[32..]))],
+            Scheme::Mx => {
+                let exponents: &[u8; 16] = group.first_chunk().expect("16 exponents per group");
+                let scale = isa.load(&exponents.map(mx_scale));
+                [scale, isa.mul(scale, isa.splat(-f32::from(MX_ZERO)))]
+            }
             Scheme::Trellis | Scheme::Signed | Scheme::Bf16 | Scheme::F16 | Scheme::F32 => unreachable!("{scheme:?} has no offsets"),
         }
     }
@@ -90,6 +96,25 @@ impl<const W: bool> Scaling for AffineScaling<W> {
         let to = isa.fma(isa.to_f(dot), isa.mul(scale, isa.splat(f32::from_bits(x_scale))), to);
         isa.fma(isa.splat(f32::from_bits(sum)), offset, to)
     }
+}
+
+/// Floats of 4 bits: what they are, doubled, is a level.
+pub struct Mx;
+
+impl Codec for Mx {
+    const BITS: usize = 4;
+    type Scaling = AffineScaling<false>;
+    #[inline(always)]
+    fn levels<I: Isa>(isa: I, d: &mut Decoder<I>, bytes: &[u8]) -> [I::B; 4] {
+        plain::<I, 4>(isa, bytes).map(|codes| isa.look::<16>(d.table, codes))
+    }
+}
+
+/// What levels of [`Mx`] are multiplied with, by the byte of a group: half of its power of two.
+#[inline(always)]
+pub fn mx_scale(exponent: u8) -> f32 {
+    // 2^(e - 128): of f32's exponents the one below, and no number as small as that has one.
+    if exponent > 1 { f32::from_bits((u32::from(exponent) - 1) << 23) } else { f32::from_bits((1 + u32::from(exponent)) << 21) }
 }
 
 /// 16 numbers of `bits` bits, low bits first.
@@ -210,6 +235,7 @@ pub fn by_codec(level: Level, format: Format, kernel: impl CodecKernel) {
             8 => with::<Plain8>(level, kernel),
             _ => unreachable!("{format} has no codec"),
         },
+        Scheme::Mx => with::<Mx>(level, kernel),
         Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered => match format.bits() {
             2 => with::<Affine<2>>(level, kernel),
             3 => with::<Affine<3>>(level, kernel),

@@ -68,7 +68,7 @@ pub fn of(format: Format) -> &'static [i8] {
             6 => &SIX,
             _ => unreachable!("{format} has no levels"),
         },
-        Scheme::Signed | Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered => &[],
+        Scheme::Signed | Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered | Scheme::Mx => &[],
         Scheme::Bf16 | Scheme::F16 | Scheme::F32 => &[],
     }
 }
@@ -82,7 +82,12 @@ fn size(format: Format) -> usize {
 /// then those of odd places, in quarters) and in those of [`even_place`] and [`odd_place`].
 pub type Tables = [[u8; 64]; 3];
 
-/// The tables of a trellis format of up to 5 bits; zeros for others.
+/// The level of a 4-bit float that is 0.
+pub const MX_ZERO: u8 = 12;
+/// Twice the floats of 4 bits (0, 1/2, 1, 3/2, 2, 3, 4, 6, and less than 0) by their codes, plus [`MX_ZERO`].
+const MX: [u8; 16] = [12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0];
+
+/// The tables of a trellis format of up to 5 bits, and those of floats of 4 bits; zeros for others.
 pub fn tables(format: Format) -> &'static Tables {
     static TABLES: [[Tables; 4]; 4] = {
         let mut tables = [[[[0; 64]; 3]; 4]; 4];
@@ -99,6 +104,16 @@ pub fn tables(format: Format) -> &'static Tables {
     };
     match format.scheme() {
         Scheme::Trellis if format.bits() <= 5 => &TABLES[format.bits() - 2][size(format)],
+        Scheme::Mx => {
+            &[const {
+                let (mut table, mut i) = ([0; 64], 0);
+                while i < 64 {
+                    table[i] = MX[i % 16];
+                    i += 1;
+                }
+                table
+            }; 3]
+        }
         // Levels that are their own codes.
         Scheme::Trellis | Scheme::Signed | Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered => &[[0; 64]; 3],
         Scheme::Bf16 | Scheme::F16 | Scheme::F32 => unreachable!("{format} has no codes"),

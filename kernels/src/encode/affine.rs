@@ -1,11 +1,14 @@
-//! The affine quantizer: `scale * code + offset`, 16-bit scale and offset per group, as RAM and MLX round; and GPTQ's grid.
+//! The affine quantizer: `scale * code + offset`, 16-bit scale and offset per group, as RAM and MLX round; GPTQ's grid; and floats of 4 bits.
 use crate::{Format, Scheme};
 use half::{bf16, f16};
 
-/// Codes of one row's group, and the bits of its scale and of its offset (GPTQ: its scale, and its zero).
+/// Codes of one row's group, and the bits of its scale and of its offset (GPTQ: its scale, and its zero; floats of 4 bits: their exponent).
 ///
 /// Counting starts at the edge of larger magnitude, and the step is bent a little so that 0 is a level.
 pub fn encode(group: &[f32], format: Format, codes: &mut [u8]) -> (u16, u16) {
+    if format.scheme() == Scheme::Mx {
+        return (floats(group, codes), 0);
+    }
     let n = ((1u32 << format.bits()) - 1) as f32;
     let (lo, hi) = group.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(lo, hi), &w| (lo.min(w), hi.max(w)));
     let round: fn(f32) -> (u16, f32) = match format.scheme() {
@@ -19,7 +22,7 @@ pub fn encode(group: &[f32], format: Format, codes: &mut [u8]) -> (u16, u16) {
         }
         Scheme::Affine => |v| (f16::from_f32(v).to_bits(), f16::from_f32(v).to_f32()),
         Scheme::AffineBf16 => |v| (bf16::from_f32(v).to_bits(), bf16::from_f32(v).to_f32()),
-        Scheme::Trellis | Scheme::Signed | Scheme::Bf16 | Scheme::F16 | Scheme::F32 => unreachable!("{format} has no offsets"),
+        Scheme::Trellis | Scheme::Signed | Scheme::Mx | Scheme::Bf16 | Scheme::F16 | Scheme::F32 => unreachable!("{format} has no offsets"),
     };
     let step = ((hi - lo) / n).max(1e-7);
     let (edge, mut step) = if lo.abs() > hi.abs() { (lo, step) } else { (hi, -step) };
@@ -35,4 +38,27 @@ pub fn encode(group: &[f32], format: Format, codes: &mut [u8]) -> (u16, u16) {
         *code = exact.round_ties_even().clamp(0.0, n) as u8;
     }
     (step, offset)
+}
+
+/// Positive floats of 4 bits by their codes; negative ones follow.
+const FLOATS: [f32; 8] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0];
+
+/// Codes of floats of 4 bits, and the exponent plus 127 of the power of two that they are multiplied with: of the two that put the largest
+/// number next to the largest float the one with the smaller error. Numbers that are such floats already stay what they are.
+fn floats(group: &[f32], codes: &mut [u8]) -> u16 {
+    let most = group.iter().fold(0.0f32, |most, w| most.max(w.abs()));
+    // The largest float is 1.5 times 2^2.
+    let first = (most.max(f32::MIN_POSITIVE).log2().floor() as i32 - 2).clamp(-127, 126);
+    let code = |w: f32, scale: f32| {
+        let size = w.abs() / scale;
+        let nearest = FLOATS.iter().zip(&FLOATS[1..]).filter(|(low, high)| size > (**low + **high) / 2.0).count() as u8;
+        if w < 0.0 { nearest + 8 } else { nearest }
+    };
+    let error = |exponent: i32| {
+        let scale = (exponent as f32).exp2();
+        group.iter().map(|w| f64::from(w.abs() - scale * FLOATS[usize::from(code(*w, scale) % 8)]).powi(2)).sum::<f64>()
+    };
+    let exponent = if error(first + 1) < error(first) { first + 1 } else { first };
+    codes.iter_mut().zip(group).for_each(|(to, w)| *to = code(*w, (exponent as f32).exp2()));
+    (exponent + 127) as u16
 }

@@ -5,7 +5,7 @@ use crate::{Format, Scheme};
 /// What the groups of some rows have, as (rows, groups) of 16 bits each.
 #[derive(Clone, Copy)]
 pub struct Groups<'a> {
-    /// The bits of scales: f16, or bf16 where the format says so.
+    /// The bits of scales: f16, or bf16 where the format says so; or exponents, with as many zeros for offsets.
     pub scales: &'a [u16],
     /// The bits of offsets, of the same type; or zeros, as whole numbers that have as many bits as a code.
     pub offsets: &'a [u16],
@@ -19,7 +19,7 @@ pub struct Groups<'a> {
 pub fn place(format: Format, cols: usize, codes: &[u8], groups: Groups, out: &mut [u8]) {
     let gptq = match format.scheme() {
         Scheme::Gptq | Scheme::GptqOrdered => true,
-        Scheme::Affine | Scheme::AffineBf16 => false,
+        Scheme::Affine | Scheme::AffineBf16 | Scheme::Mx => false,
         Scheme::Trellis | Scheme::Signed | Scheme::Bf16 | Scheme::F16 | Scheme::F32 => panic!("{format} has scales of another kind"),
     };
     let (rows, per_row, padded) = (codes.len() / cols, cols.div_ceil(format.group()), cols.next_multiple_of(16));
@@ -34,6 +34,10 @@ pub fn place(format: Format, cols: usize, codes: &[u8], groups: Groups, out: &mu
             let mut zeros = 0u128;
             for r in 0..n {
                 let at = (16 * t + r) * per_row + g;
+                if format.scheme() == Scheme::Mx {
+                    head[r] = groups.scales[at] as u8;
+                    continue;
+                }
                 head[2 * r..][..2].copy_from_slice(&groups.scales[at].to_le_bytes());
                 if gptq {
                     zeros |= u128::from(groups.offsets[at]) << (r * format.bits());

@@ -1,5 +1,5 @@
 //! Matrices of 8-bit numbers (E4M3: a sign, four bits of exponent, three of mantissa) with a scale for every block of outputs and inputs.
-use super::{Checkpoint, Source, reads::vector_from};
+use super::Checkpoint;
 use crate::Error;
 use ram_models::Quantization;
 use safetensors::Dtype;
@@ -46,27 +46,15 @@ pub fn block(checkpoint: &Checkpoint, name: &str) -> Result<Option<[usize; 2]>, 
     }
 }
 
-/// Multiplies rows of a matrix, of `cols` numbers each, with their blocks' scales, where it has some.
-///
-/// # Errors
-/// Where the scales cannot be read.
-pub fn scale(
-    checkpoint: &Checkpoint,
-    source: Option<&Source>,
-    name: &str,
-    rows: impl Iterator<Item = usize>,
-    cols: usize,
-    out: &mut [f32],
-) -> Result<(), Error> {
-    let Some([block_rows, block_cols]) = block(checkpoint, name)? else { return Ok(()) };
-    let (scales, across) = (vector_from(checkpoint, source, &scales_of(name))?, cols.div_ceil(block_cols));
+/// Multiplies rows of a matrix, of `cols` numbers each, with their blocks' scales.
+pub fn scale([block_rows, block_cols]: [usize; 2], scales: &[f32], rows: impl Iterator<Item = usize>, cols: usize, out: &mut [f32]) {
+    let across = cols.div_ceil(block_cols);
     for (row, out) in rows.zip(out.chunks_exact_mut(cols)) {
         let scales = &scales[row / block_rows * across..][..across];
         for (out, scale) in out.chunks_mut(block_cols).zip(scales) {
             out.iter_mut().for_each(|x| *x *= scale);
         }
     }
-    Ok(())
 }
 
 #[cfg(test)]

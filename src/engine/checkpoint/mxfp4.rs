@@ -2,6 +2,7 @@
 //! Microscaling Formats 1.0): (rows, inputs / 32, 16) bytes and (rows, inputs / 32) scales.
 use super::{Checkpoint, Source};
 use crate::Error;
+use ram_kernels::{Format, Groups, place};
 use ram_models::Quantization;
 use safetensors::Dtype;
 
@@ -45,19 +46,34 @@ pub fn shape(checkpoint: &Checkpoint, name: &str) -> Result<Option<[usize; 2]>, 
 /// # Errors
 /// Where they cannot be read, or a scale is no number.
 pub fn numbers(checkpoint: &Checkpoint, source: Option<&Source>, name: &str, first: usize, cols: usize, out: &mut [f32]) -> Result<(), Error> {
-    let (rows, blocks) = (out.len() / cols, cols / BLOCK);
-    let (mut codes, mut scales) = (vec![0; rows * cols / 2], vec![0; rows * blocks]);
-    checkpoint.read_from(source, name, (first * cols / 2) as u64, &mut codes)?;
-    checkpoint.read_from(source, &scales_of(name), (first * blocks) as u64, &mut scales)?;
-    for ((out, codes), scale) in out.as_chunks_mut::<BLOCK>().0.iter_mut().zip(codes.as_chunks::<16>().0).zip(&scales) {
-        if *scale == u8::MAX {
-            let reason = "holds a scale that is no number, so the checkpoint is damaged: fetch it again".into();
-            return Err(Error::Tensor { name: scales_of(name), reason });
-        }
+    let (codes, scales) = parts(checkpoint, source, name, [first, out.len() / cols], cols)?;
+    for ((out, codes), scale) in out.as_chunks_mut::<BLOCK>().0.iter_mut().zip(codes.as_chunks::<BLOCK>().0).zip(&scales) {
         let scale = f64::from(i32::from(*scale) - BIAS).exp2() as f32;
-        for (pair, byte) in out.as_chunks_mut::<2>().0.iter_mut().zip(codes) {
-            *pair = [VALUES[usize::from(byte & 15)] * scale, VALUES[usize::from(byte >> 4)] * scale];
-        }
+        out.iter_mut().zip(codes).for_each(|(to, code)| *to = VALUES[usize::from(*code)] * scale);
     }
     Ok(())
+}
+
+/// Rows from `first`, a multiple of 16, as they are, into tiles of [`Format::MXFP4`].
+///
+/// # Errors
+/// As for [`numbers`].
+pub fn read(checkpoint: &Checkpoint, source: Option<&Source>, name: &str, rows: [usize; 2], cols: usize, out: &mut [u8]) -> Result<(), Error> {
+    let (codes, scales) = parts(checkpoint, source, name, rows, cols)?;
+    let scales: Vec<u16> = scales.into_iter().map(u16::from).collect();
+    place(Format::MXFP4, cols, &codes, Groups { scales: &scales, offsets: &vec![0; scales.len()] }, out);
+    Ok(())
+}
+
+/// Codes and scales of rows.
+fn parts(checkpoint: &Checkpoint, source: Option<&Source>, name: &str, [first, rows]: [usize; 2], cols: usize) -> Result<(Vec<u8>, Vec<u8>), Error> {
+    let blocks = cols / BLOCK;
+    let (mut pairs, mut scales) = (vec![0; rows * cols / 2], vec![0; rows * blocks]);
+    checkpoint.read_from(source, name, (first * cols / 2) as u64, &mut pairs)?;
+    checkpoint.read_from(source, &scales_of(name), (first * blocks) as u64, &mut scales)?;
+    if scales.contains(&u8::MAX) {
+        let reason = "holds a scale that is no number, so the checkpoint is damaged: fetch it again".into();
+        return Err(Error::Tensor { name: scales_of(name), reason });
+    }
+    Ok((pairs.iter().flat_map(|pair| [pair & 15, pair >> 4]).collect(), scales))
 }

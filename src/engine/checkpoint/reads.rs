@@ -39,7 +39,10 @@ pub fn read_rows(checkpoint: &Checkpoint, name: &str, cols: usize, rows: &[usize
     checkpoint.read_rows(name, row_bytes, rows, &mut bytes)?;
     let mut out = vec![0.0; rows.len() * cols];
     widen(name, dtype, &bytes, &mut out)?;
-    fp8::scale(checkpoint, None, name, rows.iter().copied(), cols, &mut out)?;
+    if let Some(block) = fp8::block(checkpoint, name)? {
+        let scales = vector_from(checkpoint, None, &fp8::scales_of(name))?;
+        fp8::scale(block, &scales, rows.iter().copied(), cols, &mut out);
+    }
     Ok(out)
 }
 
@@ -63,7 +66,11 @@ pub fn numbers(
     bytes.resize(out.len() * size(dtype), 0);
     checkpoint.read_from(source, name, (first * cols * size(dtype)) as u64, bytes)?;
     widen(name, dtype, bytes, out)?;
-    fp8::scale(checkpoint, source, name, first.., cols, out)
+    if let Some(block) = fp8::block(checkpoint, name)? {
+        let scales = vector_from(checkpoint, source, &fp8::scales_of(name))?;
+        fp8::scale(block, &scales, first.., cols, out);
+    }
+    Ok(())
 }
 
 /// Rows of a matrix that is quantized already, tile by tile.

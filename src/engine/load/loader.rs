@@ -1,7 +1,7 @@
 //! The quantizing loader: weights are read once, in pieces, quantized by the thread that read them, straight into place.
 use crate::{
     Error,
-    checkpoint::{Checkpoint, Source, coded_rows, numbers, piece_rows, read_coded, read_vector, vector_from},
+    checkpoint::{Checkpoint, Source, coded_rows, numbers, piece_rows, read_coded, read_mxfp4, read_vector, vector_from},
     hub::{Fetched, Progress},
     planner::{Entry, Plan},
     survey::Survey,
@@ -220,6 +220,9 @@ impl Piece<'_> {
     ) -> Result<(), Error> {
         if let Some(q) = checkpoint.coded(self.name) {
             return read_coded(checkpoint, source, q, [self.first, self.rows], self.cols, self.out);
+        }
+        if checkpoint.published(self.name) == Some(self.format) {
+            return read_mxfp4(checkpoint, source, self.name, [self.first, self.rows], self.cols, self.out);
         }
         b.floats.resize(self.rows * self.cols, 0.0);
         numbers(checkpoint, source, self.name, [self.first, self.cols], &mut b.bytes, &mut b.floats)?;

@@ -15,7 +15,7 @@ use crate::{
     survey::Survey,
 };
 use ram_kernels::{Effort, Format, KvElement, Scheme};
-use ram_models::{Backend, Description, Kind, TensorSpec};
+use ram_models::{Backend, Description, Kind, Quantization, TensorSpec};
 use regex::Regex;
 use serde::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
@@ -283,7 +283,8 @@ pub fn check(checkpoint: &Checkpoint, request: &Request) -> Result<(), Error> {
 
 fn prepared(checkpoint: &Checkpoint, request: &Request) -> Result<(Measured, Vec<Vec<Format>>), Error> {
     let tokenizer = std::fs::metadata(checkpoint.folder().join("tokenizer.json")).map_or(0, |m| m.len());
-    prepare(checkpoint.description(), checkpoint.specs(), &|spec| checkpoint.own_format(&spec.name), tokenizer, request)
+    let published = Published { own: &|spec| checkpoint.own_format(&spec.name), coded: &|spec| checkpoint.published(&spec.name) };
+    prepare(checkpoint.description(), checkpoint.specs(), &published, tokenizer, request)
 }
 
 /// The curves of a request; `done` as for [`plan`].
@@ -320,21 +321,35 @@ pub fn outline(description: &Description, request: &Request) -> Result<Plan, Err
     /// Bytes of the tokenizer.json of a vocabulary of 150,000.
     const TOKENIZER: u64 = 8 << 20;
     let specs = description.tensors();
-    let (mut measured, menu) = prepare(description, &specs, &|_| Format::BF16, TOKENIZER, request)?;
+    let experts = |spec: &TensorSpec| (spec.expert.is_some() && description.quantization == Some(Quantization::Mxfp4)).then_some(Format::MXFP4);
+    let published = Published { own: &|_| Format::BF16, coded: &experts };
+    let (mut measured, menu) = prepare(description, &specs, &published, TOKENIZER, request)?;
     let matrices: Vec<&TensorSpec> = specs.iter().filter(|s| s.kind.is_matrix()).collect();
     measured.curves = rd_curve::gaussian(&matrices, &menu, request.effort);
+    for (curve, spec) in measured.curves.iter_mut().zip(&matrices) {
+        curve.iter_mut().filter(|point| experts(spec) == Some(point.format)).for_each(|point| point.error = 0.0);
+    }
     measured.price(&specs, &|s| sensitivity::of(s, 1.0, &Shares::default(), description, None));
     select("unseen".into(), &specs, &measured, request.limit)
 }
 
-/// What does not depend on the weights: memory, items, and every matrix' menu; `own` is what a matrix is published in.
+/// What matrices are published in.
+struct Published<'a> {
+    /// The format that keeps one as it is, or its numbers dense.
+    own: &'a dyn Fn(&TensorSpec) -> Format,
+    /// Codes that may be kept or coded again.
+    coded: &'a dyn Fn(&TensorSpec) -> Option<Format>,
+}
+
+/// What does not depend on the weights: memory, items, and every matrix' menu.
 fn prepare(
     description: &Description,
     specs: &[TensorSpec],
-    own: &dyn Fn(&TensorSpec) -> Format,
+    published: &Published,
     tokenizer: u64,
     request: &Request,
 ) -> Result<(Measured, Vec<Vec<Format>>), Error> {
+    let own = published.own;
     let context = request.context_for(description);
     if context == 0 || context > description.max_position_embeddings {
         return Err(Error::setting(Setting::Context, context, format!("the model was made for 1 to {} tokens", description.max_position_embeddings)));
@@ -362,7 +377,7 @@ fn prepare(
     let pins = pinned(&matrices, &request.pins)?;
     refuse_again(own, request.method, &matrices, &pins)?;
     let vectors: u64 = specs.iter().filter(|s| !s.kind.is_matrix()).map(|s| 4 * s.shape.iter().product::<usize>() as u64).sum();
-    let menu = menu(request, own, &matrices, &pins);
+    let menu = menu(request, published, &matrices, &pins);
     if request.refine || request.survey.as_ref().is_some_and(|survey| survey.text().is_some()) {
         besides.refining = refining::bytes(description, &matrices, &menu, besides.threads);
     }
@@ -530,12 +545,12 @@ fn refuse_again(own: &dyn Fn(&TensorSpec) -> Format, method: Method, matrices: &
 }
 
 /// The formats that each matrix may get.
-fn menu(request: &Request, own: &dyn Fn(&TensorSpec) -> Format, matrices: &[&TensorSpec], pins: &BTreeMap<usize, Format>) -> Vec<Vec<Format>> {
+fn menu(request: &Request, published: &Published, matrices: &[&TensorSpec], pins: &BTreeMap<usize, Format>) -> Vec<Vec<Format>> {
     let each = matrices.iter().enumerate().map(|(m, spec)| {
         if let Some(&format) = pins.get(&m) {
             return vec![format];
         }
-        let own = own(spec);
+        let own = (published.own)(spec);
         if !own.is_dense() {
             return vec![own];
         }
@@ -545,7 +560,9 @@ fn menu(request: &Request, own: &dyn Fn(&TensorSpec) -> Format, matrices: &[&Ten
             Method::Uniform(format) if !matches!(spec.kind, Kind::Router | Kind::SharedRouter) => return vec![format],
             Method::Uniform(_) | Method::Dense => Vec::new(),
         };
-        menu.push(own);
+        // Dense means exactly computed. Else what is published in codes has no dense form in its menu: that is four times as long, and rounds
+        // inputs less, not weights.
+        menu.push((published.coded)(spec).filter(|_| request.method == Method::Kl).unwrap_or(own));
         menu
     });
     each.collect()
