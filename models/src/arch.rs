@@ -270,7 +270,7 @@ fn first_dense(keys: &mut Keys, attention: &Attention, mixture: Mixture) -> Resu
     let first = keys.size("first_k_dense_replace", 0, MOST)?.unwrap_or(0);
     size(keys, "intermediate_size")?;
     let dense = if first > 0 { Some(dense(keys)?) } else { None };
-    let mlp = |l: usize| dense.clone().filter(|_| l < first).unwrap_or_else(|| Mlp::Sparse(mixture.clone()));
+    let mlp = |l: usize| dense.clone().filter(|_| l < first).unwrap_or_else(|| Mlp::Sparse(Box::new(mixture.clone())));
     Ok((0..count).map(|l| Layer { attention: attention.clone(), mlp: mlp(l) }).collect())
 }
 
@@ -313,7 +313,7 @@ fn qwen_layers(keys: &mut Keys, attention: &Attention, mixture: &Mixture) -> Res
     // Those without a dense layer may leave its width away.
     size(keys, "intermediate_size")?;
     let plain = if (0..count).all(sparse) { None } else { Some(dense(keys)?) };
-    let mlp = |l: usize| plain.clone().filter(|_| !sparse(l)).unwrap_or_else(|| Mlp::Sparse(mixture.clone()));
+    let mlp = |l: usize| plain.clone().filter(|_| !sparse(l)).unwrap_or_else(|| Mlp::Sparse(Box::new(mixture.clone())));
     Ok((0..count).map(|l| Layer { attention: attention.clone(), mlp: mlp(l) }).collect())
 }
 

@@ -104,7 +104,7 @@ pub enum Mlp {
     /// One that every token takes.
     Dense(Gated),
     /// A mixture of experts.
-    Sparse(Mixture),
+    Sparse(Box<Mixture>),
 }
 
 /// `down (silu(gate x) * (up x))`.

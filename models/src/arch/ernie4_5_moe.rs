@@ -28,7 +28,7 @@ pub fn describe(keys: &mut Keys) -> Result<Description, ConfigError> {
     let sparse = |l: usize| (l + 1).is_multiple_of(interval) && l >= start && l <= end;
     let plain = if (0..count).all(sparse) { None } else { Some(dense(keys)?) };
     size(keys, "intermediate_size")?;
-    let mlp = |l: usize| plain.clone().filter(|_| !sparse(l)).unwrap_or_else(|| Mlp::Sparse(mixture.clone()));
+    let mlp = |l: usize| plain.clone().filter(|_| !sparse(l)).unwrap_or_else(|| Mlp::Sparse(Box::new(mixture.clone())));
     let layers = (0..count).map(|l| Layer { attention: attention.clone(), mlp: mlp(l) }).collect();
     // How experts were balanced and cut short in training.
     keys.ignore(&["moe_capacity", "moe_use_aux_free", "num_nextn_predict_layers"]);

@@ -40,7 +40,7 @@ pub fn describe(keys: &mut Keys) -> Result<Description, ConfigError> {
     keys.ignore(&["initial_context_length"]);
     let layer = |kind: &String| {
         let attention = Attention { window: window.filter(|_| kind == SLIDING), ..full.clone() };
-        Layer { attention, mlp: Mlp::Sparse(mixture.clone()) }
+        Layer { attention, mlp: Mlp::Sparse(Box::new(mixture.clone())) }
     };
     around(keys, kinds.iter().map(layer).collect())
 }

@@ -27,5 +27,5 @@ pub fn describe(keys: &mut Keys) -> Result<Description, ConfigError> {
         }),
         ..mixture(num_experts, router, expert)
     };
-    Ok(Description { embedding_multiplier, logits_scaling, ..alike(keys, attention, Mlp::Sparse(mixture))? })
+    Ok(Description { embedding_multiplier, logits_scaling, ..alike(keys, attention, Mlp::Sparse(Box::new(mixture)))? })
 }

@@ -65,5 +65,5 @@ pub fn describe(keys: &mut Keys) -> Result<Description, ConfigError> {
         "text_start_id",
         "v_head_dim",
     ]);
-    alike(keys, attention, Mlp::Sparse(mixture))
+    alike(keys, attention, Mlp::Sparse(Box::new(mixture)))
 }

@@ -34,7 +34,7 @@ pub fn describe(keys: &mut Keys) -> Result<Description, ConfigError> {
     // Of linear attention and shared experts, which no layer has; and modules that predict further tokens, which no published file has.
     keys.ignore(&["layernorm_full_attention_beta", "layernorm_linear_attention_beta", "layernorm_mlp_beta", "shared_moe_mode"]);
     keys.ignore(&["mtp_transformer_layers", "num_mtp_modules", "use_mtp"]);
-    let mut description = alike(keys, attention, Mlp::Sparse(mixture))?;
+    let mut description = alike(keys, attention, Mlp::Sparse(Box::new(mixture)))?;
     description.left_out.push(LeftOut { prefix: "model.mtp.".into(), what: "multi-token prediction" });
     Ok(description)
 }

@@ -19,5 +19,5 @@ pub fn describe(keys: &mut Keys) -> Result<Description, ConfigError> {
         router_module: "block_sparse_moe.gate",
         ..mixture(num_experts, router, expert)
     };
-    alike(keys, attention, Mlp::Sparse(mixture))
+    alike(keys, attention, Mlp::Sparse(Box::new(mixture)))
 }
