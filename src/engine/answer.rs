@@ -1,8 +1,14 @@
 //! What a model says, as it comes, divided into what it thinks, what it says, and the functions that it calls.
 mod calls;
+mod channels;
 
 pub use calls::{Call, Calls};
+use channels::{Begins, ENDS, Kind, MESSAGE};
 use serde_json::Value;
+
+/// Special tokens that divide an answer.
+pub(crate) const MARKS: [&str; 10] =
+    ["[TOOL_CALLS]", "[ARGS]", "[CALL_ID]", channels::CHANNEL, MESSAGE, channels::CONSTRAIN, ENDS[0], ENDS[1], ENDS[2], ENDS[3]];
 
 const OPEN: &str = "<think>";
 const CLOSE: &str = "</think>";
@@ -10,7 +16,7 @@ const CLOSE: &str = "</think>";
 /// A piece of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// Between `<think>` and `</think>`, where an answer begins so.
+    /// Between `<think>` and `</think>`, where an answer begins so; or in a channel of its own.
     Thought(String),
     /// What is meant for who asked.
     Said(String),
@@ -25,6 +31,8 @@ enum Place {
     Thinking,
     Saying,
     Calling,
+    /// Before a message of a channel.
+    Header,
     /// Behind a stop string.
     Stopped,
 }
@@ -33,6 +41,10 @@ enum Place {
 #[derive(Debug)]
 pub struct Answer {
     place: Place,
+    /// Whether it is in channels.
+    channels: bool,
+    /// The function that a message in a channel is for.
+    called: String,
     /// What is not given yet.
     waiting: String,
     calls: Option<(Calls, Vec<Value>)>,
@@ -47,8 +59,24 @@ pub struct Answer {
 impl Answer {
     /// One to a prompt: it begins within a thought where the template itself opens it.
     pub fn to(prompt: &str) -> Answer {
-        let place = if prompt.trim_end().ends_with(OPEN) { Place::Thinking } else { Place::Start };
-        Answer { place, waiting: String::new(), calls: None, stops: Vec::new(), said: false, skips: false, stopped: None }
+        let begins = channels::begins(prompt);
+        let place = match begins {
+            Some(Begins::Header) => Place::Header,
+            Some(Begins::Message) => Place::Saying,
+            None if prompt.trim_end().ends_with(OPEN) => Place::Thinking,
+            None => Place::Start,
+        };
+        Answer {
+            place,
+            channels: begins.is_some(),
+            called: String::new(),
+            waiting: String::new(),
+            calls: None,
+            stops: Vec::new(),
+            said: false,
+            skips: false,
+            stopped: None,
+        }
     }
 
     /// One in which nothing is a thought: a text that goes on.
@@ -93,8 +121,11 @@ impl Answer {
         match self.place {
             Place::Start | Place::Saying => self.say(waiting, &mut parts),
             Place::Thinking => think(waiting, &mut parts),
+            Place::Calling if self.channels => self.call_in_channel(waiting, &mut parts),
             Place::Calling => self.call(&waiting, false, &mut parts),
-            Place::Stopped => {}
+            // Not what such a model writes; better than nothing.
+            Place::Header if !waiting.contains("<|") => self.say(waiting, &mut parts),
+            Place::Header | Place::Stopped => {}
         }
         self.place = Place::Stopped;
         parts
@@ -118,6 +149,34 @@ impl Answer {
                     self.place = Place::Saying;
                 }
                 !waits
+            }
+            Place::Header => {
+                let Some(at) = self.waiting.find(MESSAGE) else { return false };
+                let rest = self.waiting.split_off(at + MESSAGE.len());
+                self.waiting.truncate(at);
+                let header = std::mem::replace(&mut self.waiting, rest);
+                self.place = match channels::kind(&header) {
+                    Kind::Analysis => Place::Thinking,
+                    Kind::Final => Place::Saying,
+                    Kind::Call(name) => {
+                        self.called = name;
+                        Place::Calling
+                    }
+                };
+                true
+            }
+            Place::Thinking if self.channels => {
+                let (text, ended) = self.until_end();
+                think(text, parts);
+                ended
+            }
+            Place::Calling if self.channels => {
+                let Some(at) = ENDS.iter().filter_map(|end| self.waiting.find(end)).min() else { return false };
+                let rest = self.waiting.split_off(at);
+                let text = std::mem::replace(&mut self.waiting, rest);
+                self.call_in_channel(text, parts);
+                self.place = Place::Header;
+                true
             }
             Place::Thinking => {
                 if let Some(at) = self.waiting.find(CLOSE) {
@@ -146,12 +205,13 @@ impl Answer {
     }
 
     fn go_on_saying(&mut self, parts: &mut Vec<Part>) -> bool {
-        let open = self.calls.as_ref().map(|(calls, _)| calls.opens());
-        let marks: Vec<&str> = self.stops.iter().map(String::as_str).chain(open).collect();
+        let open = self.calls.as_ref().and_then(|(calls, _)| calls.opens());
+        let ends = if self.channels { &ENDS[..] } else { &[] };
+        let marks: Vec<&str> = self.stops.iter().map(String::as_str).chain(open).chain(ends.iter().copied()).collect();
         // The one that ends first, so that it does not depend on how the text is cut; of those that end there the longest.
         let found = marks.iter().filter_map(|mark| self.waiting.find(mark).map(|at| (at + mark.len(), at, *mark))).min();
         if let Some((_, at, mark)) = found {
-            let (calls, mark) = (Some(mark) == open, mark.to_string());
+            let (calls, ended, mark) = (Some(mark) == open, ends.contains(&mark), mark.to_string());
             let rest = self.waiting.split_off(at + mark.len());
             self.waiting.truncate(at);
             let before = std::mem::replace(&mut self.waiting, rest);
@@ -160,6 +220,9 @@ impl Answer {
                     self.say(before, parts);
                 }
                 self.place = Place::Calling;
+            } else if ended {
+                self.say(before, parts);
+                self.place = Place::Header;
             } else {
                 self.say(before, parts);
                 (self.place, self.stopped) = (Place::Stopped, Some(mark));
@@ -188,6 +251,27 @@ impl Answer {
         }
     }
 
+    /// What is there of a message in a channel, but for what may be the beginning of its end; and whether that is there.
+    fn until_end(&mut self) -> (String, bool) {
+        let found = ENDS.iter().filter_map(|end| self.waiting.find(end)).min();
+        let keep = || ENDS.iter().map(|end| held(&self.waiting, end)).max().unwrap_or(0);
+        let rest = self.waiting.split_off(found.unwrap_or_else(|| self.waiting.len() - keep()));
+        if found.is_some() {
+            self.place = Place::Header;
+        }
+        (std::mem::replace(&mut self.waiting, rest), found.is_some())
+    }
+
+    /// A message for a function: a call where it is JSON, else text.
+    fn call_in_channel(&mut self, text: String, parts: &mut Vec<Part>) {
+        let arguments = text.trim();
+        let name = std::mem::take(&mut self.called);
+        match serde_json::from_str::<Value>(arguments) {
+            Ok(Value::Object(_)) if self.calls.is_some() => parts.push(Part::Call(Call { name, arguments: arguments.to_string() })),
+            _ => self.say(text, parts),
+        }
+    }
+
     /// What stood within a call's marks; text where it is none.
     fn call(&mut self, inner: &str, closed: bool, parts: &mut Vec<Part>) {
         let Some((calls, tools)) = &self.calls else { return };
@@ -198,7 +282,7 @@ impl Answer {
             }
             None => {
                 let close = if closed { calls::TAGGED.1 } else { "" };
-                let text = format!("{}{inner}{close}", calls.opens());
+                let text = format!("{}{inner}{close}", calls.opens().unwrap_or_default());
                 self.say(text, parts);
             }
         }
@@ -262,6 +346,10 @@ mod tests {
         Answer::to("").calling(Calls::Tagged, tools())
     }
 
+    fn channels() -> Answer {
+        Answer::to("<|start|>user<|message|>?<|end|><|start|>assistant")
+    }
+
     fn listed() -> Answer {
         Answer::to("").calling(Calls::Listed, tools())
     }
@@ -323,6 +411,34 @@ mod tests {
                 None,
             ),
             (listed, "[TOOL_CALLS] what", vec![said("[TOOL_CALLS] what")], None),
+            (channels, "<|channel|>final<|message|>Hello <think>", vec![said("Hello <think>")], None),
+            (
+                channels,
+                "<|channel|>analysis<|message|>hm < 3<|end|><|start|>assistant<|channel|>final<|message|>yes",
+                vec![thought("hm < 3"), said("yes")],
+                None,
+            ),
+            (
+                || channels().until(vec!["s".into()]),
+                "<|channel|>analysis<|message|>so<|end|><|start|>assistant<|channel|>final<|message|>yes",
+                vec![thought("so"), said("ye")],
+                Some("s"),
+            ),
+            (
+                || channels().calling(Calls::Channels, tools()),
+                "<|channel|>analysis<|message|>a<|end|><|start|>assistant<|channel|>commentary<|message|>I look.<|end|><|start|>assistant<|channel|>commentary to=functions.weather <|constrain|>json<|message|>{\"days\": 2}",
+                vec![thought("a"), said("I look."), weather("{\"days\": 2}")],
+                None,
+            ),
+            (
+                || channels().calling(Calls::Channels, tools()),
+                "<|channel|>commentary to=functions.weather<|channel|>commentary <|constrain|>json<|message|>{}<|call|>",
+                vec![weather("{}")],
+                None,
+            ),
+            (|| channels().calling(Calls::Channels, tools()), "<|channel|>commentary to=functions.weather<|message|>no", vec![said("no")], None),
+            (channels, "nothing of it", vec![said("nothing of it")], None),
+            (|| Answer::to("<|start|>assistant<|channel|>final<|message|>It "), "goes on<|return|>", vec![said("goes on")], None),
         ]
     }
 

@@ -229,7 +229,7 @@ impl Generation {
             }
             Event::Scores(scores) => self.pending.push((at, Step::Scores(scores))),
             Event::Token(scored) => {
-                let parts = reader.push(&self.ready, scored.token)?;
+                let parts = reader.push(scored.token)?;
                 let told = (!scored.logprob.is_nan()).then_some(scored);
                 self.pending.push((at, Step::Parts(parts, told)));
                 if reader.answer.stopped().is_some() {
@@ -281,21 +281,11 @@ impl Drop for Generation {
 }
 
 impl Reader {
-    fn push(&mut self, ready: &Ready, token: u32) -> Result<Vec<Part>, Problem> {
+    fn push(&mut self, token: u32) -> Result<Vec<Part>, Problem> {
         self.tokens += 1;
         self.times[2].get_or_insert_with(Instant::now);
         self.thinking += usize::from(self.answer.is_thinking());
-        let mark = ready.marks.get(&token);
-        let text = match (mark, &mut self.decoder) {
-            // A special token that means something: texts would not show it.
-            (Some(mark), decoder) => {
-                let before = decoder.take().map_or(Ok(String::new()), Decoder::finish)?;
-                *decoder = Some(Decoder::after(ready.tokenizer.clone(), &[]));
-                before + mark
-            }
-            (None, Some(decoder)) => decoder.push(token)?,
-            (None, None) => String::new(),
-        };
+        let text = self.decoder.as_mut().map_or(Ok(String::new()), |decoder| decoder.push(token))?;
         let parts = self.answer.push(&text);
         self.calls |= parts.iter().any(|part| matches!(part, Part::Call(_)));
         Ok(parts)

@@ -43,12 +43,21 @@ pub struct Grammars {
 }
 
 impl Grammars {
-    /// The rules of a form, once for each answer. What cannot be kept to is said now.
-    pub fn rules(&self, tokenizer: &Tokenizer, bytes: &[Vec<u8>], form: &Form) -> Result<Matcher, Problem> {
+    /// The rules of a form, once for each answer; `channels` where answers come in such. What cannot be kept to is said now.
+    pub fn rules(&self, tokenizer: &Tokenizer, bytes: &[Vec<u8>], form: &Form, channels: bool) -> Result<Matcher, Problem> {
         let factory = self.factory.get_or_init(|| factory(tokenizer, bytes).map(Arc::new).map_err(|e| e.to_string()));
         let factory = factory.as_ref().map_err(|e| Problem::fault(format!("No rules can be made for this vocabulary: {e}")))?;
         let (param, grammar) = match form {
-            Form::Json(schema) => ("response_format", TopLevelGrammar::from_json_schema(spaced(bounded("response_format", schema)?))),
+            Form::Json(schema) => {
+                let schema = spaced(bounded("response_format", schema)?);
+                let grammar = if channels {
+                    let [channel, message] = ["<|channel|>", "<|message|>"].map(|mark| special(tokenizer, mark));
+                    TopLevelGrammar::from_lark(format!("start: {channel} \"final\" {message} json\njson: %json {schema}\n"))
+                } else {
+                    TopLevelGrammar::from_json_schema(schema)
+                };
+                ("response_format", grammar)
+            }
             Form::Calls(calls, tools, several) => ("tools", TopLevelGrammar::from_lark(lark(tokenizer, *calls, tools, *several)?)),
         };
         let matcher = Matcher::new(factory.create_parser(grammar));
@@ -102,6 +111,14 @@ fn spaced(mut schema: Value) -> Value {
     schema
 }
 
+/// A mark as rules name it: its token, where it is one of its own.
+fn special(tokenizer: &Tokenizer, mark: &str) -> String {
+    match tokenizer.token(mark).filter(|token| tokenizer.is_special(*token)) {
+        Some(token) => format!("<[{token}]>"),
+        None => Value::from(mark).to_string(),
+    }
+}
+
 /// Calls as the model's template writes them.
 fn lark(tokenizer: &Tokenizer, calls: Calls, tools: &[Value], several: bool) -> Result<String, Problem> {
     let mut each = Vec::with_capacity(tools.len());
@@ -111,6 +128,10 @@ fn lark(tokenizer: &Tokenizer, calls: Calls, tools: &[Value], several: bool) -> 
             Value::Null => json!({"type": "object"}),
             schema => bounded("tools", schema)?,
         };
+        if calls == Calls::Channels {
+            each.push(spaced(arguments));
+            continue;
+        }
         // What arguments refer to stays where they look for it.
         let definitions = arguments.get("$defs").cloned();
         let mut call = json!({
@@ -131,13 +152,18 @@ fn lark(tokenizer: &Tokenizer, calls: Calls, tools: &[Value], several: bool) -> 
             format!("start: one{more}\none: \"<tool_call>\\n\" ({any}) \"\\n</tool_call>\"\n{rules}")
         }
         Calls::Listed => {
-            let mark = calls.opens();
-            let mark = match tokenizer.token(mark).filter(|token| tokenizer.is_special(*token)) {
-                Some(token) => format!("<[{token}]>"),
-                None => format!("\"{mark}\""),
-            };
+            let mark = special(tokenizer, calls.opens().unwrap_or_default());
             let more = if several { " (\", \" one){0,7}" } else { "" };
             format!("start: {mark} \" \"? \"[\" one{more} \"]\"\none: {any}\n{rules}")
+        }
+        // One at a time: its end ends the answer.
+        Calls::Channels => {
+            let [channel, constrain, message] = ["<|channel|>", "<|constrain|>", "<|message|>"].map(|mark| special(tokenizer, mark));
+            let to = |tool: &Value| Value::from(format!("commentary to=functions.{} ", tool["function"]["name"].as_str().unwrap_or_default()));
+            let one = |(name, tool)| format!("for_{name}: {channel} {} {constrain} \"json\" {message} {name}\n", to(tool));
+            let all: String = names.iter().zip(tools).map(one).collect();
+            let any: Vec<String> = names.iter().map(|name| format!("for_{name}")).collect();
+            format!("start: {}\n{all}{rules}", any.join(" | "))
         }
     })
 }
@@ -251,7 +277,7 @@ mod tests {
         let schema = json!({"type": "object", "properties": {"a": {"enum": ["x", "y"]}, "n": {"type": "integer", "minimum": 0, "maximum": 9}, "b": {"$ref": "#/$defs/B"}},
             "required": ["a", "n", "b"], "additionalProperties": false, "$defs": {"B": {"type": "boolean"}}});
         for seed in 0..20 {
-            let matcher = grammars.rules(&tokenizer, &bytes, &Form::Json(schema.clone())).expect("rules");
+            let matcher = grammars.rules(&tokenizer, &bytes, &Form::Json(schema.clone()), false).expect("rules");
             let text = written(matcher, Thoughts::default(), seed);
             let value: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
             assert!(
@@ -261,15 +287,30 @@ mod tests {
         }
     }
 
+    /// JSON for whoever asked, in the channel for that.
+    #[test]
+    fn nonsense_keeps_to_a_schema_in_its_channel() {
+        let (tokenizer, bytes) = tokenizer();
+        let form = Form::Json(json!({"type": "object", "properties": {"a": {"enum": [1, 2]}}, "required": ["a"], "additionalProperties": false}));
+        let text = written(Grammars::default().rules(&tokenizer, &bytes, &form, true).expect("rules"), Thoughts::default(), 1);
+        let mut answer = ram_engine::Answer::to("<|start|>assistant");
+        let parts = [answer.push(&text), answer.finish()].concat();
+        let said: String = parts.iter().map(|part| if let ram_engine::Part::Said(text) = part { text.as_str() } else { "?" }).collect();
+        assert!(serde_json::from_str::<Value>(&said).is_ok_and(|value| value["a"] == 1 || value["a"] == 2), "{text}");
+    }
+
     #[test]
     fn nonsense_calls_what_may_be_called() {
         let (tokenizer, bytes) = tokenizer();
         let tools = ["f", "g"].map(|name| json!({"function": {"name": name, "parameters": {"type": "object", "properties": {"x": {"enum": [1, 2]}}, "required": ["x"], "additionalProperties": false}}}));
-        for (calls, several) in [(Calls::Tagged, false), (Calls::Tagged, true), (Calls::Listed, false), (Calls::Listed, true)] {
+        for (calls, several) in
+            [(Calls::Tagged, false), (Calls::Tagged, true), (Calls::Listed, false), (Calls::Listed, true), (Calls::Channels, false)]
+        {
             let form = Form::Calls(calls, tools.to_vec(), several);
-            let matcher = Grammars::default().rules(&tokenizer, &bytes, &form).expect("rules");
+            let matcher = Grammars::default().rules(&tokenizer, &bytes, &form, false).expect("rules");
             let text = written(matcher, Thoughts::default(), 3);
-            let mut answer = ram_engine::Answer::to("").calling(calls, tools.to_vec());
+            let prompt = if calls == Calls::Channels { "<|start|>assistant" } else { "" };
+            let mut answer = ram_engine::Answer::to(prompt).calling(calls, tools.to_vec());
             let parts = [answer.push(&text), answer.finish()].concat();
             assert!(
                 !parts.is_empty() && parts.iter().all(|part| matches!(part, ram_engine::Part::Call(c) if ["f", "g"].contains(&c.name.as_str()))),
@@ -283,7 +324,8 @@ mod tests {
         let (tokenizer, bytes) = tokenizer();
         let deep = (0..100).fold(json!({}), |inner, _| json!({"properties": {"a": inner}}));
         for schema in [json!({"type": "wizard"}), json!({"$ref": "#/nowhere"}), deep, json!({"type": "string", "pattern": "("}), json!(7)] {
-            let problem = Grammars::default().rules(&tokenizer, &bytes, &Form::Json(schema.clone())).err().unwrap_or_else(|| panic!("{schema}"));
+            let problem =
+                Grammars::default().rules(&tokenizer, &bytes, &Form::Json(schema.clone()), false).err().unwrap_or_else(|| panic!("{schema}"));
             assert!(problem.status == 400 && problem.param.is_some(), "{problem:?}");
         }
     }

@@ -18,7 +18,6 @@ use access::{KeyDigest, digest};
 use problem::Problem;
 use ram_engine::{Calls, Engine, Error, Sampling, Template, Tokenizer};
 use std::{
-    collections::BTreeMap,
     net::{SocketAddr, TcpListener},
     process::Command,
     sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
@@ -101,8 +100,6 @@ struct Ready {
     bytes: Vec<Vec<u8>>,
     calls: Option<Calls>,
     grammars: grammar::Grammars,
-    /// Special tokens that begin calls, by number: texts do not show them.
-    marks: BTreeMap<u32, String>,
 }
 
 impl Ready {
@@ -235,9 +232,7 @@ impl Server {
     pub fn serve(&self, served: Served) {
         let tokenizer = served.engine.model().tokenizer.clone();
         let calls = tokenizer.chat_template.as_deref().and_then(Calls::of);
-        let marks = ["[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"].iter().filter_map(|mark| Some((tokenizer.token(mark)?, (*mark).to_string())));
-        let marks = marks.filter(|(token, _)| tokenizer.is_special(*token)).collect();
-        let ready = Ready { created: now(), bytes: tokenizer.bytes(), tokenizer, calls, grammars: grammar::Grammars::default(), marks, served };
+        let ready = Ready { created: now(), bytes: tokenizer.bytes(), tokenizer, calls, grammars: grammar::Grammars::default(), served };
         self.shared.set_phase(Phase::Ready(Arc::new(ready)));
     }
 

@@ -180,7 +180,15 @@ fn other_families_have_the_sizes_that_they_are_told_of() {
         "use_mixed_mlp_moe": true, "use_qk_norm": true, "use_cla": false, "cla_share_factor": 2, "tie_word_embeddings": true, "vocab_size": 128167,
         "rope_scaling": {"type": "dynamic", "alpha": 1000.0, "factor": 1.0, "beta_fast": 32, "beta_slow": 1, "mscale": 1.0, "mscale_all_dim": 1.0}
     });
-    for (config, billions) in [(&glm, 106.9), (&minimax, 228.7), (&ernie, 21.8), (&olmoe, 6.92), (&granite, 1.33), (&hunyuan, 80.4)] {
+    let oss = json!({
+        "model_type": "gpt_oss", "attention_bias": true, "experts_per_token": 4, "head_dim": 64, "hidden_size": 2880, "initial_context_length": 4096,
+        "intermediate_size": 2880, "num_attention_heads": 64, "num_experts_per_tok": 4, "num_hidden_layers": 24, "num_local_experts": 32,
+        "rope_theta": 150_000, "sliding_window": 128, "swiglu_limit": 7.0, "vocab_size": 201_088,
+        "layer_types": (0..24).map(|l| if l % 2 == 0 { "sliding_attention" } else { "full_attention" }).collect::<Vec<_>>(),
+        "rope_scaling": {"beta_fast": 32.0, "beta_slow": 1.0, "factor": 32.0, "original_max_position_embeddings": 4096, "rope_type": "yarn", "truncate": false},
+        "quantization_config": {"quant_method": "mxfp4", "modules_to_not_convert": ["model.layers.*.self_attn", "lm_head"]}
+    });
+    for (config, billions) in [(&oss, 20.9), (&glm, 106.9), (&minimax, 228.7), (&ernie, 21.8), (&olmoe, 6.92), (&granite, 1.33), (&hunyuan, 80.4)] {
         let d = read(&like(config.clone())).unwrap();
         let found = weights(&d) as f64 / 1e9;
         assert!((found / billions - 1.0).abs() < 5e-3, "{}: {found} billions", d.model_type);
@@ -195,6 +203,9 @@ fn other_families_have_the_sizes_that_they_are_told_of() {
         (&minimax, "attn_type_list", json!([0]), "attn_type_list is [0], which is not supported: only 1, full attention, in every layer"),
         (&ernie, "use_bias", json!(true), "use_bias is true, which is not supported"),
         (&ernie, "moe_k", json!(65), "moe_k is 65, but must be at most the number of experts, 64"),
+        (&oss, "layer_types", json!(["sliding_attention"]), "layer_types is [\"sliding_attention\"], but must be a list of 24, each"),
+        (&oss, "experts_per_token", json!(8), "experts_per_token is 8, but must be the same as num_experts_per_tok, 4"),
+        (&oss, "hidden_act", json!("gelu"), "hidden_act is \"gelu\", which is not supported"),
         (&olmoe, "clip_qkv", json!(8.0), "clip_qkv is 8.0, which is not supported"),
         (&granite, "logits_scaling", json!(0), "logits_scaling is 0, but must be a positive number"),
         (&hunyuan, "use_cla", json!(true), "use_cla is true, which is not supported"),
@@ -243,7 +254,10 @@ fn a_window_that_is_never_reached_is_none() {
 #[test]
 fn what_cannot_be_run_is_refused_by_name() {
     let cases = [
-        (with(mixtral(), "model_type", json!("gemma4")), "model_type 'gemma4' is not supported; these are: ernie4_5_moe, glm4_moe, granitemoe,"),
+        (
+            with(mixtral(), "model_type", json!("gemma4")),
+            "model_type 'gemma4' is not supported; these are: ernie4_5_moe, glm4_moe, gpt_oss, granitemoe,",
+        ),
         (without(mixtral(), "hidden_size"), "the key hidden_size is missing"),
         (without(mixtral(), "intermediate_size"), "the key intermediate_size is missing"),
         (without(mixtral(), "num_local_experts"), "the key num_experts or num_local_experts is missing"),

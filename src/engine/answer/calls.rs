@@ -1,4 +1,5 @@
 //! How models write calls of functions: each family as its chat template shows it.
+use super::channels::CHANNEL;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -25,6 +26,8 @@ pub enum Calls {
     Tagged,
     /// `[TOOL_CALLS]` before all (Mistral): a list of JSON, or each as `NAME[ARGS]{...}`.
     Listed,
+    /// A message of its own in a channel, for `functions.NAME` (gpt-oss).
+    Channels,
 }
 
 impl Calls {
@@ -33,14 +36,18 @@ impl Calls {
         if !template.contains("tools") {
             return None;
         }
-        [(TAGGED.0, Calls::Tagged), (LISTED, Calls::Listed)].into_iter().find(|(mark, _)| template.contains(mark)).map(|(_, calls)| calls)
+        [(TAGGED.0, Calls::Tagged), (LISTED, Calls::Listed), (CHANNEL, Calls::Channels)]
+            .into_iter()
+            .find(|(mark, _)| template.contains(mark))
+            .map(|(_, calls)| calls)
     }
 
-    /// The mark that calls begin with.
-    pub fn opens(self) -> &'static str {
+    /// The mark that calls begin with, where they have one.
+    pub fn opens(self) -> Option<&'static str> {
         match self {
-            Calls::Tagged => TAGGED.0,
-            Calls::Listed => LISTED,
+            Calls::Tagged => Some(TAGGED.0),
+            Calls::Listed => Some(LISTED),
+            Calls::Channels => None,
         }
     }
 
@@ -54,6 +61,7 @@ impl Calls {
                 values.next()?.ok()?.into_iter().map(one).collect()
             }
             Calls::Listed => named(inner),
+            Calls::Channels => None,
         }
     }
 }

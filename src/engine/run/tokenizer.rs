@@ -3,10 +3,14 @@ mod bytes;
 mod least;
 mod pieces;
 
-use crate::{Error, files, panics};
+use crate::{Error, answer, files, panics};
 use pieces::Token;
 use serde_json::Value;
-use std::{borrow::Borrow, collections::BTreeSet, path::Path};
+use std::{
+    borrow::Borrow,
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 /// A checkpoint's tokenizer.
 pub struct Tokenizer {
@@ -19,6 +23,8 @@ pub struct Tokenizer {
     pub bos_text: String,
     /// The EOS token's text, for templates.
     pub eos_text: String,
+    /// Special tokens that divide an answer ([`Answer`](crate::Answer)), by number: streams show them as text.
+    marks: BTreeMap<u32, String>,
     /// Tokens that end an answer.
     pub eos: BTreeSet<u32>,
     /// The chat template, where there is one.
@@ -76,7 +82,9 @@ impl Tokenizer {
             eos.extend(tokens.ok_or_else(|| Error::File { path: file.clone(), reason: reason() })?);
         }
         let chat_template = template(folder, &config["chat_template"])?;
-        Ok(Tokenizer { inner, longest, bos, bos_text, eos_text, eos, chat_template })
+        let marks = answer::MARKS.iter().filter_map(|mark| Some((inner.token_to_id(mark)?, (*mark).to_string())));
+        let marks = marks.filter(|(_, mark)| inner.get_added_vocabulary().is_special_token(mark)).collect();
+        Ok(Tokenizer { inner, longest, marks, bos, bos_text, eos_text, eos, chat_template })
     }
 
     /// Tokens of a text; `special` puts BOS in front where the tokenizer is made to.
@@ -195,6 +203,13 @@ impl<T: Borrow<Tokenizer>> Decoder<T> {
     /// # Errors
     /// Where the tokenizer refuses the token.
     pub fn push(&mut self, token: u32) -> Result<String, Error> {
+        if let Some(mark) = self.tokenizer.borrow().marks.get(&token) {
+            let before = self.held()?;
+            let text = before + mark;
+            (self.context, self.shown) = (0, 0);
+            self.tokens.clear();
+            return Ok(text);
+        }
         self.tokens.push(token);
         let text = self.tokenizer.borrow().decode(&self.tokens)?;
         let waiting = text.ends_with(INCOMPLETE);
@@ -222,6 +237,10 @@ impl<T: Borrow<Tokenizer>> Decoder<T> {
     /// # Errors
     /// Where the tokenizer refuses the tokens.
     pub fn finish(self) -> Result<String, Error> {
+        self.held()
+    }
+
+    fn held(&self) -> Result<String, Error> {
         let text = self.tokenizer.borrow().decode(&self.tokens)?;
         Ok(text.get(self.shown..).unwrap_or_default().to_string())
     }

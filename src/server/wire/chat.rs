@@ -218,7 +218,11 @@ async fn rules(ready: &Arc<Ready>, form: Option<Form>, thoughts: Thoughts) -> Re
         return Ok(bounded.then(|| ruled(move || None, thoughts)));
     };
     let ready = ready.clone();
-    let made = tokio::task::spawn_blocking(move || ready.grammars.rules(&ready.tokenizer, &ready.bytes, &form)).await;
+    let made = tokio::task::spawn_blocking(move || {
+        let channels = ready.calls == Some(Calls::Channels);
+        ready.grammars.rules(&ready.tokenizer, &ready.bytes, &form, channels)
+    })
+    .await;
     let matcher = made.map_err(|e| Problem::fault(format!("A fault in the rules for the answer: {e}")))??;
     Ok(Some(ruled(move || Some(matcher.deep_clone()), thoughts)))
 }
