@@ -15,6 +15,17 @@ pub enum Quantization {
     Fp8(Fp8),
     /// Numbers of 4 bits (E2M1) with a power of two for every 32 inputs (OCP Microscaling Formats 1.0), as gpt-oss' experts.
     Mxfp4,
+    /// compressed-tensors, `pack-quantized`: symmetric whole numbers with a scale for every group of inputs, as Kimi-K2's experts.
+    Packed(PackedNumbers),
+}
+
+/// A checkpoint of compressed-tensors.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PackedNumbers {
+    /// Bits of a code.
+    pub bits: usize,
+    /// Inputs per scale; none where a row has one.
+    pub group_size: Option<usize>,
 }
 
 /// A checkpoint of FP8.
@@ -76,9 +87,38 @@ pub(crate) fn read(keys: &mut Keys, text: &str) -> Result<Option<Quantization>, 
         Some("gptq") => Ok(Some(Quantization::Gptq(gptq(&mut inner, text)?))),
         None | Some("mlx") => Ok(Some(Quantization::Mlx(mlx_affine(&mut inner)?))),
         Some("mxfp4") => Ok(Some(Quantization::Mxfp4)),
+        Some("compressed-tensors") => Ok(Some(Quantization::Packed(packed(&mut inner)?))),
         Some("fp8") => Ok(Some(Quantization::Fp8(fp8(&mut inner)?))),
-        Some(_) => Err(inner.unsupported("quant_method", "'gptq', 'fp8', 'mxfp4', and MLX's affine quantization")),
+        Some(_) => Err(inner.unsupported("quant_method", "'gptq', 'fp8', 'mxfp4', 'compressed-tensors', and MLX's affine quantization")),
     }
+}
+
+/// One group of modules, whose weights alone are coded; which modules, their tensors say.
+fn packed(keys: &mut Keys) -> Result<PackedNumbers, ConfigError> {
+    if keys.text("format")?.is_some_and(|format| format != "pack-quantized") {
+        return Err(keys.unsupported("format", "'pack-quantized'"));
+    }
+    keys.off("kv_cache_scheme")?;
+    let mut groups = keys.need("config_groups", Keys::inner)?;
+    let names: Vec<String> = groups.unread().into_iter().map(|(name, _)| name).collect();
+    let [name] = &names[..] else { return Err(keys.unsupported("config_groups", "one group")) };
+    let mut group = groups.need(name, Keys::inner)?;
+    group.off("input_activations")?;
+    group.off("output_activations")?;
+    let mut weights = group.need("weights", Keys::inner)?;
+    if weights.text("type")?.is_some_and(|kind| kind != "int") {
+        return Err(weights.unsupported("type", "'int'"));
+    }
+    if weights.flag("symmetric")? == Some(false) {
+        return Err(weights.unsupported("symmetric", "true"));
+    }
+    weights.off("actorder")?;
+    let group_size = match weights.need("strategy", Keys::text)?.as_str() {
+        "group" => Some(weights.need("group_size", |k, key| k.size(key, 1, 1 << 16))?),
+        "channel" => None,
+        _ => return Err(weights.unsupported("strategy", "'group' and 'channel'")),
+    };
+    Ok(PackedNumbers { bits: weights.need("num_bits", |k, key| k.size(key, 2, 8))?, group_size })
 }
 
 /// How activations are rounded is for those who multiply in 8 bits; which modules are dense, their tensors say.

@@ -459,6 +459,21 @@ fn plans_are_made_from_parts() {
     refused(w.command(&[&["--model", ID][..], &args].concat()), &[ID, WEIGHTS, "broke off", "run again"]);
 }
 
+/// Rows that take turns, experts that are cut out of one tensor, floats of 4 and of 8 bits with their scales: from far away as from here.
+#[test]
+fn other_layouts_come_from_the_hub_too() {
+    for (folder, weights) in [("tests/fixtures/gpt-oss-mxfp4", "90kB"), ("tests/fixtures/granite-bf16", "60kB"), ("tests/fixtures/qwen3-fp8", "60kB")]
+    {
+        let w = world(folder);
+        let plan = ["--weights", weights, "--no-survey", "plan", "--json"];
+        assert_eq!(w.runs(&plan).0, local(folder, &plan), "{folder}");
+        let asked = w.asked().len();
+        assert!(asked < 400, "{folder}: {asked} questions");
+        let generate = ["--weights", weights, "--no-survey", "generate", "a", "--max-tokens", "8", "--temp=0"];
+        assert_eq!(w.runs(&generate).0, local(folder, &generate), "{folder}");
+    }
+}
+
 /// A parquet file with one column of texts.
 fn table(rows: &[&str]) -> Vec<u8> {
     let schema = Arc::new(parse_message_type("message schema { optional binary text (UTF8); }").expect("a schema"));

@@ -251,6 +251,11 @@ fn a_window_that_is_never_reached_is_none() {
     read(&with(qwen2(), "sliding_window", json!(4096))).unwrap();
 }
 
+/// As compressed-tensors says it.
+fn packed(weights: Value) -> Value {
+    json!({"quant_method": "compressed-tensors", "format": "pack-quantized", "config_groups": {"group_0": {"targets": ["Linear"], "weights": weights}}})
+}
+
 #[test]
 fn what_cannot_be_run_is_refused_by_name() {
     let cases = [
@@ -270,6 +275,22 @@ fn what_cannot_be_run_is_refused_by_name() {
         (
             with(mixtral(), "quantization_config", json!({"quant_method": "awq", "bits": 4})),
             "quantization_config.quant_method is \"awq\", which is not",
+        ),
+        (
+            with(mixtral(), "quantization_config", json!({"quant_method": "compressed-tensors", "format": "nvfp4-pack-quantized"})),
+            "quantization_config.format is \"nvfp4-pack-quantized\", which is not supported: only 'pack-quantized'",
+        ),
+        (
+            with(mixtral(), "quantization_config", packed(json!({"num_bits": 4, "type": "int", "symmetric": false, "strategy": "group"}))),
+            "quantization_config.config_groups.group_0.weights.symmetric is false, which is not supported: only true",
+        ),
+        (
+            with(mixtral(), "quantization_config", packed(json!({"num_bits": 4, "type": "int", "symmetric": true, "strategy": "block"}))),
+            "quantization_config.config_groups.group_0.weights.strategy is \"block\", which is not supported",
+        ),
+        (
+            with(mixtral(), "quantization_config", packed(json!({"num_bits": 4, "strategy": "group", "group_size": 32, "actorder": "group"}))),
+            "quantization_config.config_groups.group_0.weights.actorder is \"group\", which is not supported",
         ),
         (
             with(mixtral(), "quantization", json!({"mode": "mxfp4", "bits": 4, "group_size": 32})),

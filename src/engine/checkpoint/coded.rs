@@ -1,10 +1,10 @@
-//! Matrices that a checkpoint has quantized already (GPTQ, MLX): found by the tensors it holds, checked, and put into tiles
+//! Matrices that a checkpoint has quantized already (GPTQ, MLX, compressed-tensors): found by the tensors it holds, checked, and put into tiles
 //! code by code.
 use super::{Checkpoint, Source};
 use crate::Error;
 use half::{bf16, f16};
 use ram_kernels::{Format, Groups, Scheme, place};
-use ram_models::{ConfigError, Gptq, Quantization, TensorSpec};
+use ram_models::{ConfigError, Gptq, PackedNumbers, Quantization, TensorSpec};
 use regex::Regex;
 use safetensors::Dtype;
 use std::collections::HashMap;
@@ -27,12 +27,18 @@ enum Layout {
     Gptq { plain_zeros: bool, sym: bool },
     /// `weight` (outputs, inputs in words), `scales` and `biases` (outputs, groups): rows are streams of codes.
     Mlx,
+    /// `weight_packed` (outputs, inputs in words), `weight_scale` (outputs, groups): the same, and zero is the middle of the codes.
+    Packed,
 }
 
 impl Coded {
     /// The tensors that it is made of.
     pub fn parts(&self, checkpoint: &Checkpoint) -> Vec<String> {
-        let names: &[&str] = if self.layout == Layout::Mlx { &["weight", "scales", "biases"] } else { &["qweight", "scales", "qzeros", "g_idx"] };
+        let names: &[&str] = match self.layout {
+            Layout::Mlx => &["weight", "scales", "biases"],
+            Layout::Gptq { .. } => &["qweight", "scales", "qzeros", "g_idx"],
+            Layout::Packed => &["weight_packed", "weight_scale", "weight_shape"],
+        };
         let all = names.iter().map(|part| format!("{}.{part}", self.module));
         all.filter(|name| checkpoint.find(name).is_some()).collect()
     }
@@ -57,6 +63,8 @@ pub fn find(checkpoint: &Checkpoint) -> Result<HashMap<String, Coded>, Error> {
         let has = |part: &str| checkpoint.find(&format!("{module}.{part}")).is_some();
         let own = if has("qweight") {
             gptq(checkpoint, spec, module, &rules)?
+        } else if has("weight_packed") {
+            packed(checkpoint, spec, module)?
         } else if has("scales") || checkpoint.find(&spec.name).is_some_and(|i| i.dtype == Dtype::U32) {
             mlx(checkpoint, spec, module)?
         } else {
@@ -168,6 +176,27 @@ fn mlx(checkpoint: &Checkpoint, spec: &TensorSpec, module: &str) -> Result<Coded
     Ok(Coded { format: bf16.unwrap_or(format), rows, module: module.into(), layout: Layout::Mlx })
 }
 
+fn packed(checkpoint: &Checkpoint, spec: &TensorSpec, module: &str) -> Result<Coded, Error> {
+    let (rows, cols) = (spec.shape[0], spec.shape[1]);
+    let name = |part: &str| format!("{module}.{part}");
+    let Some(Quantization::Packed(PackedNumbers { bits, group_size })) = checkpoint.description().quantization else {
+        return Err(wrong(name("weight_packed"), "is quantized, and config.json has no quantization_config of compressed-tensors".into()));
+    };
+    let group = group_size.unwrap_or_else(|| cols.next_multiple_of(32));
+    let why = format!(" ({bits} bits, groups of {group})");
+    let format = u16::try_from(group).ok().and_then(|group| Format::gptq(bits as u8, group, false));
+    let Some(format) = format.filter(|_| (cols * bits).is_multiple_of(32)) else {
+        let reason = format!("has {rows} x {cols} weights{why}: 2, 3, 4 and 8 bits with groups of a multiple of 32 are read");
+        return Err(wrong(name("weight_packed"), reason));
+    };
+    part(checkpoint, name("weight_packed"), &[rows, cols * bits / 32], &[Dtype::I32], &why)?;
+    part(checkpoint, name("weight_scale"), &[rows, cols.div_ceil(group)], &[Dtype::F16, Dtype::BF16], &why)?;
+    if checkpoint.find(&name("weight_shape")).is_some() {
+        part(checkpoint, name("weight_shape"), &[2], &[Dtype::I64, Dtype::I32], &why)?;
+    }
+    Ok(Coded { format, rows, module: module.into(), layout: Layout::Packed })
+}
+
 /// Rows from `first`, a multiple of 16, of a (.., cols) matrix into tiles; behind them the order of the inputs, where `out` has
 /// room for it.
 ///
@@ -191,6 +220,19 @@ pub fn read(checkpoint: &Checkpoint, source: Option<&Source>, q: &Coded, rows: [
                 fetch(part, 2 * first * groups, &mut bytes)?;
                 to.iter_mut().zip(bytes.as_chunks().0).for_each(|(to, b)| *to = u16::from_le_bytes(*b));
             }
+        }
+        Layout::Packed => {
+            let mut words = vec![0; n * cols * bits / 8];
+            fetch("weight_packed", first * cols * bits / 8, &mut words)?;
+            unpack(bits, |i| u32::from_le_bytes(words.as_chunks().0[i]), 0, 1, &mut codes);
+            let mut bytes = vec![0; 2 * n * groups];
+            fetch("weight_scale", 2 * first * groups, &mut bytes)?;
+            let name = format!("{}.weight_scale", q.module);
+            let wide = checkpoint.info(&name).dtype == Dtype::BF16;
+            for (to, b) in scales.iter_mut().zip(bytes.as_chunks().0) {
+                *to = if wide { half_of(&name, bf16::from_le_bytes(*b))? } else { u16::from_le_bytes(*b) };
+            }
+            offsets.fill(1 << (bits - 1));
         }
         Layout::Gptq { plain_zeros, sym } => {
             let name = |part: &str| format!("{}.{part}", q.module);

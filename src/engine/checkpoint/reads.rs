@@ -29,8 +29,13 @@ pub fn read_rows(checkpoint: &Checkpoint, name: &str, cols: usize, rows: &[usize
     }
     if mxfp4::shape(checkpoint, name)?.is_some() {
         let mut out = vec![0.0; rows.len() * cols];
-        let mut each = rows.iter().zip(out.chunks_exact_mut(cols));
-        each.try_for_each(|(row, out)| mxfp4::numbers(checkpoint, None, name, *row, cols, out))?;
+        // Rows that lie together are read together: a file may be far away.
+        let mut rest = &mut out[..];
+        for run in rows.chunk_by(|a, b| a + 1 == *b) {
+            let (own, after) = rest.split_at_mut(run.len() * cols);
+            mxfp4::numbers(checkpoint, None, name, run[0], cols, own)?;
+            rest = after;
+        }
         return Ok(out);
     }
     let dtype = checkpoint.info(name).dtype;
