@@ -143,7 +143,7 @@ impl Checkpoint {
                 for (end, own) in ends {
                     let stacked = format!("{name}{end}");
                     // Experts, their rows, what a row has.
-                    let fits = |t: &&TensorInfo| t.shape.len() > 1 && t.shape[0] == experts && t.shape[1].is_multiple_of(parts);
+                    let fits = |t: &&TensorInfo| t.shape.len() > 1 && t.shape[0] == experts && t.shape[1] > 0 && t.shape[1].is_multiple_of(parts);
                     let Some(all) = self.tensors.get(&stacked).filter(fits) else { continue };
                     let (mut shape, len) = (all.shape[1..].to_vec(), all.len / (experts * parts) as u64);
                     shape[0] /= parts;
