@@ -6,34 +6,15 @@ use std::cmp::Ordering;
 /// scores; `correction`, where there is one, is added to them while experts are chosen.
 pub(crate) fn route(router: &Router, logits: &mut [f32], correction: Option<&[f32]>, routes: &mut [(u32, f32)]) {
     // Of a softmax without a correction the largest logits are the largest scores, and are chosen before anything is rounded.
-    let late = router.score == Score::Softmax && correction.is_none();
-    if !late {
-        score(router.score, logits);
+    let early = router.score == Score::Softmax && correction.is_none();
+    if early {
+        choose(router.groups, |e| logits[e], logits.len(), routes);
     }
-    let choice = |e: usize| logits[e] + correction.map_or(0.0, |c| c[e]);
-    let [count, kept] = router.groups;
-    let size = logits.len() / count;
-    if kept < count {
-        let mut groups: Vec<(u32, f32)> = vec![(0, 0.0); kept];
-        let two = |group: usize| {
-            let mut two = [(0, 0.0); 2];
-            let found = largest((group * size..(group + 1) * size).map(|e| (e as u32, choice(e))), &mut two);
-            two[..found].iter().map(|(_, score)| score).sum::<f32>()
-        };
-        largest((0..count).map(|group| (group as u32, two(group))), &mut groups);
-        groups.sort_unstable_by_key(|(group, _)| *group);
-        let members = groups.iter().flat_map(|(group, _)| *group as usize * size..(*group as usize + 1) * size);
-        largest(members.map(|e| (e as u32, choice(e))), routes);
-    } else {
-        largest((0..logits.len()).map(|e| (e as u32, choice(e))), routes);
+    score(router.score, logits);
+    if !early {
+        choose(router.groups, |e| logits[e] + correction.map_or(0.0, |c| c[e]), logits.len(), routes);
     }
-    if late {
-        let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let total: f32 = logits.iter().map(|l| (l - most).exp()).sum();
-        routes.iter_mut().for_each(|(_, w)| *w = (*w - most).exp() / total);
-    } else {
-        routes.iter_mut().for_each(|(e, w)| *w = logits[*e as usize]);
-    }
+    routes.iter_mut().for_each(|(e, w)| *w = logits[*e as usize]);
     if let Some(least) = router.norm_topk_prob {
         let sum = routes.iter().map(|(_, w)| w).sum::<f32>().max(least as f32);
         routes.iter_mut().for_each(|(_, w)| *w /= sum);
@@ -41,6 +22,25 @@ pub(crate) fn route(router: &Router, logits: &mut [f32], correction: Option<&[f3
     if router.scaling != 1.0 {
         routes.iter_mut().for_each(|(_, w)| *w *= router.scaling as f32);
     }
+}
+
+/// The experts with the largest values, of `kept` groups of `count`.
+fn choose([count, kept]: [usize; 2], value: impl Fn(usize) -> f32, experts: usize, routes: &mut [(u32, f32)]) {
+    let valued = |e: usize| (e as u32, value(e));
+    if kept == count {
+        largest((0..experts).map(valued), routes);
+        return;
+    }
+    let (size, mut groups) = (experts / count, vec![(0, 0.0); kept]);
+    let members = |group: usize| (group * size..(group + 1) * size).map(valued);
+    let two = |group: usize| {
+        let mut two = [(0, 0.0); 2];
+        let found = largest(members(group), &mut two);
+        two[..found].iter().map(|(_, value)| value).sum::<f32>()
+    };
+    largest((0..count).map(|group| (group as u32, two(group))), &mut groups);
+    groups.sort_unstable_by_key(|(group, _)| *group);
+    largest(groups.iter().flat_map(|(group, _)| members(*group as usize)), routes);
 }
 
 fn score(score: Score, logits: &mut [f32]) {
