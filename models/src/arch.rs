@@ -268,10 +268,22 @@ fn groups(keys: &mut Keys, num_experts: usize, taken: usize) -> Result<[usize; 2
 fn first_dense(keys: &mut Keys, attention: &Attention, mixture: Mixture) -> Result<Vec<Layer>, ConfigError> {
     let count = layers(keys)?;
     let first = keys.size("first_k_dense_replace", 0, MOST)?.unwrap_or(0);
+    mixed(keys, count, attention, &mixture, |l| l >= first)
+}
+
+/// Layers of which some are mixtures, the others dense.
+fn mixed(keys: &mut Keys, count: usize, attention: &Attention, mixture: &Mixture, sparse: impl Fn(usize) -> bool) -> Result<Vec<Layer>, ConfigError> {
+    // Those without a dense layer may leave its width away.
     size(keys, "intermediate_size")?;
-    let dense = if first > 0 { Some(dense(keys)?) } else { None };
-    let mlp = |l: usize| dense.clone().filter(|_| l < first).unwrap_or_else(|| Mlp::Sparse(Box::new(mixture.clone())));
+    let plain = if (0..count).all(&sparse) { None } else { Some(dense(keys)?) };
+    let mlp = |l: usize| plain.clone().filter(|_| !sparse(l)).unwrap_or_else(|| Mlp::Sparse(Box::new(mixture.clone())));
     Ok((0..count).map(|l| Layer { attention: attention.clone(), mlp: mlp(l) }).collect())
+}
+
+/// The shared experts of a mixture, so many of `width` each as one.
+fn shared_experts(keys: &mut Keys, count: &str, width: usize) -> Result<Option<Gated>, ConfigError> {
+    let count = keys.size(count, 0, 1 << 12)?.filter(|n| *n > 0);
+    Ok(count.map(|n| Gated { width: n * width, names: named("mlp.shared_experts") }))
 }
 
 /// Layers behind the last one that predict further tokens: they are not read.
@@ -309,12 +321,7 @@ fn qwen_layers(keys: &mut Keys, attention: &Attention, mixture: &Mixture) -> Res
     if named.iter().any(|&l| l as usize >= count) {
         return Err(keys.invalid("mlp_only_layers", &format!("numbers of layers, below {count}")));
     }
-    let sparse = |l: usize| (l + 1).is_multiple_of(step) && !named.contains(&(l as u32));
-    // Those without a dense layer may leave its width away.
-    size(keys, "intermediate_size")?;
-    let plain = if (0..count).all(sparse) { None } else { Some(dense(keys)?) };
-    let mlp = |l: usize| plain.clone().filter(|_| !sparse(l)).unwrap_or_else(|| Mlp::Sparse(Box::new(mixture.clone())));
-    Ok((0..count).map(|l| Layer { attention: attention.clone(), mlp: mlp(l) }).collect())
+    mixed(keys, count, attention, mixture, |l| (l + 1).is_multiple_of(step) && !named.contains(&(l as u32)))
 }
 
 /// A model whose layers are all the same.
@@ -329,9 +336,7 @@ fn around(keys: &mut Keys, layers: Vec<Layer>) -> Result<Description, ConfigErro
         keys.every("layer_types", layers.len(), "full_attention")?;
     }
     for (key, only) in [("hidden_act", "silu"), ("position_embedding_type", "rotary")] {
-        if keys.text(key)?.is_some_and(|found| found != only) {
-            return Err(keys.unsupported(key, &format!("'{only}'")));
-        }
+        keys.only_text(key, only)?;
     }
     for key in ["dtype", "torch_dtype"] {
         if keys.text(key)?.is_some_and(|found| !["bfloat16", "float16", "float32"].contains(&found.as_str())) {

@@ -166,6 +166,11 @@ impl<'a> Keys<'a> {
         }
     }
 
+    /// A text that must be `only`, where there is one.
+    pub fn only_text(&mut self, key: &str, only: &str) -> Result<(), ConfigError> {
+        if self.text(key)?.is_some_and(|found| found != only) { Err(self.unsupported(key, &format!("'{only}'"))) } else { Ok(()) }
+    }
+
     /// A factor that must be 1.
     pub fn whole(&mut self, key: &str) -> Result<(), ConfigError> {
         if self.number(key, 0.0, f64::MAX)?.is_some_and(|found| found != 1.0) { Err(self.unsupported(key, "1")) } else { Ok(()) }

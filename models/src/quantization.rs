@@ -95,9 +95,7 @@ pub(crate) fn read(keys: &mut Keys, text: &str) -> Result<Option<Quantization>, 
 
 /// One group of modules, whose weights alone are coded; which modules, their tensors say.
 fn packed(keys: &mut Keys) -> Result<PackedNumbers, ConfigError> {
-    if keys.text("format")?.is_some_and(|format| format != "pack-quantized") {
-        return Err(keys.unsupported("format", "'pack-quantized'"));
-    }
+    keys.only_text("format", "pack-quantized")?;
     keys.off("kv_cache_scheme")?;
     let mut groups = keys.need("config_groups", Keys::inner)?;
     let names: Vec<String> = groups.unread().into_iter().map(|(name, _)| name).collect();
@@ -106,9 +104,7 @@ fn packed(keys: &mut Keys) -> Result<PackedNumbers, ConfigError> {
     group.off("input_activations")?;
     group.off("output_activations")?;
     let mut weights = group.need("weights", Keys::inner)?;
-    if weights.text("type")?.is_some_and(|kind| kind != "int") {
-        return Err(weights.unsupported("type", "'int'"));
-    }
+    weights.only_text("type", "int")?;
     if weights.flag("symmetric")? == Some(false) {
         return Err(weights.unsupported("symmetric", "true"));
     }
@@ -140,9 +136,7 @@ fn gptq(keys: &mut Keys, text: &str) -> Result<Gptq, ConfigError> {
         Some("gptq_v2") => true,
         Some(_) => return Err(keys.unsupported("checkpoint_format", "'gptq' and 'gptq_v2'")),
     };
-    if keys.text("pack_dtype")?.is_some_and(|t| t != "int32") {
-        return Err(keys.unsupported("pack_dtype", "'int32'"));
-    }
+    keys.only_text("pack_dtype", "int32")?;
     // Another layout of the same tensors, and inputs that would have to be rotated.
     keys.off("is_marlin_format")?;
     keys.off("rotation")?;
@@ -179,9 +173,7 @@ fn gptq_module(keys: &mut Keys, base: GptqModule) -> Result<GptqModule, ConfigEr
 
 fn mlx_affine(keys: &mut Keys) -> Result<Mlx, ConfigError> {
     let module = |keys: &mut Keys| -> Result<MlxModule, ConfigError> {
-        if keys.text("mode")?.is_some_and(|mode| mode != "affine") {
-            return Err(keys.unsupported("mode", "'affine'"));
-        }
+        keys.only_text("mode", "affine")?;
         Ok(MlxModule { bits: keys.need("bits", |k, key| k.size(key, 2, 8))?, group_size: keys.need("group_size", |k, key| k.size(key, 1, 1 << 16))? })
     };
     let base = module(keys)?;

@@ -1,7 +1,7 @@
 //! ERNIE-4.5 (text): a softmax whose choice is corrected, ungated shared experts, neighbours turned together.
-use super::{MOST, Variant, around, attention, dense, layers, mixture, named, num_experts_as, size, taken};
+use super::{MOST, Variant, around, attention, layers, mixed, mixture, named, num_experts_as, shared_experts, size, taken};
 use crate::{
-    description::{ConfigError, Correction, Description, Gated, Layer, LeftOut, Mixture, Mlp, Router},
+    description::{ConfigError, Correction, Description, Gated, LeftOut, Mixture, Router},
     json::Keys,
 };
 use ram_kernels::Pairs;
@@ -18,18 +18,13 @@ pub fn describe(keys: &mut Keys) -> Result<Description, ConfigError> {
         ..Router::softmax(taken(keys, "moe_k", num_experts)?, true)
     };
     let width = keys.need("moe_intermediate_size", size)?;
-    let shared = keys.size("moe_num_shared_experts", 0, 1 << 12)?.filter(|n| *n > 0);
-    let shared = shared.map(|n| Gated { width: n * width, names: named("mlp.shared_experts") });
+    let shared = shared_experts(keys, "moe_num_shared_experts", width)?;
     let mixture = Mixture { shared, ..mixture(num_experts, router, Gated { width, names: named("mlp.experts") }) };
     let count = layers(keys)?;
     let start = keys.size("moe_layer_start_index", 0, MOST)?.unwrap_or(1);
     let end = keys.whole_number("moe_layer_end_index")?.and_then(|end| usize::try_from(end).ok()).unwrap_or(count - 1);
     let interval = keys.size("moe_layer_interval", 1, MOST)?.unwrap_or(1);
-    let sparse = |l: usize| (l + 1).is_multiple_of(interval) && l >= start && l <= end;
-    let plain = if (0..count).all(sparse) { None } else { Some(dense(keys)?) };
-    size(keys, "intermediate_size")?;
-    let mlp = |l: usize| plain.clone().filter(|_| !sparse(l)).unwrap_or_else(|| Mlp::Sparse(Box::new(mixture.clone())));
-    let layers = (0..count).map(|l| Layer { attention: attention.clone(), mlp: mlp(l) }).collect();
+    let layers = mixed(keys, count, &attention, &mixture, |l| (l + 1).is_multiple_of(interval) && l >= start && l <= end)?;
     // How experts were balanced and cut short in training.
     keys.ignore(&["moe_capacity", "moe_use_aux_free", "num_nextn_predict_layers"]);
     let mut description = around(keys, layers)?;

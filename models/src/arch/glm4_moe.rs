@@ -1,5 +1,5 @@
 //! GLM-4.5 to 4.7 and their Airs: sigmoid scores with a correction, an ungated shared expert, the first layers dense, half of a head turned.
-use super::{HEADS, Variant, around, attention, first_dense, groups, mixture, named, next_layers, num_experts_as, size, taken};
+use super::{HEADS, Variant, around, attention, first_dense, groups, mixture, named, next_layers, num_experts_as, shared_experts, size, taken};
 use crate::{
     description::{ConfigError, Correction, Description, Gated, LEAST, Mixture, Router, Score},
     json::Keys,
@@ -24,8 +24,7 @@ pub fn describe(keys: &mut Keys) -> Result<Description, ConfigError> {
         scaling: keys.need("routed_scaling_factor", |k, key| k.number(key, 1e-6, 1e6))?,
     };
     let width = keys.need("moe_intermediate_size", size)?;
-    let shared = keys.size("n_shared_experts", 0, 1 << 12)?.filter(|n| *n > 0);
-    let shared = shared.map(|n| Gated { width: n * width, names: named("mlp.shared_experts") });
+    let shared = shared_experts(keys, "n_shared_experts", width)?;
     let expert = Gated { width, names: named("mlp.experts") };
     let mixture = Mixture { shared, ..mixture(num_experts, router, expert) };
     let layers = first_dense(keys, &attention, mixture)?;

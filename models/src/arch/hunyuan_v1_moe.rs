@@ -40,9 +40,7 @@ pub fn describe(keys: &mut Keys) -> Result<Description, ConfigError> {
     for key in ["use_mixed_mlp_moe", "use_rotary_pos_emb"] {
         keys.only(key, true)?;
     }
-    if keys.text("norm_type")?.is_some_and(|found| found != "rms") {
-        return Err(keys.unsupported("norm_type", "'rms'"));
-    }
+    keys.only_text("norm_type", "rms")?;
     // Sizes of what is switched off, and how experts were cut short in training.
     keys.ignore(&[
         "attention_head_dim",

@@ -8,11 +8,8 @@ use crate::{
 pub fn describe(keys: &mut Keys) -> Result<Description, ConfigError> {
     let qk_norm = Some(QkNorm { of: Normed::All, names: ["self_attn.q_norm", "self_attn.k_norm"] });
     let attention = attention(keys, &Variant { qk_norm, partial: Some(1.0), ..Variant::default() })?;
-    for (key, only) in [("qk_norm_type", "per_layer"), ("scoring_func", "sigmoid")] {
-        if keys.text(key)?.is_some_and(|found| found != only) {
-            return Err(keys.unsupported(key, &format!("'{only}'")));
-        }
-    }
+    keys.only_text("qk_norm_type", "per_layer")?;
+    keys.only_text("scoring_func", "sigmoid")?;
     keys.only("use_routing_bias", true)?;
     if keys.tokens("attn_type_list")?.iter().any(|kind| *kind != 1) {
         return Err(keys.unsupported("attn_type_list", "1, full attention, in every layer"));
