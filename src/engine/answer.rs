@@ -152,9 +152,7 @@ impl Answer {
             }
             Place::Header => {
                 let Some(at) = self.waiting.find(MESSAGE) else { return false };
-                let rest = self.waiting.split_off(at + MESSAGE.len());
-                self.waiting.truncate(at);
-                let header = std::mem::replace(&mut self.waiting, rest);
+                let header = self.before(at, MESSAGE.len());
                 self.place = match channels::kind(&header) {
                     Kind::Analysis => Place::Thinking,
                     Kind::Final => Place::Saying,
@@ -166,37 +164,36 @@ impl Answer {
                 true
             }
             Place::Thinking if self.channels => {
-                let (text, ended) = self.until_end();
-                think(text, parts);
-                ended
+                let end = ENDS.iter().filter_map(|end| self.waiting.find(end)).min();
+                let keep = || ENDS.iter().map(|end| held(&self.waiting, end)).max().unwrap_or(0);
+                let at = end.unwrap_or_else(|| self.waiting.len() - keep());
+                think(self.before(at, 0), parts);
+                if end.is_some() {
+                    self.place = Place::Header;
+                }
+                end.is_some()
             }
             Place::Calling if self.channels => {
                 let Some(at) = ENDS.iter().filter_map(|end| self.waiting.find(end)).min() else { return false };
-                let rest = self.waiting.split_off(at);
-                let text = std::mem::replace(&mut self.waiting, rest);
+                let text = self.before(at, 0);
                 self.call_in_channel(text, parts);
                 self.place = Place::Header;
                 true
             }
             Place::Thinking => {
                 if let Some(at) = self.waiting.find(CLOSE) {
-                    let rest = self.waiting.split_off(at + CLOSE.len());
-                    self.waiting.truncate(at);
-                    think(std::mem::replace(&mut self.waiting, rest), parts);
+                    think(self.before(at, CLOSE.len()), parts);
                     (self.place, self.skips) = (Place::Saying, true);
                     return true;
                 }
-                let rest = self.waiting.split_off(self.waiting.len() - held(&self.waiting, CLOSE));
-                think(std::mem::replace(&mut self.waiting, rest), parts);
+                think(self.before(self.waiting.len() - held(&self.waiting, CLOSE), 0), parts);
                 false
             }
             Place::Saying => self.go_on_saying(parts),
             Place::Calling => {
                 let Some((Calls::Tagged, _)) = self.calls else { return false };
                 let Some(at) = self.waiting.find(calls::TAGGED.1) else { return false };
-                let rest = self.waiting.split_off(at + calls::TAGGED.1.len());
-                self.waiting.truncate(at);
-                let inner = std::mem::replace(&mut self.waiting, rest);
+                let inner = self.before(at, calls::TAGGED.1.len());
                 self.place = Place::Saying;
                 self.call(&inner, true, parts);
                 true
@@ -212,9 +209,7 @@ impl Answer {
         let found = marks.iter().filter_map(|mark| self.waiting.find(mark).map(|at| (at + mark.len(), at, *mark))).min();
         if let Some((_, at, mark)) = found {
             let (calls, ended, mark) = (Some(mark) == open, ends.contains(&mark), mark.to_string());
-            let rest = self.waiting.split_off(at + mark.len());
-            self.waiting.truncate(at);
-            let before = std::mem::replace(&mut self.waiting, rest);
+            let before = self.before(at, mark.len());
             if calls {
                 if self.said || !before.trim().is_empty() {
                     self.say(before, parts);
@@ -234,8 +229,7 @@ impl Answer {
             return false;
         }
         let keep = marks.iter().map(|mark| held(&self.waiting, mark)).max().unwrap_or(0);
-        let rest = self.waiting.split_off(self.waiting.len() - keep);
-        let text = std::mem::replace(&mut self.waiting, rest);
+        let text = self.before(self.waiting.len() - keep, 0);
         self.say(text, parts);
         false
     }
@@ -251,15 +245,11 @@ impl Answer {
         }
     }
 
-    /// What is there of a message in a channel, but for what may be the beginning of its end; and whether that is there.
-    fn until_end(&mut self) -> (String, bool) {
-        let found = ENDS.iter().filter_map(|end| self.waiting.find(end)).min();
-        let keep = || ENDS.iter().map(|end| held(&self.waiting, end)).max().unwrap_or(0);
-        let rest = self.waiting.split_off(found.unwrap_or_else(|| self.waiting.len() - keep()));
-        if found.is_some() {
-            self.place = Place::Header;
-        }
-        (std::mem::replace(&mut self.waiting, rest), found.is_some())
+    /// What waits before byte `at`; the `mark` bytes from there are dropped, and the rest waits on.
+    fn before(&mut self, at: usize, mark: usize) -> String {
+        let rest = self.waiting.split_off(at + mark);
+        self.waiting.truncate(at);
+        std::mem::replace(&mut self.waiting, rest)
     }
 
     /// A message for a function: a call where it is JSON, else text.

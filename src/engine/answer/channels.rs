@@ -44,8 +44,9 @@ pub enum Kind {
 
 /// What follows a header.
 pub fn kind(header: &str) -> Kind {
-    let to = header.split_once("to=").map(|(_, name)| name.split_whitespace().next().unwrap_or_default());
-    if let Some(name) = to.and_then(|to| to.split(CONSTRAIN).next()).and_then(|to| to.split(CHANNEL).next()).filter(|to| !to.is_empty()) {
+    // A name ends at a space or at the next mark.
+    let to = header.split_once("to=").and_then(|(_, to)| to.trim_start().split([' ', '\n', '<']).next());
+    if let Some(name) = to.filter(|name| !name.is_empty()) {
         return Kind::Call(name.strip_prefix("functions.").unwrap_or(name).to_string());
     }
     let channel = header.rsplit_once(CHANNEL).map_or("", |(_, channel)| channel);
