@@ -11,6 +11,6 @@ mod unpack;
 pub use codec::zeros;
 pub use codec::{AffineScaling, Centred, Codec, CodecKernel, Scaling, by_codec};
 pub use embed::embed;
-pub use levels::{of as levels, tables};
+pub use levels::{E2M1, of as levels, tables};
 pub use planes::{Decoder, words};
 pub use unpack::{Decode, Levels, dequantize_row, dequantize_rows, with_memory};

@@ -82,10 +82,10 @@ fn size(format: Format) -> usize {
 /// then those of odd places, in quarters) and in those of [`even_place`] and [`odd_place`].
 pub type Tables = [[u8; 64]; 3];
 
-/// The level of a 4-bit float that is 0.
+/// Floats of 4 bits (E2M1) by their codes.
+pub const E2M1: [f32; 16] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0];
+/// The level of one that is 0: levels are twice the floats, plus this.
 pub const MX_ZERO: u8 = 12;
-/// Twice the floats of 4 bits (0, 1/2, 1, 3/2, 2, 3, 4, 6, and less than 0) by their codes, plus [`MX_ZERO`].
-const MX: [u8; 16] = [12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0];
 
 /// The tables of a trellis format of up to 5 bits, and those of floats of 4 bits; zeros for others.
 pub fn tables(format: Format) -> &'static Tables {
@@ -108,7 +108,7 @@ pub fn tables(format: Format) -> &'static Tables {
             &[const {
                 let (mut table, mut i) = ([0; 64], 0);
                 while i < 64 {
-                    table[i] = MX[i % 16];
+                    table[i] = (2.0 * E2M1[i % 16] + MX_ZERO as f32) as u8;
                     i += 1;
                 }
                 table

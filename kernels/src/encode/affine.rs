@@ -1,5 +1,5 @@
 //! The affine quantizer: `scale * code + offset`, 16-bit scale and offset per group, as RAM and MLX round; GPTQ's grid; and floats of 4 bits.
-use crate::{Format, Scheme};
+use crate::{Format, Scheme, decode::E2M1};
 use half::{bf16, f16};
 
 /// Codes of one row's group, and the bits of its scale and of its offset (GPTQ: its scale, and its zero; floats of 4 bits: their exponent).
@@ -40,9 +40,6 @@ pub fn encode(group: &[f32], format: Format, codes: &mut [u8]) -> (u16, u16) {
     (step, offset)
 }
 
-/// Positive floats of 4 bits by their codes; negative ones follow.
-const FLOATS: [f32; 8] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0];
-
 /// Codes of floats of 4 bits, and the exponent plus 127 of the power of two that they are multiplied with: of the two that put the largest
 /// number next to the largest float the one with the smaller error. Numbers that are such floats already stay what they are.
 fn floats(group: &[f32], codes: &mut [u8]) -> u16 {
@@ -51,12 +48,12 @@ fn floats(group: &[f32], codes: &mut [u8]) -> u16 {
     let first = (most.max(f32::MIN_POSITIVE).log2().floor() as i32 - 2).clamp(-127, 126);
     let code = |w: f32, scale: f32| {
         let size = w.abs() / scale;
-        let nearest = FLOATS.iter().zip(&FLOATS[1..]).filter(|(low, high)| size > (**low + **high) / 2.0).count() as u8;
+        let nearest = E2M1[..8].iter().zip(&E2M1[1..8]).filter(|(low, high)| size > (**low + **high) / 2.0).count() as u8;
         if w < 0.0 { nearest + 8 } else { nearest }
     };
     let error = |exponent: i32| {
         let scale = (exponent as f32).exp2();
-        group.iter().map(|w| f64::from(w.abs() - scale * FLOATS[usize::from(code(*w, scale) % 8)]).powi(2)).sum::<f64>()
+        group.iter().map(|w| f64::from(w.abs() - scale * E2M1[usize::from(code(*w, scale) % 8)]).powi(2)).sum::<f64>()
     };
     let exponent = if error(first + 1) < error(first) { first + 1 } else { first };
     codes.iter_mut().zip(group).for_each(|(to, w)| *to = code(*w, (exponent as f32).exp2()));

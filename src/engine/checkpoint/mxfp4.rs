@@ -2,14 +2,12 @@
 //! Microscaling Formats 1.0): (rows, inputs / 32, 16) bytes and (rows, inputs / 32) scales.
 use super::{Checkpoint, Source};
 use crate::Error;
-use ram_kernels::{Format, Groups, place};
+use ram_kernels::{E2M1, Format, Groups, place};
 use ram_models::Quantization;
 use safetensors::Dtype;
 
 /// Numbers that a scale is for.
 const BLOCK: usize = 32;
-/// Numbers by their codes.
-const VALUES: [f32; 16] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0];
 /// What scales' exponents are less; the last one is none.
 const BIAS: i32 = 127;
 
@@ -49,7 +47,7 @@ pub fn numbers(checkpoint: &Checkpoint, source: Option<&Source>, name: &str, fir
     let (codes, scales) = parts(checkpoint, source, name, [first, out.len() / cols], cols)?;
     for ((out, codes), scale) in out.as_chunks_mut::<BLOCK>().0.iter_mut().zip(codes.as_chunks::<BLOCK>().0).zip(&scales) {
         let scale = f64::from(i32::from(*scale) - BIAS).exp2() as f32;
-        out.iter_mut().zip(codes).for_each(|(to, code)| *to = VALUES[usize::from(*code)] * scale);
+        out.iter_mut().zip(codes).for_each(|(to, code)| *to = E2M1[usize::from(*code)] * scale);
     }
     Ok(())
 }
