@@ -176,8 +176,9 @@ impl Checkpoint {
             if blocks.is_none() && stored.is_none() && !matches!(info.dtype, Dtype::BF16 | Dtype::F16 | Dtype::F32) {
                 return Err(wrong(format!("holds {:?}: only BF16, F16, F32 and, of matrices, F8_E4M3 with scales are read", info.dtype)));
             }
-            scales.extend(blocks.map(|_| fp8::scales_of(&spec.name)));
-            scales.extend(stored.map(|_| mxfp4::scales_of(&spec.name)));
+            if blocks.is_some() || stored.is_some() {
+                scales.extend(self.scales_of(&spec.name));
+            }
             asked.insert(spec.name.as_str());
         }
         asked.extend(scales.iter().map(String::as_str));
@@ -256,14 +257,18 @@ impl Checkpoint {
         self.find(name).filter(|info| info.dtype == Dtype::U8).map(|_| Format::MXFP4)
     }
 
+    /// The tensor of scales beside a matrix of numbers of 8 or 4 bits.
+    fn scales_of(&self, name: &str) -> Vec<String> {
+        [fp8::scales_of(name), mxfp4::scales_of(name)].into_iter().filter(|scales| self.tensors.contains_key(scales)).collect()
+    }
+
     /// What a tensor is published as, and its bytes.
     pub fn stored(&self, spec: &TensorSpec) -> (String, u64) {
         if let Some(q) = self.coded(&spec.name) {
             return (q.format.to_string(), q.format.bytes(spec.shape[0], spec.shape[1]) as u64);
         }
         let info = self.info(&spec.name);
-        let scales = [fp8::scales_of(&spec.name), mxfp4::scales_of(&spec.name)];
-        let scales = scales.iter().filter_map(|name| self.find(name)).map(|info| info.len).sum::<u64>();
+        let scales = self.scales_of(&spec.name).iter().map(|name| self.info(name).len).sum::<u64>();
         let kind = match info.dtype {
             Dtype::F8_E4M3 => "FP8".to_string(),
             Dtype::U8 => "MXFP4".to_string(),
@@ -277,9 +282,7 @@ impl Checkpoint {
     /// # Errors
     /// Where they lie in several.
     pub(crate) fn file_of(&self, name: &str) -> Result<usize, Error> {
-        let dense =
-            || [name.to_string(), fp8::scales_of(name), mxfp4::scales_of(name)].into_iter().filter(|part| self.tensors.contains_key(part)).collect();
-        let parts: Vec<String> = self.coded(name).map_or_else(dense, |q| q.parts(self));
+        let parts = self.coded(name).map_or_else(|| [vec![name.to_string()], self.scales_of(name)].concat(), |q| q.parts(self));
         let mut files: Vec<usize> = parts.iter().map(|part| self.tensors[part].file).collect();
         files.dedup();
         match files[..] {

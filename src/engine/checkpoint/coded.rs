@@ -208,13 +208,18 @@ pub fn read(checkpoint: &Checkpoint, source: Option<&Source>, q: &Coded, rows: [
     let groups = cols.div_ceil(group);
     let (out, behind) = out.split_at_mut(q.format.row_bytes(n, cols));
     let fetch = |part: &str, at: usize, out: &mut [u8]| checkpoint.read_from(source, &format!("{}.{part}", q.module), at as u64, out);
+    // Of rows that are streams of codes.
+    let row_codes = |part: &str, codes: &mut [u8]| {
+        let mut words = vec![0; n * cols * bits / 8];
+        fetch(part, first * cols * bits / 8, &mut words)?;
+        unpack(bits, |i| u32::from_le_bytes(words.as_chunks().0[i]), 0, 1, codes);
+        Ok::<(), Error>(())
+    };
     let mut codes = vec![0u8; n * cols];
     let (mut scales, mut offsets) = (vec![0u16; n * groups], vec![0u16; n * groups]);
     match q.layout {
         Layout::Mlx => {
-            let mut words = vec![0; n * cols * bits / 8];
-            fetch("weight", first * cols * bits / 8, &mut words)?;
-            unpack(bits, |i| u32::from_le_bytes(words.as_chunks().0[i]), 0, 1, &mut codes);
+            row_codes("weight", &mut codes)?;
             let mut bytes = vec![0; 2 * n * groups];
             for (part, to) in [("scales", &mut scales), ("biases", &mut offsets)] {
                 fetch(part, 2 * first * groups, &mut bytes)?;
@@ -222,15 +227,12 @@ pub fn read(checkpoint: &Checkpoint, source: Option<&Source>, q: &Coded, rows: [
             }
         }
         Layout::Packed => {
-            let mut words = vec![0; n * cols * bits / 8];
-            fetch("weight_packed", first * cols * bits / 8, &mut words)?;
-            unpack(bits, |i| u32::from_le_bytes(words.as_chunks().0[i]), 0, 1, &mut codes);
-            let mut bytes = vec![0; 2 * n * groups];
+            row_codes("weight_packed", &mut codes)?;
+            let (name, mut bytes) = (format!("{}.weight_scale", q.module), vec![0; 2 * n * groups]);
             fetch("weight_scale", 2 * first * groups, &mut bytes)?;
-            let name = format!("{}.weight_scale", q.module);
-            let wide = checkpoint.info(&name).dtype == Dtype::BF16;
+            let dtype = checkpoint.info(&name).dtype;
             for (to, b) in scales.iter_mut().zip(bytes.as_chunks().0) {
-                *to = if wide { half_of(&name, bf16::from_le_bytes(*b))? } else { u16::from_le_bytes(*b) };
+                *to = half_bits(&name, dtype, *b)?;
             }
             offsets.fill(1 << (bits - 1));
         }
@@ -245,13 +247,13 @@ pub fn read(checkpoint: &Checkpoint, source: Option<&Source>, q: &Coded, rows: [
                 unpack(bits, |i| u32::from_le_bytes(words.as_chunks().0[i]), r, n, codes);
             }
             let (mut bytes, mut packed) = (vec![0; 2 * n], vec![0; (n * bits).div_ceil(8)]);
-            let wide = checkpoint.info(&name("scales")).dtype == Dtype::BF16;
+            let dtype = checkpoint.info(&name("scales")).dtype;
             for g in 0..groups {
                 fetch("scales", 2 * (g * all + first), &mut bytes)?;
                 fetch("qzeros", (g * all + first) * bits / 8, &mut packed)?;
                 for (r, b) in bytes.as_chunks().0.iter().enumerate() {
                     let at = r * groups + g;
-                    scales[at] = if wide { half_of(&name("scales"), bf16::from_le_bytes(*b))? } else { u16::from_le_bytes(*b) };
+                    scales[at] = half_bits(&name("scales"), dtype, *b)?;
                     let (byte, shift) = (r * bits / 8, r * bits % 8);
                     let two = u16::from(packed[byte]) | u16::from(*packed.get(byte + 1).unwrap_or(&0)) << 8;
                     offsets[at] = ((two >> shift) + u16::from(!plain_zeros)) & ((1 << bits) - 1);
@@ -284,14 +286,19 @@ pub fn read(checkpoint: &Checkpoint, source: Option<&Source>, q: &Coded, rows: [
     }
     let infinite = |v: &u16| if q.format.scheme() == Scheme::AffineBf16 { !bf16::from_bits(*v).is_finite() } else { !f16::from_bits(*v).is_finite() };
     if scales.iter().any(infinite) || q.layout == Layout::Mlx && offsets.iter().any(infinite) {
-        return Err(wrong(format!("{}.scales", q.module), "holds a number that is not finite, so the checkpoint is damaged: fetch it again".into()));
+        let part = if q.layout == Layout::Packed { "weight_scale" } else { "scales" };
+        return Err(wrong(format!("{}.{part}", q.module), "holds a number that is not finite, so the checkpoint is damaged: fetch it again".into()));
     }
     place(q.format, cols, &codes, Groups { scales: &scales, offsets: &offsets }, out);
     Ok(())
 }
 
-/// A bf16 scale as f16, where nothing is lost.
-fn half_of(name: &str, scale: bf16) -> Result<u16, Error> {
+/// The bits of a scale as f16, where one of bf16 loses nothing.
+fn half_bits(name: &str, dtype: Dtype, bytes: [u8; 2]) -> Result<u16, Error> {
+    if dtype == Dtype::F16 {
+        return Ok(u16::from_le_bytes(bytes));
+    }
+    let scale = bf16::from_le_bytes(bytes);
     let half = f16::from_f32(scale.to_f32());
     if half.to_f32() == scale.to_f32() { Ok(half.to_bits()) } else { Err(wrong(name, format!("holds {scale}, which f16 does not hold exactly"))) }
 }

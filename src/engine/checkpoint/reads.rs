@@ -72,8 +72,11 @@ pub fn numbers(
     checkpoint.read_from(source, name, (first * cols * size(dtype)) as u64, bytes)?;
     widen(name, dtype, bytes, out)?;
     if let Some(block) = fp8::block(checkpoint, name)? {
-        let scales = vector_from(checkpoint, source, &fp8::scales_of(name))?;
-        fp8::scale(block, &scales, first.., cols, out);
+        // Those of these rows' blocks alone.
+        let (over, across, rows) = (first / block[0], cols.div_ceil(block[1]), out.len() / cols);
+        let mut scales = vec![0.0; ((first + rows).div_ceil(block[0]) - over) * across];
+        numbers(checkpoint, source, &fp8::scales_of(name), [over, across], &mut Vec::new(), &mut scales)?;
+        fp8::scale(block, &scales, first - over * block[0].., cols, out);
     }
     Ok(())
 }
