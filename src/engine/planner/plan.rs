@@ -461,12 +461,8 @@ impl Plan {
             return wrong("was not made for");
         }
         let told = |e: &Entry| {
-            e.bytes
-                == if e.spec.kind.is_matrix() {
-                    e.format.bytes(e.spec.shape[0], e.spec.shape[1]) as u64
-                } else {
-                    4 * e.spec.shape.iter().product::<usize>() as u64
-                }
+            let numbers = e.spec.shape.iter().product::<usize>();
+            e.bytes as usize == if e.spec.kind.is_matrix() { e.format.bytes(e.spec.shape[0], e.spec.shape[1]) } else { 4 * numbers }
         };
         if self.fingerprint != fingerprint(&self.checkpoint, self.effort, self.surveyed, &self.survey, &self.entries)
             || !self.entries.iter().map(|e| &e.spec).eq(checkpoint.specs())

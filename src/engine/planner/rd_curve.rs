@@ -108,7 +108,11 @@ fn curve(checkpoint: &Checkpoint, spec: &TensorSpec, menu: &[Format], survey: Op
             survey.apply(&spec.name, pick, row, cols);
         }
     }
-    let error = |format: Format| relative_error(format, look.effort, &sample, cols) * look.gains.get(&format).unwrap_or(&1.0);
+    // What is kept as it is published needs no look.
+    let kept = checkpoint.published(&spec.name);
+    let error = |format: Format| {
+        if kept == Some(format) { 0.0 } else { relative_error(format, look.effort, &sample, cols) * look.gains.get(&format).unwrap_or(&1.0) }
+    };
     let point = |&format: &Format| Point { format, bytes: format.bytes(rows, cols) as u64, error: error(format) };
     let square = sample.iter().map(|w| f64::from(*w).powi(2)).sum::<f64>() / sample.len().max(1) as f64;
     Ok(Curve { points: menu.iter().map(point).collect(), square: Some(square) })

@@ -101,20 +101,20 @@ struct Heads {
 pub(super) struct Taking<'a> {
     pub specs: &'a [TensorSpec; 3],
     /// Its gate, where that is not silu, with its biases.
-    pub clamped: Option<(Clamped, [Vec<f32>; 3])>,
+    pub clamped: Option<(Clamped, &'a [Named; 3])>,
     pub taken: Vec<(u32, f32)>,
 }
 
 impl<'a> Taking<'a> {
     /// One of several.
     pub fn of(mlps: &'a Mlps<TensorSpec, Named>, i: usize, taken: Vec<(u32, f32)>) -> Taking<'a> {
-        let clamped = mlps.clamped.as_ref().map(|(gate, biases)| (*gate, biases[i].each_ref().map(|(_, values)| values.clone())));
+        let clamped = mlps.clamped.as_ref().map(|(gate, biases)| (*gate, &biases[i]));
         Taking { specs: &mlps.each[i], clamped, taken }
     }
 
     /// It alone, of these matrices.
     pub fn alone(&self, matrices: [Matrix; 3]) -> Experts {
-        let clamped = self.clamped.as_ref().map(|(gate, biases)| (*gate, vec![biases.clone()]));
+        let clamped = self.clamped.map(|(gate, biases)| (gate, vec![biases.each_ref().map(|(_, values)| values.clone())]));
         Packed::experts(Mlps { each: vec![matrices], clamped })
     }
 }
