@@ -66,7 +66,7 @@ impl<'a, F: Fn(&Share) -> Tiled<'a>> Kernel for Add<'_, F> {
 
 /// The first of 16 lanes, as many as `to` takes.
 #[inline(always)]
-fn store<I: Isa>(isa: I, v: I::F, to: &mut [f32]) {
+pub(super) fn store<I: Isa>(isa: I, v: I::F, to: &mut [f32]) {
     match to.first_chunk_mut() {
         Some(whole) => isa.store(v, whole),
         None => {
@@ -128,7 +128,7 @@ impl Kernel for NormRow<'_> {
 }
 
 #[inline(always)]
-fn scale<I: Isa>(isa: I, row: &[f32], eps: f32) -> f32 {
+pub(super) fn scale<I: Isa>(isa: I, row: &[f32], eps: f32) -> f32 {
     let mut sum = isa.splat(0.0);
     for i in 0..row.len().div_ceil(16) {
         let x = Same(row).vector(isa, i);

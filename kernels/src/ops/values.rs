@@ -47,6 +47,13 @@ impl Values for Normed<'_> {
     }
 }
 
+/// x times its sigmoid.
+#[inline(always)]
+pub fn silu<I: Isa>(isa: I, x: I::F) -> I::F {
+    let one = isa.splat(1.0);
+    isa.mul(x, isa.div(one, isa.add(one, isa.exp(isa.sub(isa.splat(0.0), x)))))
+}
+
 /// silu(gate) * up, of one token of products in tiles.
 pub struct Gated<'a> {
     pub gate: Tiled<'a>,
@@ -56,9 +63,7 @@ pub struct Gated<'a> {
 impl Values for Gated<'_> {
     #[inline(always)]
     fn vector<I: Isa>(&self, isa: I, i: usize) -> I::F {
-        let (one, gate) = (isa.splat(1.0), self.gate.vector(isa, i));
-        let sigmoid = isa.div(one, isa.add(one, isa.exp(isa.sub(isa.splat(0.0), gate))));
-        isa.mul(isa.mul(gate, sigmoid), self.up.vector(isa, i))
+        isa.mul(silu(isa, self.gate.vector(isa, i)), self.up.vector(isa, i))
     }
     #[inline(always)]
     fn ask<I: Isa>(&self, isa: I, i: usize) {

@@ -1,0 +1,121 @@
+//! States that cannot be cut back, kept at several lengths so that something of them can.
+
+/// States of a sequence by how many tokens they are of, from few to many; the last is the sequence's, the one before it what it was before
+/// its last pass.
+#[derive(Clone, Debug)]
+pub struct Checkpoints<T> {
+    held: Vec<Held<T>>,
+}
+
+#[derive(Clone, Debug)]
+struct Held<T> {
+    /// Tokens that it is of.
+    len: usize,
+    /// Tokens of the pass that made it.
+    pass: usize,
+    state: T,
+}
+
+impl<T> Default for Checkpoints<T> {
+    fn default() -> Self {
+        Checkpoints { held: Vec::new() }
+    }
+}
+
+/// Tokens that are chosen one by one until one of their states is kept.
+const EVERY: usize = 1024;
+
+impl<T> Checkpoints<T> {
+    /// States that there are at the most, with the one that a pass makes: that one and the one before it, and four to go back to.
+    pub const MOST: usize = 6;
+
+    /// The sequence's: none for one of no tokens.
+    pub fn last(&self) -> Option<&T> {
+        self.held.last().map(|held| &held.state)
+    }
+
+    /// All of them.
+    pub fn states(&self) -> impl Iterator<Item = &T> {
+        self.held.iter().map(|held| &held.state)
+    }
+
+    /// The state after a pass of `tokens` tokens, with which there are `len`.
+    pub fn push(&mut self, len: usize, tokens: usize, state: T) {
+        self.held.push(Held { len, pass: tokens, state });
+    }
+
+    /// The largest length up to `len` that it can be cut back to.
+    pub fn reach(&self, len: usize) -> usize {
+        self.held.iter().map(|held| held.len).rfind(|own| *own <= len).unwrap_or(0)
+    }
+
+    /// Forgets states of more than `len` tokens.
+    pub fn truncate(&mut self, len: usize) {
+        self.held.retain(|held| held.len <= len);
+    }
+
+    /// Makes room for the state of another pass; gives one that was given up for it. The one before the last pass is kept where a text was
+    /// read up to there or from there on, since it is where the next one may begin to differ, and now and then among tokens that were chosen.
+    pub fn make_room(&mut self) -> Option<T> {
+        let n = self.held.len();
+        if n < 2 {
+            return None;
+        }
+        let before = &self.held[n - 2];
+        let since = before.len - n.checked_sub(3).map_or(0, |i| self.held[i].len);
+        if before.pass == 1 && self.held[n - 1].pass == 1 && since < EVERY {
+            return Some(self.held.remove(n - 2).state);
+        }
+        if n < Self::MOST {
+            return None;
+        }
+        // Whoever goes back to one that is given up computes again from the one before it; how likely that is falls with its distance from
+        // the end.
+        let end = self.held[n - 1].len;
+        let cost = |i: usize| (self.held[i].len - if i == 0 { 0 } else { self.held[i - 1].len }) as f64 / (end + 1 - self.held[i].len) as f64;
+        let cheapest = (0..n - 1).min_by(|a, b| cost(*a).total_cmp(&cost(*b)))?;
+        Some(self.held.remove(cheapest).state)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Passes of these lengths; the lengths that it can be cut back to.
+    fn after(passes: impl IntoIterator<Item = usize>) -> Vec<usize> {
+        let (mut all, mut len) = (Checkpoints::default(), 0);
+        for tokens in passes {
+            all.make_room();
+            len += tokens;
+            all.push(len, tokens, len);
+            assert!(all.held.len() <= Checkpoints::<usize>::MOST && all.last() == Some(&len));
+        }
+        all.states().copied().collect()
+    }
+
+    #[test]
+    fn ends_of_texts_stay_and_tokens_pass() {
+        // A prompt in pieces, an answer, another prompt: the state before the last pass is always there.
+        assert_eq!(after([512, 512, 300]), [512, 1024, 1324]);
+        assert_eq!(after([512, 512, 300].into_iter().chain([1; 200])), [512, 1024, 1324, 1523, 1524]);
+        assert_eq!(after([512, 512, 300].into_iter().chain([1; 200]).chain([40, 1, 1])), [1024, 1324, 1524, 1564, 1565, 1566]);
+        // Long answers have some.
+        assert_eq!(after([10].into_iter().chain([1; 3000])), [10, 1034, 2058, 3009, 3010]);
+        // Of a long prompt those near its end are closer together.
+        assert_eq!(after([256; 64]), [12288, 14336, 15360, 15872, 16128, 16384]);
+    }
+
+    #[test]
+    fn what_is_cut_back_is_a_state_that_is_held() {
+        let mut all = Checkpoints::default();
+        for (len, tokens) in [(100, 100), (200, 100), (201, 1)] {
+            all.push(len, tokens, len);
+        }
+        assert_eq!([0, 99, 100, 150, 200, 201, 500].map(|len| all.reach(len)), [0, 0, 100, 100, 200, 201, 201]);
+        all.truncate(150);
+        assert_eq!((all.last(), all.reach(500)), (Some(&100), 100));
+        all.truncate(0);
+        assert_eq!(all.last(), None);
+    }
+}
