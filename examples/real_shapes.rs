@@ -85,7 +85,7 @@ const MODELS: [(&str, &str, &[&str]); 10] = [
     ),
 ];
 
-const KINDS: [Kind; 13] = [
+const KINDS: [Kind; 17] = [
     Kind::Embedding,
     Kind::Head,
     Kind::Query,
@@ -99,6 +99,10 @@ const KINDS: [Kind; 13] = [
     Kind::SharedGate,
     Kind::SharedUp,
     Kind::SharedDown,
+    Kind::DeltaInput,
+    Kind::DeltaGate,
+    Kind::DeltaRates,
+    Kind::DeltaOutput,
 ];
 
 /// Bits per weight of a kind: the first layer's, then those of all others.

@@ -29,8 +29,8 @@ pub use format::{Format, FormatError, Scheme};
 pub use ops::rotate::{block as rotation, mix, split_mix};
 pub use ops::{
     Checkpoints, DeltaLayer, DeltaShape, DeltaWeights, Heads, KvElement, KvLayer, Look, NormedRow, NotFinite, PAGE, Pairs, Same, Tiled, Turn, Values,
-    Watch, add_tiles, attend, attend_numbers, attention, attention_at, centre, delta_net, delta_numbers, divergence, finite, log_sum_exp, norm_rows,
-    normed,
+    Watch, add_tiles, attend, attend_numbers, attention, attention_at, centre, delta_net, delta_numbers, divergence, finite, gate_heads, log_sum_exp,
+    norm_rows, normed,
 };
 pub use peak::integer_peak;
 pub use product::{

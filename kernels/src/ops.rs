@@ -12,6 +12,6 @@ pub use attention::{Look, attend, attend_numbers, attention, attention_at};
 pub use delta::{Checkpoints, DeltaLayer, DeltaShape, DeltaWeights, delta_net, delta_numbers};
 pub use finite::{NotFinite, Watch, finite};
 pub use kv::{Heads, KvElement, KvLayer, PAGE, centre};
-pub use residual::{Pairs, Share, Turn, add_shares, add_tiles, norm_rows, normed};
+pub use residual::{Pairs, Share, Turn, add_shares, add_tiles, gate_heads, norm_rows, normed};
 pub use scores::{divergence, log_sum_exp};
 pub use values::{Clamped, Gated, Normed as NormedRow, Reordered, Same, Tiled, Values};

@@ -2,6 +2,7 @@
 //!
 //! A family is a file with a `describe` and a line in [`FAMILIES`]. The file says which keys it needs and which it must not have; what
 //! several of them share is here.
+mod delta_net;
 mod ernie4_5_moe;
 mod glm4_moe;
 mod gpt_oss;
@@ -15,11 +16,14 @@ mod olmoe;
 mod qwen2;
 mod qwen2_moe;
 mod qwen3;
+mod qwen3_5;
+mod qwen3_5_moe;
 mod qwen3_moe;
+mod qwen3_next;
 mod rope;
 
 use crate::{
-    description::{Attention, ConfigError, Description, Gated, GatedNames, Layer, LeftOut, Mixture, Mlp, Normed, QkNorm, Router},
+    description::{Attention, ConfigError, Description, Gated, GatedNames, Layer, LeftOut, Mixer, Mixture, Mlp, NAMES, Normed, QkNorm, Router},
     json::Keys,
     quantization,
 };
@@ -28,7 +32,7 @@ use ram_kernels::Pairs;
 type Describe = fn(&mut Keys) -> Result<Description, ConfigError>;
 
 /// Families by `model_type`.
-const FAMILIES: [(&str, Describe); 14] = [
+const FAMILIES: [(&str, Describe); 19] = [
     ("ernie4_5_moe", ernie4_5_moe::describe),
     ("glm4_moe", glm4_moe::describe),
     ("gpt_oss", gpt_oss::describe),
@@ -42,7 +46,12 @@ const FAMILIES: [(&str, Describe); 14] = [
     ("qwen2", qwen2::describe),
     ("qwen2_moe", qwen2_moe::describe),
     ("qwen3", qwen3::describe),
+    ("qwen3_5", qwen3_5::describe),
+    ("qwen3_5_moe", qwen3_5_moe::describe),
+    ("qwen3_5_moe_text", qwen3_5_moe::describe_text),
+    ("qwen3_5_text", qwen3_5::describe_text),
     ("qwen3_moe", qwen3_moe::describe),
+    ("qwen3_next", qwen3_next::describe),
 ];
 
 /// Keys that do not change what a model computes, whatever their value: training, bookkeeping, and what the tensors themselves say.
@@ -119,11 +128,16 @@ impl Description {
         };
         let mut description = describe(&mut keys)?;
         (description.model_type, description.quantization) = (model_type, quantization::read(&mut keys, text)?);
-        OFF.into_iter().try_for_each(|key| keys.off(key))?;
-        keys.all_known(&HARMLESS)?;
+        all_known(&mut keys)?;
         description.check_total()?;
         Ok(description)
     }
+}
+
+/// No key is left that could matter.
+fn all_known(keys: &mut Keys) -> Result<(), ConfigError> {
+    OFF.into_iter().try_for_each(|key| keys.off(key))?;
+    keys.all_known(&HARMLESS)
 }
 
 fn size(keys: &mut Keys, key: &str) -> Result<Option<usize>, ConfigError> {
@@ -146,6 +160,10 @@ struct Variant {
     pairs: Pairs,
     /// The part of a head that is turned where no key says one; without it, all of it.
     partial: Option<f64>,
+    /// Whether queries have gates.
+    gated: bool,
+    /// Whether positions of images may be described, which a text has not: all three of a token are its place.
+    images: bool,
     /// Whether positions of type `dynamic` are those of a longer base.
     alpha: bool,
     /// Whether there may be no word of key and value heads: then they are as many as query heads.
@@ -179,6 +197,7 @@ fn attention(keys: &mut Keys, variant: &Variant) -> Result<Attention, ConfigErro
         num_attention_heads,
         num_key_value_heads,
         head_dim,
+        gated: variant.gated,
         qkv_bias,
         output_bias,
         qk_norm,
@@ -268,16 +287,37 @@ fn groups(keys: &mut Keys, num_experts: usize, taken: usize) -> Result<[usize; 2
 fn first_dense(keys: &mut Keys, attention: &Attention, mixture: Mixture) -> Result<Vec<Layer>, ConfigError> {
     let count = layers(keys)?;
     let first = keys.size("first_k_dense_replace", 0, MOST)?.unwrap_or(0);
-    mixed(keys, count, attention, &mixture, |l| l >= first)
+    mixed(keys, same(attention, count), &mixture, |l| l >= first)
 }
 
+/// The same attention in so many layers.
+fn same(attention: &Attention, count: usize) -> Vec<Mixer> {
+    vec![Mixer::Attention(Box::new(attention.clone())); count]
+}
+
+/// What kind each layer is of, as a list says or else a rule.
+fn layer_types(
+    keys: &mut Keys,
+    count: usize,
+    known: [&'static str; 2],
+    rule: impl Fn(usize) -> &'static str,
+) -> Result<Vec<&'static str>, ConfigError> {
+    let Some(list) = keys.texts("layer_types")? else { return Ok((0..count).map(rule).collect()) };
+    let each: Option<Vec<&str>> = list.iter().map(|found| known.into_iter().find(|known| known == found)).collect();
+    let wrong = || keys.invalid("layer_types", &format!("a list of {count}, each '{}' or '{}'", known[0], known[1]));
+    each.filter(|each| each.len() == count).ok_or_else(wrong)
+}
+
+const FULL: &str = "full_attention";
+
 /// Layers of which some are mixtures, the others dense.
-fn mixed(keys: &mut Keys, count: usize, attention: &Attention, mixture: &Mixture, sparse: impl Fn(usize) -> bool) -> Result<Vec<Layer>, ConfigError> {
+fn mixed(keys: &mut Keys, mixers: Vec<Mixer>, mixture: &Mixture, sparse: impl Fn(usize) -> bool) -> Result<Vec<Layer>, ConfigError> {
+    let count = mixers.len();
     // Those without a dense layer may leave its width away.
     size(keys, "intermediate_size")?;
     let plain = if (0..count).all(&sparse) { None } else { Some(dense(keys)?) };
     let mlp = |l: usize| plain.clone().filter(|_| !sparse(l)).unwrap_or_else(|| Mlp::Sparse(Box::new(mixture.clone())));
-    Ok((0..count).map(|l| Layer { attention: attention.clone(), mlp: mlp(l) }).collect())
+    Ok(mixers.into_iter().enumerate().map(|(l, mixer)| Layer { mixer, mlp: mlp(l) }).collect())
 }
 
 /// The shared experts of a mixture, so many of `width` each as one.
@@ -314,37 +354,44 @@ fn mixture(num_experts: usize, router: Router, expert: Gated) -> Mixture {
 }
 
 /// The layers of both families of Qwen: mixtures in every `decoder_sparse_step`-th, except `mlp_only_layers`.
-fn qwen_layers(keys: &mut Keys, attention: &Attention, mixture: &Mixture) -> Result<Vec<Layer>, ConfigError> {
-    let count = layers(keys)?;
+fn qwen_layers(keys: &mut Keys, mixers: Vec<Mixer>, mixture: &Mixture) -> Result<Vec<Layer>, ConfigError> {
+    let count = mixers.len();
     let step = keys.size("decoder_sparse_step", 1, MOST)?.unwrap_or(1);
     let named = keys.tokens("mlp_only_layers")?;
     if named.iter().any(|&l| l as usize >= count) {
         return Err(keys.invalid("mlp_only_layers", &format!("numbers of layers, below {count}")));
     }
-    mixed(keys, count, attention, mixture, |l| (l + 1).is_multiple_of(step) && !named.contains(&(l as u32)))
+    mixed(keys, mixers, mixture, |l| (l + 1).is_multiple_of(step) && !named.contains(&(l as u32)))
 }
 
 /// A model whose layers are all the same.
 fn alike(keys: &mut Keys, attention: Attention, mlp: Mlp) -> Result<Description, ConfigError> {
-    let layers = vec![Layer { attention, mlp }; layers(keys)?];
+    let count = layers(keys)?;
+    let layers = same(&attention, count).into_iter().map(|mixer| Layer { mixer, mlp: mlp.clone() }).collect();
     around(keys, layers)
 }
 
-/// What all families have around their layers.
-fn around(keys: &mut Keys, layers: Vec<Layer>) -> Result<Description, ConfigError> {
-    if layers.iter().all(|layer| layer.attention.window.is_none()) {
-        keys.every("layer_types", layers.len(), "full_attention")?;
-    }
-    for (key, only) in [("hidden_act", "silu"), ("position_embedding_type", "rotary")] {
-        keys.only_text(key, only)?;
-    }
+/// The type of the weights, which the files say again.
+fn dtype(keys: &mut Keys) -> Result<(), ConfigError> {
     for key in ["dtype", "torch_dtype"] {
         if keys.text(key)?.is_some_and(|found| !["bfloat16", "float16", "float32"].contains(&found.as_str())) {
             return Err(keys.unsupported(key, "bfloat16, float16 and float32"));
         }
     }
+    Ok(())
+}
+
+/// What all families have around their layers.
+fn around(keys: &mut Keys, layers: Vec<Layer>) -> Result<Description, ConfigError> {
+    if layers.iter().all(|layer| layer.mixer.attention().is_some_and(|attention| attention.window.is_none())) {
+        keys.every("layer_types", layers.len(), FULL)?;
+    }
+    for (key, only) in [("hidden_act", "silu"), ("position_embedding_type", "rotary")] {
+        keys.only_text(key, only)?;
+    }
+    dtype(keys)?;
     let trained = trained(keys)?;
-    let reached = layers.iter().map(|l| l.attention.rope.positions(trained)).min().unwrap_or(trained);
+    let reached = layers.iter().filter_map(|l| l.mixer.attention()).map(|a| a.rope.positions(trained)).min().unwrap_or(trained);
     Ok(Description {
         model_type: String::new(),
         vocab_size: keys.need("vocab_size", size)?,
@@ -359,6 +406,9 @@ fn around(keys: &mut Keys, layers: Vec<Layer>) -> Result<Description, ConfigErro
         embedding_multiplier: 1.0,
         logits_scaling: 1.0,
         left_out: Vec::new(),
+        norms_less_one: false,
+        names: NAMES,
+        also: &[],
     })
 }
 

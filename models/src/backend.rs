@@ -1,14 +1,16 @@
 //! The operations that parts are written in, on the tokens of one forward pass. A backend says what tensors are, and computes.
 mod candle;
 mod fused;
+mod mixer;
 mod rotary;
 
 pub use candle::{Candle, Plain, State, finite};
-pub use fused::{Channels, Coder, Cost, Fused, Lens, Needs, Observer, Packed, Refining, Scratch, Survey, TOKENS, Unread, Work};
+pub use fused::{Channels, Coder, Cost, Fused, LayerState, Lens, Needs, Observer, Packed, Refining, Scratch, Survey, TOKENS, Unread, Work};
+pub use mixer::{Mixer, Mixing};
 pub use rotary::Rotary;
 
 use crate::{
-    description::{Attention, Clamped, Router},
+    description::{Clamped, Router},
     forward_error::Fault,
 };
 use std::{fmt::Debug, ops::Range};
@@ -24,6 +26,11 @@ pub trait Tensors: Debug {
 
     /// MLPs of their gates, ups and downs.
     fn experts(of: Mlps<Self::Matrix, Self::Vector>) -> Self::Experts;
+
+    /// The taps of a convolution of so many tokens, (channels, 1, kernel) as files have them.
+    fn taps(of: Self::Vector, _kernel: usize) -> Self::Vector {
+        of
+    }
 }
 
 /// MLPs of one width.
@@ -45,13 +52,20 @@ pub trait Home: Tensors {
 }
 
 /// An RMS norm.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Norm<V> {
     pub weight: V,
     /// Added to the mean square.
     pub eps: f64,
     /// What its result is multiplied with.
     pub times: f32,
+}
+
+impl<V> Norm<V> {
+    /// The same of other weights.
+    pub fn map<U>(&self, vector: impl Fn(&V) -> U) -> Norm<U> {
+        Norm { weight: vector(&self.weight), eps: self.eps, times: self.times }
+    }
 }
 
 /// Tokens of one sequence in a pass: which they are of all, and the position of the first.
@@ -62,33 +76,18 @@ pub struct Span {
 }
 
 /// Tokens on their way through the layers: the residual stream, and what an operation leaves for the next one. They may be of several
-/// sequences, one after the other; only attention asks of which.
+/// sequences, one after the other; only mixers ask of which.
 pub trait Pass {
     /// What tensors are.
     type Tensors: Tensors;
-    /// Keys and values of a layer.
+    /// What a layer knows of a sequence.
     type State;
 
     /// The stream becomes `times` the tokens' rows of `table`.
     fn embed(&mut self, table: &Matrix<Self>, tokens: &[u32], times: f32) -> Result<(), Fault>;
 
-    /// Queries, keys and values: the normed stream times three matrices, with biases where there are some; queries and keys normed where
-    /// there are norms for them, as `shape` says, and turned by their positions.
-    fn heads(
-        &mut self,
-        norm: &Norm<Vector<Self>>,
-        qkv: &[Matrix<Self>; 3],
-        biases: Option<&[Vector<Self>; 3]>,
-        norms: Option<&[Norm<Vector<Self>>; 2]>,
-        shape: &Attention,
-    ) -> Result<(), Fault>;
-
-    /// Keys and values of each sequence join those in its state; every query looks at its sequence up to its own, as far as the shape says,
-    /// and at its head's sink, where there are some.
-    fn attend(&mut self, states: &mut [&mut Self::State], shape: &Attention, sinks: Option<&Vector<Self>>) -> Result<(), Fault>;
-
-    /// Adds to the stream `times` what `output` and a bias make of what attention found.
-    fn add_attended(&mut self, output: &Matrix<Self>, bias: Option<&Vector<Self>>, times: f32) -> Result<(), Fault>;
+    /// Adds to the stream what a mixer makes of it and of each sequence's tokens before, which its state has; the new ones join them.
+    fn mix(&mut self, mixer: &MixerOf<Self>, states: &mut [&mut Self::State]) -> Result<(), Fault>;
 
     /// Each token's experts and their weights from the normed stream times `routers`: that of the experts, to whose logits the first of `more`
     /// is added and the second to their scores while they are chosen, and the shared one's row where it has one; else that has all its weight.
@@ -101,6 +100,7 @@ pub trait Pass {
     fn add_mlp(&mut self, norm: &Norm<Vector<Self>>, mlp: &Experts<Self>) -> Result<(), Fault>;
 }
 
+type MixerOf<P> = Mixer<Matrix<P>, Vector<P>>;
 type Matrix<P> = <<P as Pass>::Tensors as Tensors>::Matrix;
 type Vector<P> = <<P as Pass>::Tensors as Tensors>::Vector;
 type Experts<P> = <<P as Pass>::Tensors as Tensors>::Experts;

@@ -1,9 +1,13 @@
-//! Keys and values of every layer, for the tokens of one sequence so far.
-use crate::{ForwardError, KvElement, backend::State, description::Description};
-use ram_kernels::KvLayer;
+//! What every layer knows of one sequence so far: keys and values of its tokens, or what was made of them.
+use crate::{
+    ForwardError, KvElement,
+    backend::{LayerState, State},
+    description::{DeltaShape, Description, Mixer},
+};
+use ram_kernels::{Checkpoints, DeltaLayer, KvLayer, PAGE};
 use std::io::{self, Read, Write};
 
-/// The keys and values of one sequence.
+/// The keys and values of one sequence, and states of layers that have none.
 #[derive(Debug)]
 pub struct KvCache {
     pub(crate) states: States,
@@ -13,34 +17,58 @@ pub struct KvCache {
     pub(crate) logits: Vec<f32>,
     capacity: usize,
     element: KvElement,
-    /// (KV heads, head_dim) of the layers that it is for.
-    shapes: Vec<(usize, usize)>,
+    /// Of the layers that it is for.
+    shapes: Vec<Shape>,
+}
+
+/// What the state of a layer is like.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Shape {
+    /// KV heads, and numbers of each.
+    Kv(usize, usize),
+    Delta(DeltaShape),
 }
 
 /// As its backend has them, of every layer.
 #[derive(Debug)]
 pub(crate) enum States {
-    Fused(Vec<KvLayer>),
+    Fused(Vec<LayerState>),
     Candle(Vec<State>),
 }
 
-fn shapes(description: &Description) -> impl ExactSizeIterator<Item = (usize, usize)> {
-    description.layers.iter().map(|l| (l.attention.num_key_value_heads, l.attention.head_dim))
+fn shapes(description: &Description) -> impl ExactSizeIterator<Item = Shape> {
+    description.layers.iter().map(|l| match &l.mixer {
+        Mixer::Attention(a) => Shape::Kv(a.num_key_value_heads, a.head_dim),
+        Mixer::DeltaNet(net) => Shape::Delta(net.shape),
+    })
+}
+
+/// How many [`KvCache::PAGE`] tokens take the memory of one state of all layers that have one.
+fn pages_of_state(shapes: &[Shape], element: KvElement) -> usize {
+    let page = |shape: &Shape| if let Shape::Kv(heads, dim) = shape { KvLayer::bytes(*heads, *dim, PAGE, element) } else { 0 };
+    let state = |shape: &Shape| if let Shape::Delta(shape) = shape { DeltaLayer::state_bytes(*shape) } else { 0 };
+    let bytes = |of: &dyn Fn(&Shape) -> usize| shapes.iter().map(of).fold(0, usize::saturating_add);
+    bytes(&state).div_ceil(bytes(&page).max(1))
+}
+
+/// The same of all states that a sequence has at the most.
+fn pages_of_states(shapes: &[Shape], element: KvElement) -> usize {
+    Checkpoints::<()>::MOST * pages_of_state(shapes, element)
 }
 
 impl KvCache {
     /// Tokens whose keys and values are taken and given back together.
-    pub const PAGE: usize = ram_kernels::PAGE;
+    pub const PAGE: usize = PAGE;
 
     /// Room for `capacity` tokens, for the fused backend. Memory is taken as it is used.
     pub fn new(description: &Description, capacity: usize, element: KvElement) -> KvCache {
-        let layers = description.layers.iter().map(|l| l.attention.state(capacity, element)).collect();
+        let layers = description.layers.iter().map(|l| l.mixer.state(capacity, element)).collect();
         KvCache::with(States::Fused(layers), description, capacity, element)
     }
 
     /// The same for candle, which takes the room as it is used.
     pub(crate) fn of_candle(description: &Description, capacity: usize, element: KvElement) -> KvCache {
-        let layers = vec![State::new(element); description.layers.len()];
+        let layers = shapes(description).map(|shape| State::new(shape, element)).collect();
         KvCache::with(States::Candle(layers), description, capacity, element)
     }
 
@@ -53,10 +81,13 @@ impl KvCache {
         if shapes(description).eq(self.shapes.iter().copied()) {
             return Ok(());
         }
-        // Those of the first layer stand for all.
-        let all = |first: Option<(usize, usize)>, layers| first.map_or((layers, 0, 0), |(heads, dim)| (layers, heads, dim));
-        let (own, model) = (self.shapes.first().copied(), shapes(description));
-        Err(ForwardError::OtherModel { cache: all(own, self.shapes.len()), model: all(shapes(description).next(), model.len()) })
+        // Those of the first attention stand for all.
+        fn all(shapes: impl ExactSizeIterator<Item = Shape>) -> (usize, usize, usize) {
+            let (layers, mut kv) =
+                (shapes.len(), shapes.filter_map(|shape| if let Shape::Kv(heads, dim) = shape { Some((heads, dim)) } else { None }));
+            kv.next().map_or((layers, 0, 0), |(heads, dim)| (layers, heads, dim))
+        }
+        Err(ForwardError::OtherModel { cache: all(self.shapes.iter().copied()), model: all(shapes(description)) })
     }
 
     /// Tokens in it.
@@ -85,9 +116,20 @@ impl KvCache {
         self.capacity
     }
 
-    /// Forgets all but the first `len` tokens.
+    /// The most tokens, up to `len`, that it can be cut back to: not every number where layers have states, which are kept at a few places.
+    pub fn reach(&self, len: usize) -> usize {
+        let len = len.min(self.len);
+        // All layers have states of the same places.
+        match &self.states {
+            States::Fused(layers) => layers.iter().map(|layer| layer.reach(len)).min().unwrap_or(len),
+            States::Candle(layers) => layers.iter().map(|layer| layer.reach(len)).min().unwrap_or(len),
+        }
+    }
+
+    /// Forgets all but the first tokens: [`KvCache::reach`] of `len`, which [`KvCache::len`] says then.
     pub fn truncate(&mut self, len: usize) {
-        self.len = self.len.min(len);
+        self.len = self.reach(len);
+        let len = self.len;
         match &mut self.states {
             States::Fused(layers) => layers.iter_mut().for_each(|layer| layer.truncate(len)),
             States::Candle(layers) => layers.iter_mut().for_each(|layer| layer.truncate(len)),
@@ -99,10 +141,10 @@ impl KvCache {
         self.truncate(0);
     }
 
-    /// Another one with the first `len` tokens. Memory that both have in common is shared until one of them writes to it.
+    /// Another one with the first tokens: [`KvCache::reach`] of `len`. Memory that both have in common is shared until one of them writes to it.
     #[must_use]
     pub fn fork(&self, len: usize) -> KvCache {
-        let len = len.min(self.len);
+        let len = self.reach(len);
         let states = match &self.states {
             States::Fused(layers) => States::Fused(layers.iter().map(|layer| layer.fork(len)).collect()),
             States::Candle(layers) => States::Candle(layers.clone()),
@@ -112,17 +154,35 @@ impl KvCache {
         fork
     }
 
-    /// One number for each [`KvCache::PAGE`] tokens that it has memory for; forks that share that memory have the same. candle shares
-    /// nothing.
+    /// One number for each [`KvCache::PAGE`] tokens that it has memory for, and as many for each state as take that memory; forks that share
+    /// it have the same. candle shares nothing.
     pub fn pages(&self) -> Vec<usize> {
         match &self.states {
-            States::Fused(layers) => layers.first().map_or_else(Vec::new, KvLayer::pages_held),
+            // The first layer of each kind stands for all.
+            States::Fused(layers) => {
+                let kv = layers.iter().find_map(|layer| if let LayerState::Kv(layer) = layer { Some(layer.pages_held()) } else { None });
+                let delta = layers.iter().find_map(|layer| if let LayerState::Delta(layer) = layer { Some(layer.states_held()) } else { None });
+                let each = pages_of_state(&self.shapes, self.element);
+                // A state has more bytes than that, so that no two have one number.
+                let states = delta.into_iter().flatten().flat_map(|at| (0..each).map(move |i| at + i));
+                kv.into_iter().flatten().chain(states).collect()
+            }
             // What is at different places is nobody else's.
-            States::Candle(_) => (0..self.len.div_ceil(Self::PAGE)).map(|page| std::ptr::from_ref(self).addr() + page).collect(),
+            States::Candle(_) => (0..self.pages_of(self.len)).map(|page| std::ptr::from_ref(self).addr() + page).collect(),
         }
     }
 
-    /// Writes the keys and values that it holds, as its backend has them.
+    /// How many of those there are for `tokens` tokens at the most.
+    pub fn pages_of(&self, tokens: usize) -> usize {
+        tokens.div_ceil(PAGE) + pages_of_states(&self.shapes, self.element)
+    }
+
+    /// How many of those the states of one sequence of a model are at the most.
+    pub fn pages_of_states(description: &Description, element: KvElement) -> usize {
+        pages_of_states(&shapes(description).collect::<Vec<_>>(), element)
+    }
+
+    /// Writes the keys and values that it holds, and its last states, as its backend has them.
     ///
     /// # Errors
     /// Those of `to`; candle's.
@@ -142,10 +202,9 @@ impl KvCache {
         if len > self.capacity {
             return Err(io::Error::new(io::ErrorKind::InvalidData, format!("has {len} tokens, too many for a context of {}", self.capacity)));
         }
-        let shapes = self.shapes.iter();
         let read = match &mut self.states {
             States::Fused(layers) => layers.iter_mut().try_for_each(|layer| layer.restore(len, from)),
-            States::Candle(layers) => layers.iter_mut().zip(shapes).try_for_each(|(layer, shape)| layer.restore(len, *shape, from)),
+            States::Candle(layers) => layers.iter_mut().try_for_each(|layer| layer.restore(len, from)),
         };
         self.len = len;
         if read.is_err() {

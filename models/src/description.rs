@@ -1,6 +1,7 @@
 //! What a model computes, in words that all families share. Data only: `arch/` writes it, `parts/` compute it.
 pub use crate::json::ConfigError;
 use crate::{Quantization, rope::Rope};
+pub use ram_kernels::DeltaShape;
 
 /// A model.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +22,12 @@ pub struct Description {
     pub logits_scaling: f64,
     /// Whether the embedding is the head too.
     pub tie_word_embeddings: bool,
+    /// Whether files have the weights of norms less 1, but those behind a delta net.
+    pub norms_less_one: bool,
+    /// What the names of tensors begin with.
+    pub(crate) names: Names,
+    /// What they may begin with as well.
+    pub(crate) also: &'static [Names],
     /// In order of computation.
     pub layers: Vec<Layer>,
     /// Token that begins a text.
@@ -42,13 +49,61 @@ pub struct LeftOut {
     pub what: &'static str,
 }
 
-/// A layer adds its attention, then its MLP to the residual stream; both read it through an RMS norm.
+/// What the names of a model's tensors begin with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Names {
+    /// All but the head's.
+    pub model: &'static str,
+    pub head: &'static str,
+}
+
+/// As most families have them.
+pub(crate) const NAMES: Names = Names { model: "model", head: "lm_head" };
+
+/// A layer adds what its mixer, then what its MLP gives to the residual stream; both read it through an RMS norm.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Layer {
     /// Who looks at whom.
-    pub attention: Attention,
+    pub mixer: Mixer,
     /// What is made of that.
     pub mlp: Mlp,
+}
+
+/// How tokens learn of those before them.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Mixer {
+    /// They look at them.
+    Attention(Box<Attention>),
+    /// They read what was made of them.
+    DeltaNet(DeltaNet),
+}
+
+impl Mixer {
+    /// The attention, where it is one, to be changed.
+    pub fn attention_mut(&mut self) -> Option<&mut Attention> {
+        match self {
+            Mixer::Attention(attention) => Some(attention),
+            Mixer::DeltaNet(_) => None,
+        }
+    }
+
+    /// The attention, where it is one.
+    pub fn attention(&self) -> Option<&Attention> {
+        match self {
+            Mixer::Attention(attention) => Some(attention),
+            Mixer::DeltaNet(_) => None,
+        }
+    }
+}
+
+/// A gated delta net (Yang, Kautz and Hatamizadeh, arXiv 2412.06464): a convolution, a memory per head, a gated norm.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeltaNet {
+    /// Its sizes.
+    pub shape: DeltaShape,
+    /// Whether queries, keys, values and gates are of one matrix, and what betas and decays come from of another, both by key head; else they
+    /// are of four.
+    pub packed: bool,
 }
 
 /// Causal attention with grouped queries.
@@ -60,6 +115,8 @@ pub struct Attention {
     pub num_key_value_heads: usize,
     /// Width of a head; even.
     pub head_dim: usize,
+    /// Whether queries have a gate each: numbers whose sigmoid the result is multiplied with, in the same matrix behind each head.
+    pub gated: bool,
     /// Whether q, k and v have biases.
     pub qkv_bias: bool,
     /// Whether o has a bias.
@@ -232,9 +289,13 @@ impl Router {
 pub(crate) const LEAST: f64 = 1e-20;
 
 impl Description {
-    /// Takes the other names that a mixture may have, where a stored tensor has one of them: Mixtral's as transformers 5 has them in
-    /// memory, and as tools write them that save what is there.
+    /// Takes the other names that tensors may have, where a stored one has one of them: of texts beside images, and Mixtral's as transformers 5
+    /// has them in memory, and as tools write them that save what is there.
     pub fn adopt_names<'a>(&mut self, stored: impl Iterator<Item = &'a str> + Clone) {
+        let has = |names: &Names| stored.clone().any(|name| name.strip_prefix(names.model).is_some_and(|rest| rest.starts_with(".embed_tokens.")));
+        if let Some(names) = self.also.iter().find(|names| has(names)) {
+            self.names = *names;
+        }
         for mixture in self.layers.iter_mut().filter_map(|l| l.mlp.mixture_mut()) {
             let Some(also) = mixture.also else { continue };
             let module = format!(".{}.", also.expert.module);
@@ -256,12 +317,15 @@ impl Description {
     pub(crate) fn check_total(&self) -> Result<(), ConfigError> {
         let hidden = self.hidden_size as f64;
         let layer = |l: &Layer| {
-            let attention = 2.0 * (l.attention.num_attention_heads + l.attention.num_key_value_heads) as f64 * l.attention.head_dim as f64;
+            let mixer = match &l.mixer {
+                Mixer::Attention(a) => 2.0 * (a.num_attention_heads + a.num_key_value_heads) as f64 * a.head_dim as f64,
+                Mixer::DeltaNet(d) => (d.shape.inputs() + d.shape.values()) as f64,
+            };
             let (width, experts) = match &l.mlp {
                 Mlp::Dense(gated) => (gated.width as f64, 0),
                 Mlp::Sparse(m) => (m.num_experts as f64 * m.expert.width as f64 + m.shared.as_ref().map_or(0, |s| s.width) as f64, m.num_experts),
             };
-            (hidden * (attention + 3.0 * width), experts)
+            (hidden * (mixer + 3.0 * width), experts)
         };
         let sum = |(weights, experts): (f64, usize), (w, e): (f64, usize)| (weights + w, experts + e);
         // Experts bound the list of tensors too, which is made before any file is looked at: to some 30 MB, at twice those of any known model.

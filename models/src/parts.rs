@@ -1,13 +1,16 @@
 //! What models are made of. A part owns its tensors: which there are, how they come from a source, what is computed with them, and what
 //! that takes.
 mod attention;
+mod delta_net;
+mod mixer;
 mod mlp;
 mod model;
 
 pub use model::Model;
 
 use crate::{
-    backend::{Mlps, Norm, Tensors},
+    backend::{Mixer, Mlps, Norm, Tensors},
+    description::Names,
     tensors::{Kind, TensorSpec},
 };
 use std::convert::Infallible;
@@ -27,6 +30,8 @@ pub trait Supply {
 
 type MatrixOf<S> = <<S as Supply>::Tensors as Tensors>::Matrix;
 type VectorOf<S> = <<S as Supply>::Tensors as Tensors>::Vector;
+
+type MixerOf<S> = Mixer<MatrixOf<S>, VectorOf<S>>;
 
 /// The list of the tensors that are asked for.
 #[derive(Debug, Default)]
@@ -55,6 +60,7 @@ impl Supply for List {
 /// Names and shapes of one layer's tensors.
 #[derive(Clone, Copy)]
 struct At {
+    names: Names,
     layer: usize,
     hidden_size: usize,
     eps: f64,
@@ -62,7 +68,7 @@ struct At {
 
 impl At {
     fn spec(self, name: &str, shape: Vec<usize>, kind: Kind) -> TensorSpec {
-        TensorSpec { name: format!("model.layers.{}.{name}", self.layer), shape, kind, layer: Some(self.layer), expert: None }
+        TensorSpec { name: format!("{}.layers.{}.{name}", self.names.model, self.layer), shape, kind, layer: Some(self.layer), expert: None }
     }
 
     fn norm<S: Supply>(self, name: &str, len: usize, from: &mut S) -> Result<Norm<VectorOf<S>>, S::Error> {

@@ -1,8 +1,8 @@
 //! Coding a model layer by layer, each matrix for the inputs that the coded ones before it give.
 use crate::{
-    ForwardError,
+    ForwardError, KvElement,
     backend::{Coder, Refining, Rotary, Scratch, TOKENS, Work},
-    description::Description,
+    description::{Description, Layer},
     parts::Model,
     survey::{Names, spans},
     transformer::Backend,
@@ -45,14 +45,16 @@ pub fn refine_bytes(description: &Description, [sequences, length]: [usize; 2], 
     // Pieces end with a sequence.
     let piece = (TOKENS + length).min(tokens);
     let work = Work { tokens: piece, sequences: piece.div_ceil(length), context: length, threads, ordered: false };
-    let keys = description.layers.iter().map(|layer| layer.attention.widths()[1]).max().unwrap_or(0);
-    let of_piece = Backend::Fused.scratch_bytes(description, work) + piece * size_of::<f32>() * (2 * keys + hidden_size);
+    // Keys and values in pages, of which each sequence has a part, or states.
+    let state = |layer: &Layer| layer.mixer.state_bytes(length, KvElement::F32) * work.sequences;
+    let states = description.layers.iter().map(state).max().unwrap_or(0);
+    let of_piece = Backend::Fused.scratch_bytes(description, work) + states + piece * size_of::<f32>() * hidden_size;
     let width = needs.mlps.iter().flatten().map(|mlp| mlp.width).max().unwrap_or(0);
     let moments = |cols: usize| {
         let of_spans = (cols / span) * span * span + (cols % span).next_multiple_of(16).pow(2);
         size_of::<f32>() * (of_spans + 256 * cols)
     };
-    let most = [hidden_size, needs.queries, width].into_iter().map(moments).max().unwrap_or(0);
+    let most = [hidden_size, needs.mixed, width].into_iter().map(moments).max().unwrap_or(0);
     // Of all tokens, of one expert's, and the factors of these, rotated and not: half as many numbers each; and a square while it is one.
     let feedback = moments(hidden_size) + 2 * most + size_of::<f32>() * span * span;
     of_all + of_piece + feedback

@@ -32,6 +32,16 @@ pub enum Kind {
     SharedDown,
     /// (1, hidden_size): how much a token takes of the shared expert.
     SharedRouter,
+    /// Queries, keys and values of a delta net, and its gates where they are in the same matrix.
+    DeltaInput,
+    /// Gates of a delta net's results.
+    DeltaGate,
+    /// (value heads, hidden_size), or twice as many: what betas or decays of a delta net come from.
+    DeltaRates,
+    /// Output projection of a delta net.
+    DeltaOutput,
+    /// What a delta net has besides: its convolution, how fast heads forget, the norm of its results.
+    Recurrence,
     /// Weight of an RMS norm.
     Norm,
     /// Bias of a projection.
@@ -39,9 +49,14 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Whether tensors of this kind are matrices: everything but norms and biases.
+    /// Whether tensors of this kind are matrices.
     pub const fn is_matrix(self) -> bool {
-        !matches!(self, Kind::Norm | Kind::Bias)
+        !matches!(self, Kind::Norm | Kind::Bias | Kind::Recurrence)
+    }
+
+    /// Whether tensors of this kind are small and decide what large ones do.
+    pub const fn steers(self) -> bool {
+        matches!(self, Kind::Router | Kind::SharedRouter | Kind::DeltaRates)
     }
 }
 
@@ -62,6 +77,11 @@ impl fmt::Display for Kind {
             Kind::SharedUp => "shared_up",
             Kind::SharedDown => "shared_down",
             Kind::SharedRouter => "shared_router",
+            Kind::DeltaInput => "delta_in",
+            Kind::DeltaGate => "delta_gate",
+            Kind::DeltaRates => "delta_rates",
+            Kind::DeltaOutput => "delta_out",
+            Kind::Recurrence => "recurrence",
             Kind::Norm => "norm",
             Kind::Bias => "bias",
         })
@@ -73,7 +93,7 @@ impl fmt::Display for Kind {
 pub struct TensorSpec {
     /// As in the checkpoint.
     pub name: String,
-    /// (out, in) of a matrix, (n,) of a norm or bias.
+    /// (out, in) of a matrix, as it is stored of others.
     pub shape: Vec<usize>,
     /// Its role.
     pub kind: Kind,

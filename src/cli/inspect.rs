@@ -58,7 +58,7 @@ pub fn run(args: &Args, a: &InspectArgs) -> Result<(), Error> {
         let text = json!({
             "folder": checkpoint.folder(), "fingerprint": checkpoint.fingerprint(), "config": config, "parameters": parameters,
             "active_parameters": active as u64, "bytes": bytes, "tensors": tensors, "vocabulary": tokenizer.vocabulary(), "bos": tokenizer.bos_text,
-            "not_read": checkpoint.left_out().map_or(0, |(count, _)| count), "eos": tokenizer.eos, "chat_template_bytes": template,
+            "not_read": checkpoint.left_out().values().sum::<usize>(), "eos": tokenizer.eos, "chat_template_bytes": template,
         });
         return print(&format!("{text:#}\n"));
     }
@@ -69,10 +69,11 @@ pub fn run(args: &Args, a: &InspectArgs) -> Result<(), Error> {
         active / 1e6,
         size::show(bytes)
     );
+    let left: Vec<String> = checkpoint.left_out().iter().map(|(what, count)| format!("{count} tensors of {what}")).collect();
     let facts = [
         ("layers", description.layers.len().to_string()),
         ("hidden size", description.hidden_size.to_string()),
-        ("attention", several(description.layers.iter().map(|l| attention(&l.attention)))),
+        ("attention", several(description.layers.iter().map(|l| mixer(&l.mixer)))),
         ("MLP", several(description.layers.iter().map(|l| mlp(&l.mlp)))),
         ("context", description.max_position_embeddings.to_string()),
         ("tied embeddings", if description.tie_word_embeddings { "yes".into() } else { "no".into() }),
@@ -81,7 +82,7 @@ pub fn run(args: &Args, a: &InspectArgs) -> Result<(), Error> {
             "special tokens",
             format!("begin '{}'{}, end {:?}", tokenizer.bos_text, if tokenizer.bos.is_some() { " (put in front)" } else { "" }, tokenizer.eos),
         ),
-        ("not read", checkpoint.left_out().map_or("nothing".into(), |(count, what)| format!("{count} tensors of {what}"))),
+        ("not read", if left.is_empty() { "nothing".into() } else { left.join("; ") }),
         ("chat template", template.map_or("none".into(), |n| format!("{n} bytes"))),
     ];
     for (what, value) in facts {
@@ -110,9 +111,18 @@ fn several(each: impl Iterator<Item = String>) -> String {
     }
 }
 
-fn attention(a: &description::Attention) -> String {
-    let turned = if a.rope.dim == a.head_dim { String::new() } else { format!(" of which {} turn", a.rope.dim) };
-    format!("{} heads, {} key-value heads, head_dim {}{turned}", a.num_attention_heads, a.num_key_value_heads, a.head_dim)
+fn mixer(mixer: &description::Mixer) -> String {
+    match mixer {
+        description::Mixer::Attention(a) => {
+            let turned = if a.rope.dim == a.head_dim { String::new() } else { format!(" of which {} turn", a.rope.dim) };
+            let gated = if a.gated { ", gated" } else { "" };
+            format!("{} heads, {} key-value heads, head_dim {}{turned}{gated}", a.num_attention_heads, a.num_key_value_heads, a.head_dim)
+        }
+        description::Mixer::DeltaNet(net) => {
+            let s = net.shape;
+            format!("gated delta net, {} value heads of {}, {} key heads of {}", s.value_heads, s.value_dim, s.key_heads, s.key_dim)
+        }
+    }
 }
 
 fn mlp(mlp: &description::Mlp) -> String {

@@ -19,7 +19,7 @@ use crate::{
 use coded::Coded;
 use header::Stored;
 use ram_kernels::Format;
-use ram_models::{Description, TensorSpec, description::Stacked};
+use ram_models::{Description, Kind, TensorSpec, description::Stacked};
 use rayon::prelude::*;
 use safetensors::Dtype;
 use sha2::{Digest, Sha256};
@@ -41,6 +41,8 @@ pub struct TensorInfo {
     len: u64,
     /// Where rows of several tensors take turns: bytes of a row, which of them this one's are, of how many.
     turns: Option<[u64; 3]>,
+    /// Whether its numbers are stored less 1.
+    pub(crate) less_one: bool,
 }
 
 /// An opened checkpoint; every tensor that its configuration asks for is there, and no other.
@@ -120,12 +122,13 @@ impl Checkpoint {
             if tensors.contains_key(&s.name) {
                 return Err(Error::Tensor { name: s.name, reason: "is in two files of the checkpoint: remove one".into() });
             }
-            tensors.insert(s.name, TensorInfo { dtype: s.dtype, shape: s.shape, file, offset: s.offset, len: s.len, turns: None });
+            tensors.insert(s.name, TensorInfo { dtype: s.dtype, shape: s.shape, file, offset: s.offset, len: s.len, turns: None, less_one: false });
         }
         let fingerprint = hex::encode(hash.finalize());
         let mut checkpoint =
             Checkpoint { folder: folder.into(), config: text, description, specs, files, tensors, coded: HashMap::new(), fingerprint };
         checkpoint.unstack();
+        checkpoint.complete_norms();
         checkpoint.coded = coded::find(&checkpoint)?;
         checkpoint.validate()?;
         Ok(checkpoint)
@@ -159,6 +162,26 @@ impl Checkpoint {
         self.tensors.retain(|name, _| !cut.contains(name));
     }
 
+    /// Notes which norms' weights are stored less 1. MLX stores them whole, and the taps of convolutions in another order of dimensions, of
+    /// which one is 1: what lies there is the same.
+    fn complete_norms(&mut self) {
+        let mut whole = false;
+        for spec in self.specs.iter().filter(|spec| spec.kind == Kind::Recurrence) {
+            let Some(info) = self.tensors.get_mut(&spec.name) else { continue };
+            if let ([channels, 1, kernel], true) = (&spec.shape[..], info.shape != spec.shape)
+                && info.shape == [*channels, *kernel, 1]
+            {
+                info.shape.clone_from(&spec.shape);
+                whole = true;
+            }
+        }
+        for spec in self.specs.iter().filter(|spec| spec.kind == Kind::Norm && self.description.norms_less_one) {
+            if let Some(info) = self.tensors.get_mut(&spec.name) {
+                info.less_one = !whole;
+            }
+        }
+    }
+
     /// Every tensor there with its shape and a type that is known, and none besides.
     fn validate(&self) -> Result<(), Error> {
         let mut asked = BTreeSet::new();
@@ -183,7 +206,7 @@ impl Checkpoint {
         }
         asked.extend(scales.iter().map(String::as_str));
         let harmless = |name: &str| {
-            let tied = self.description.tie_word_embeddings && name == "lm_head.weight";
+            let tied = self.description.tie_word_embeddings && ["lm_head.weight", "language_model.lm_head.weight"].contains(&name);
             tied || name.ends_with(".rotary_emb.inv_freq") || self.description.left_out.iter().any(|left| name.starts_with(&left.prefix))
         };
         let extra: BTreeMap<&String, ()> = self.tensors.keys().filter(|n| !asked.contains(n.as_str()) && !harmless(n)).map(|n| (n, ())).collect();
@@ -197,12 +220,14 @@ impl Checkpoint {
         module.is_some() && self.read(name, 0, &mut bytes).is_ok() && bytes.iter().all(|b| *b == 0)
     }
 
-    /// Tensors that are there and not read, as how many and what they are.
-    pub fn left_out(&self) -> Option<(usize, &'static str)> {
+    /// Tensors that are there and not read, as what they are and how many.
+    pub fn left_out(&self) -> BTreeMap<&'static str, usize> {
         let left = &self.description.left_out;
-        let what = |name: &String| left.iter().find(|left| name.starts_with(&left.prefix)).map(|left| left.what);
-        let all: Vec<&str> = self.tensors.keys().filter_map(what).collect();
-        Some((all.len(), *all.first()?))
+        let mut all = BTreeMap::new();
+        for what in self.tensors.keys().filter_map(|name| left.iter().find(|left| name.starts_with(&left.prefix))) {
+            *all.entry(what.what).or_default() += 1;
+        }
+        all
     }
 
     /// Where it was opened.

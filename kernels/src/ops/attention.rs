@@ -52,7 +52,7 @@ pub fn attention_at(level: Level, cache: &mut KvLayer, [q, k, v]: [&[f32]; 3], h
     let kv = cache.kv_heads() * cache.head_dim();
     let tokens = q.len() / own;
     assert_eq!((q.len(), k.len(), v.len(), out.len()), (tokens * own, tokens * kv, tokens * kv, tokens * own));
-    let [q, k, v] = [(q, own), (k, kv), (v, kv)].map(|(data, stride)| Heads { data, stride });
+    let [q, k, v] = [(q, own), (k, kv), (v, kv)].map(|(data, stride)| Heads { data, stride, step: cache.head_dim() });
     team(level, |team| attend(team, &mut [(cache, tokens)], [q, k, v], heads, look, &mut Vec::new(), out))
 }
 

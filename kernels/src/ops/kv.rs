@@ -341,18 +341,20 @@ fn own<T>(page: &mut Arc<[T]>) -> &mut [T] {
     Arc::get_mut(page).expect("a page that was made for new tokens")
 }
 
-/// Heads of every token: token t's start at `t * stride`.
+/// Heads of every token: head h of token t starts at `t * stride + h * step`.
 #[derive(Clone, Copy, Debug)]
 pub struct Heads<'a> {
     /// All of them.
     pub data: &'a [f32],
     /// Numbers from one token's to the next one's.
     pub stride: usize,
+    /// Numbers from one head to the next one.
+    pub step: usize,
 }
 
 impl<'a> Heads<'a> {
     pub(super) fn head(self, token: usize, head: usize, head_dim: usize) -> &'a [f32] {
-        &self.data[token * self.stride + head * head_dim..][..head_dim]
+        &self.data[token * self.stride + head * self.step..][..head_dim]
     }
 }
 

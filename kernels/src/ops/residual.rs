@@ -1,7 +1,8 @@
 //! What happens to whole rows between products: the residual stream and its norms, heads and their positions.
 use super::{
     finite::{NotFinite, Watch, finite},
-    values::{Normed, Same, Tiled, Values},
+    kv::Heads,
+    values::{Normed, Same, Tiled, Values, sigmoid},
 };
 use crate::{
     isa::{Isa, Kernel, Level, dispatch},
@@ -137,6 +138,30 @@ pub(super) fn scale<I: Isa>(isa: I, row: &[f32], eps: f32) -> f32 {
     let scale = 1.0 / (isa.sum(sum) / row.len() as f32 + eps).sqrt();
     // Squares whose sum is more than any number: nothing would be left of the row, without a word.
     if scale == 0.0 { f32::NAN } else { scale }
+}
+
+/// Multiplies `rows`, (tokens, `len`) of heads of `head_dim`, with the sigmoids of their gates.
+pub fn gate_heads(team: &Team, gates: Heads, head_dim: usize, rows: &mut [f32], len: usize) {
+    let level = team.level();
+    team.chunks(rows, len, |t, row| {
+        row.chunks_exact_mut(head_dim).enumerate().for_each(|(h, head)| dispatch(level, Gate { head, gate: gates.head(t, h, head_dim) }));
+    });
+}
+
+struct Gate<'a> {
+    head: &'a mut [f32],
+    gate: &'a [f32],
+}
+
+impl Kernel for Gate<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        for (i, head) in self.head.chunks_mut(16).enumerate() {
+            let gated = isa.mul(Same(head).vector(isa, 0), sigmoid(isa, Same(self.gate).vector(isa, i)));
+            store(isa, gated, head);
+        }
+    }
 }
 
 /// What is done to the heads of one token.

@@ -47,11 +47,17 @@ impl Values for Normed<'_> {
     }
 }
 
+/// `1 / (1 + exp(-x))`.
+#[inline(always)]
+pub fn sigmoid<I: Isa>(isa: I, x: I::F) -> I::F {
+    let one = isa.splat(1.0);
+    isa.div(one, isa.add(one, isa.exp(isa.sub(isa.splat(0.0), x))))
+}
+
 /// x times its sigmoid.
 #[inline(always)]
 pub fn silu<I: Isa>(isa: I, x: I::F) -> I::F {
-    let one = isa.splat(1.0);
-    isa.mul(x, isa.div(one, isa.add(one, isa.exp(isa.sub(isa.splat(0.0), x)))))
+    isa.mul(x, sigmoid(isa, x))
 }
 
 /// silu(gate) * up, of one token of products in tiles.
@@ -85,15 +91,14 @@ pub struct Clamped<'a> {
 impl Values for Clamped<'_> {
     #[inline(always)]
     fn vector<I: Isa>(&self, isa: I, i: usize) -> I::F {
-        let (zero, one, limit) = (isa.splat(0.0), isa.splat(1.0), isa.splat(self.limit));
+        let (one, limit) = (isa.splat(1.0), isa.splat(self.limit));
         let [gate_bias, up_bias] = self.biases.map(|bias| Same(bias).vector(isa, i));
         let gate = isa.add(self.gate.vector(isa, i), gate_bias);
         let up = isa.add(self.up.vector(isa, i), up_bias);
         // A NaN stays one: of two numbers the second is taken then, as x86 has it.
         let gate = isa.min(limit, gate);
         let up = isa.max(isa.splat(-self.limit), isa.min(limit, up));
-        let sigmoid = isa.div(one, isa.add(one, isa.exp(isa.sub(zero, isa.mul(gate, isa.splat(self.alpha))))));
-        isa.mul(isa.add(up, one), isa.mul(gate, sigmoid))
+        isa.mul(isa.add(up, one), isa.mul(gate, sigmoid(isa, isa.mul(gate, isa.splat(self.alpha)))))
     }
     #[inline(always)]
     fn ask<I: Isa>(&self, isa: I, i: usize) {

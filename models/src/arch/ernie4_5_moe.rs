@@ -1,5 +1,5 @@
 //! ERNIE-4.5 (text): a softmax whose choice is corrected, ungated shared experts, neighbours turned together.
-use super::{MOST, Variant, around, attention, layers, mixed, mixture, named, num_experts_as, shared_experts, size, taken};
+use super::{MOST, Variant, around, attention, layers, mixed, mixture, named, num_experts_as, same, shared_experts, size, taken};
 use crate::{
     description::{ConfigError, Correction, Description, Gated, LeftOut, Mixture, Router},
     json::Keys,
@@ -24,7 +24,7 @@ pub fn describe(keys: &mut Keys) -> Result<Description, ConfigError> {
     let start = keys.size("moe_layer_start_index", 0, MOST)?.unwrap_or(1);
     let end = keys.whole_number("moe_layer_end_index")?.and_then(|end| usize::try_from(end).ok()).unwrap_or(count - 1);
     let interval = keys.size("moe_layer_interval", 1, MOST)?.unwrap_or(1);
-    let layers = mixed(keys, count, &attention, &mixture, |l| (l + 1).is_multiple_of(interval) && l >= start && l <= end)?;
+    let layers = mixed(keys, same(&attention, count), &mixture, |l| (l + 1).is_multiple_of(interval) && l >= start && l <= end)?;
     // How experts were balanced and cut short in training.
     keys.ignore(&["moe_capacity", "moe_use_aux_free", "num_nextn_predict_layers"]);
     let mut description = around(keys, layers)?;

@@ -1,7 +1,7 @@
 //! gpt-oss: every second layer looks at a window, heads have sinks, every projection a bias, experts a clamped gate; experts in MXFP4.
-use super::{Variant, around, attention, layers, mixture, named, num_experts, size, taken};
+use super::{FULL, Variant, around, attention, layer_types, layers, mixture, named, num_experts, size, taken};
 use crate::{
-    description::{Attention, Clamped, ConfigError, Description, Fused, Gated, Layer, Mixture, Mlp, Router},
+    description::{Attention, Clamped, ConfigError, Description, Fused, Gated, Layer, Mixer, Mixture, Mlp, Router},
     json::Keys,
 };
 
@@ -11,10 +11,7 @@ pub fn describe(keys: &mut Keys) -> Result<Description, ConfigError> {
     let full = Attention { sinks: true, ..attention(keys, &variant)? };
     let count = layers(keys)?;
     let window = keys.size("sliding_window", 0, 1 << 30)?.filter(|window| *window > 0);
-    let kinds = keys.texts("layer_types")?.unwrap_or_else(|| (0..count).map(|l| if l % 2 == 0 { SLIDING } else { FULL }.to_string()).collect());
-    if kinds.len() != count || kinds.iter().any(|kind| kind != SLIDING && kind != FULL) {
-        return Err(keys.invalid("layer_types", &format!("a list of {count}, each '{SLIDING}' or '{FULL}'")));
-    }
+    let kinds = layer_types(keys, count, [SLIDING, FULL], |l| if l % 2 == 0 { SLIDING } else { FULL })?;
     let num_experts = num_experts(keys)?;
     let num_experts_per_tok = taken(keys, "num_experts_per_tok", num_experts)?;
     // Its older name.
@@ -38,12 +35,11 @@ pub fn describe(keys: &mut Keys) -> Result<Description, ConfigError> {
     };
     // The context before YaRN, which rope_scaling says again.
     keys.ignore(&["initial_context_length"]);
-    let layer = |kind: &String| {
+    let layer = |kind| {
         let attention = Attention { window: window.filter(|_| kind == SLIDING), ..full.clone() };
-        Layer { attention, mlp: Mlp::Sparse(Box::new(mixture.clone())) }
+        Layer { mixer: Mixer::Attention(Box::new(attention)), mlp: Mlp::Sparse(Box::new(mixture.clone())) }
     };
-    around(keys, kinds.iter().map(layer).collect())
+    around(keys, kinds.into_iter().map(layer).collect())
 }
 
 const SLIDING: &str = "sliding_attention";
-const FULL: &str = "full_attention";

@@ -1,5 +1,5 @@
 //! Qwen1.5-MoE and Qwen2-MoE: biases of q, k and v, a shared expert, layers that may be dense.
-use super::{Variant, around, attention, named, qwen_layers, qwen_mixture, size, switched_window};
+use super::{Variant, around, attention, layers, named, qwen_layers, qwen_mixture, same, size, switched_window};
 use crate::{
     description::{ConfigError, Description, Gated},
     json::Keys,
@@ -11,6 +11,7 @@ pub fn describe(keys: &mut Keys) -> Result<Description, ConfigError> {
     switched_window(keys)?;
     let width = keys.need("shared_expert_intermediate_size", size)?;
     let mixture = qwen_mixture(keys, Some(Gated { width, names: named("mlp.shared_expert") }))?;
-    let layers = qwen_layers(keys, &attention, &mixture)?;
+    let count = layers(keys)?;
+    let layers = qwen_layers(keys, same(&attention, count), &mixture)?;
     around(keys, layers)
 }

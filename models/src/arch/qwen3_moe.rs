@@ -1,5 +1,5 @@
 //! Qwen3-MoE: RMS norms of queries and keys, `attention_bias` on all four projections, layers that may be dense.
-use super::{HEADS, Variant, around, attention, qwen_layers, qwen_mixture, switched_window};
+use super::{HEADS, Variant, around, attention, layers, qwen_layers, qwen_mixture, same, switched_window};
 use crate::{
     description::{ConfigError, Description},
     json::Keys,
@@ -11,6 +11,7 @@ pub fn describe(keys: &mut Keys) -> Result<Description, ConfigError> {
     switched_window(keys)?;
     keys.off("shared_expert_intermediate_size")?;
     let mixture = qwen_mixture(keys, None)?;
-    let layers = qwen_layers(keys, &attention, &mixture)?;
+    let count = layers(keys)?;
+    let layers = qwen_layers(keys, same(&attention, count), &mixture)?;
     around(keys, layers)
 }

@@ -25,6 +25,9 @@ pub fn read(keys: &mut Keys, head_dim: usize, variant: &Variant) -> Result<Rope,
             return Err(inner.invalid("rope_type", "the same in rope_parameters and rope_scaling"));
         }
         scaling = found;
+        if variant.images {
+            inner.ignore(&["mrope_interleaved", "mrope_section"]);
+        }
         inner.all_known(&[])?;
     }
     let theta = base.or(variant.theta).ok_or(ConfigError::Missing { key: "rope_theta".to_string() })?;

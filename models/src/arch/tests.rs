@@ -1,9 +1,13 @@
 //! What configs are read as, and what is refused with which sentence.
 use crate::{
     ConfigError, Description, Kind,
-    description::{Mixture, Mlp},
+    description::{Attention, Mixture, Mlp},
 };
 use serde_json::{Value, json};
+
+fn attention_of(d: &Description, layer: usize) -> &Attention {
+    d.layers[layer].mixer.attention().unwrap()
+}
 
 fn mixtral() -> Value {
     json!({
@@ -116,9 +120,9 @@ fn published_configs_have_the_published_sizes() {
     let q2 = read(&qwen2()).unwrap();
     assert_eq!(weights(&q2), 14_315_784_192);
     let mixture = q2.mixture(0).unwrap();
-    assert!(q2.layers[0].attention.qkv_bias && mixture.router.norm_topk_prob.is_none() && mixture.shared.as_ref().unwrap().width == 5632);
+    assert!(attention_of(&q2, 0).qkv_bias && mixture.router.norm_topk_prob.is_none() && mixture.shared.as_ref().unwrap().width == 5632);
     let q3 = read(&qwen3()).unwrap();
-    assert_eq!((weights(&q3), q3.layers[47].attention.head_dim, q3.eos_token_id.len()), (30_532_122_624, 128, 2));
+    assert_eq!((weights(&q3), attention_of(&q3, 47).head_dim, q3.eos_token_id.len()), (30_532_122_624, 128, 2));
     let dense = [(llama(), 8_030_261_248), (mistral(), 7_248_023_552), (qwen2_dense(), 7_615_616_512), (qwen3_dense(), 8_190_735_360)];
     let dense = dense.map(|(json, published)| {
         let d = read(&json).unwrap();
@@ -194,7 +198,7 @@ fn other_families_have_the_sizes_that_they_are_told_of() {
         assert!((found / billions - 1.0).abs() < 5e-3, "{}: {found} billions", d.model_type);
     }
     let glm = read(&like(glm)).unwrap();
-    assert!(glm.mixture(0).is_none() && glm.mixture(1).unwrap().router.correction.is_some() && glm.layers[0].attention.rope.dim == 64);
+    assert!(glm.mixture(0).is_none() && glm.mixture(1).unwrap().router.correction.is_some() && attention_of(&glm, 0).rope.dim == 64);
     assert_eq!(glm.left_out[0].prefix, "model.layers.46.");
     let refused = |config: &Value, key: &str, value: Value| read(&with(like(config.clone()), key, value)).unwrap_err().to_string();
     for (config, key, value, expected) in [
@@ -359,7 +363,7 @@ fn what_cannot_be_run_is_refused_by_name() {
 fn positions_are_scaled_as_files_say() {
     let frequencies = |scaling: Value| {
         let d = read(&with(llama(), "rope_scaling", scaling)).unwrap();
-        (d.layers[0].attention.rope.frequencies(), d.max_position_embeddings)
+        (attention_of(&d, 0).rope.frequencies(), d.max_position_embeddings)
     };
     let ((plain, longer), context) = frequencies(json!(null));
     assert_eq!((plain[0], longer, context), (1.0, 1.0, 131_072));
@@ -387,7 +391,8 @@ fn positions_are_scaled_as_files_say() {
 #[test]
 fn the_oldest_llamas_have_as_many_key_value_heads_as_heads() {
     let old = ["num_key_value_heads", "rope_theta", "rope_scaling"].into_iter().fold(llama(), without);
-    let attention = &read(&old).unwrap().layers[0].attention;
+    let old = read(&old).unwrap();
+    let attention = attention_of(&old, 0);
     assert_eq!((attention.num_key_value_heads, attention.rope.theta), (32, 10_000.0));
 }
 

@@ -1,5 +1,10 @@
 //! The same operations in candle's tensors, on any device: what is computed, as it is written in papers. The reference of the other.
-use super::{Home, Mlps, Needs, Norm, Pass, Span, Tensors, Work, rotary::Rotary};
+mod delta_net;
+mod state;
+
+pub use state::State;
+
+use super::{Home, Mixer, Mixing, Mlps, Needs, Norm, Pass, Span, Tensors, Work, rotary::Rotary};
 use crate::{
     description::{Attention, Clamped, Normed, Router},
     forward_error::Fault,
@@ -11,8 +16,8 @@ use candle_nn::{
     ops::{rms_norm, sigmoid, silu, softmax_last_dim},
     rotary_emb::{rope, rope_i},
 };
-use ram_kernels::{KvElement, NotFinite, Pairs, centre};
-use std::io::{self, Read, Write};
+use ram_kernels::{KvElement, NotFinite, Pairs};
+use state::KvState;
 
 /// Matrices packed in the CPU's memory, all else on a device.
 #[derive(Debug)]
@@ -34,11 +39,11 @@ impl Plain {
         let Work { tokens, context, threads, .. } = work;
         // The stream, its norm, sums; q, k and v as they come and turned; an MLP's gate, up and what is made of them.
         let width = needs.mlps.iter().flatten().map(|mlp| mlp.width).max().unwrap_or(0);
-        let each = 6 * hidden_size + 3 * needs.qkv + 2 * needs.queries + 4 * width + 2 * needs.products;
+        let each = 6 * hidden_size + 3 * needs.heads_in + 2 * needs.mixed + 8 * needs.deltas + 4 * width + 2 * needs.products;
         // Scores of all heads, masked, their softmax; the mask.
         let scores = (3 * needs.heads + 2) * context;
         // Keys and values of a layer: held, joined, in f32.
-        let state = 4 * (needs.qkv - needs.queries) * context;
+        let state = 4 * needs.heads_in.saturating_sub(needs.mixed) * context;
         // Decoded, and as the product wants it; tiles in every thread.
         4 * (tokens * (each + scores) + state + 2 * DECODED.max(16 * hidden_size)) + threads * (1 << 20)
     }
@@ -55,73 +60,6 @@ impl Home for Plain {
     }
 }
 
-/// Keys and values (kv_heads, tokens, head_dim) of a layer, as the cache holds them.
-#[derive(Clone, Debug)]
-pub struct State {
-    held: Option<[Tensor; 2]>,
-    /// Those of them that count.
-    len: usize,
-    element: KvElement,
-}
-
-impl State {
-    /// Of no tokens.
-    pub fn new(element: KvElement) -> State {
-        State { held: None, len: 0, element }
-    }
-
-    /// Forgets all but the first `len` tokens.
-    pub fn truncate(&mut self, len: usize) {
-        self.len = self.len.min(len);
-    }
-
-    /// Writes keys, then values, as f32.
-    pub fn save(&self, to: &mut dyn Write) -> io::Result<()> {
-        let numbers = |held: &Tensor| held.narrow(1, 0, self.len)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>();
-        for held in self.held.iter().flatten() {
-            numbers(held).map_err(io::Error::other)?.iter().try_for_each(|v| to.write_all(&v.to_le_bytes()))?;
-        }
-        Ok(())
-    }
-
-    /// Reads what [`State::save`] wrote, of so many KV heads and numbers of a head.
-    pub fn restore(&mut self, len: usize, (kv_heads, head_dim): (usize, usize), from: &mut dyn Read) -> io::Result<()> {
-        let dtype = if self.element == KvElement::F16 { DType::F16 } else { DType::F32 };
-        let mut bytes = vec![0; 4 * kv_heads * len * head_dim];
-        let mut part = || {
-            from.read_exact(&mut bytes)?;
-            let numbers: Vec<f32> = bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
-            if numbers.iter().any(|v| !v.is_finite()) {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "has keys or values that are no numbers"));
-            }
-            let tensor = Tensor::from_vec(numbers, (kv_heads, len, head_dim), &Device::Cpu);
-            tensor.and_then(|t| t.to_dtype(dtype)).map_err(io::Error::other)
-        };
-        (self.held, self.len) = if len == 0 { (None, 0) } else { (Some([part()?, part()?]), len) };
-        Ok(())
-    }
-}
-
-/// Keys or values (kv_heads, tokens, head_dim), of which the first are held already, with the others as codes make them.
-fn held(x: &Tensor, state: &State, keys: bool) -> Result<Tensor> {
-    let (element, (_, tokens, dim)) = (state.element, x.dims3()?);
-    if matches!(element, KvElement::F32 | KvElement::F16) {
-        return Ok(x.clone());
-    }
-    let mut all = x.flatten_all()?.to_vec1::<f32>()?;
-    for own in all.chunks_exact_mut(tokens * dim) {
-        let mut less = Vec::new();
-        for t in state.len..tokens {
-            let element = element.at(t);
-            if keys && less.is_empty() && element != element.at(0) {
-                less = centre(dim, |t, i| own[t * dim + i]);
-            }
-            element.held(&mut own[t * dim..][..dim], &less);
-        }
-    }
-    Tensor::from_vec(all, x.shape(), x.device())
-}
-
 /// A pass in tensors.
 pub struct Candle<'a> {
     device: &'a Device,
@@ -129,10 +67,6 @@ pub struct Candle<'a> {
     spans: &'a [Span],
     /// The residual stream, (tokens, hidden_size).
     stream: Tensor,
-    /// Queries, keys and values, (heads, tokens, head_dim).
-    heads: Vec<Tensor>,
-    /// (tokens, heads of head_dim).
-    attended: Option<Tensor>,
     /// The experts of every token and their weights.
     routes: Vec<Vec<(u32, f32)>>,
     /// (tokens, 1): the shared expert's.
@@ -143,7 +77,7 @@ impl<'a> Candle<'a> {
     /// Of the tokens of `spans`.
     pub fn new(device: &'a Device, rotaries: &'a [Rotary], spans: &'a [Span]) -> Result<Candle<'a>> {
         let stream = Tensor::zeros((0, 0), DType::F32, device)?;
-        Ok(Candle { device, rotaries, spans, stream, heads: Vec::new(), attended: None, routes: Vec::new(), shared: None })
+        Ok(Candle { device, rotaries, spans, stream, routes: Vec::new(), shared: None })
     }
 
     /// The normed stream.
@@ -157,9 +91,45 @@ impl<'a> Candle<'a> {
         times(&rms_norm(&self.stream, &norm.weight, norm.eps as f32)?, norm.times)
     }
 
+    /// Queries, keys and values, (heads, tokens, head_dim), and the gates of what queries find, (tokens, heads of head_dim).
+    fn heads(
+        &self,
+        products: Vec<Tensor>,
+        biases: Option<&[Tensor; 3]>,
+        norms: Option<&[Norm<Tensor>; 2]>,
+        shape: &Attention,
+    ) -> Result<(Vec<Tensor>, Option<Tensor>)> {
+        let [cos, sin] = self.angles(shape)?;
+        let (mut heads, mut gates) = (Vec::new(), None);
+        for (i, mut y) in products.into_iter().enumerate() {
+            let tokens = y.dim(0)?;
+            if let Some(biases) = biases {
+                y = y.broadcast_add(&biases[i])?;
+            }
+            if shape.gated && i == 0 {
+                // Behind each query lies its gate.
+                let both = y.reshape((tokens, (), 2, shape.head_dim))?;
+                let part = |at: usize| both.narrow(2, at, 1)?.contiguous()?.reshape((tokens, ()));
+                (y, gates) = (part(0)?, Some(part(1)?));
+            }
+            let of = shape.qk_norm.map(|norm| norm.of);
+            let normed = |y: Tensor, now: Normed| match norms.filter(|_| i < 2 && of == Some(now)) {
+                Some(norms) => rms_norm(&y, &norms[i].weight, norms[i].eps as f32),
+                None => Ok(y),
+            };
+            y = normed(y, Normed::All)?.reshape((tokens, (), shape.head_dim))?;
+            y = normed(y, Normed::Heads)?.transpose(0, 1)?.contiguous()?;
+            if i < 2 {
+                y = normed(turned(&y, shape, &cos, &sin)?, Normed::TurnedHeads)?;
+            }
+            heads.push(y);
+        }
+        Ok((heads, gates))
+    }
+
     /// What the queries of one sequence find, (tokens, heads of head_dim).
-    fn look_back(&self, state: &mut State, span: &Span, shape: &Attention, sinks: Option<&Tensor>) -> Result<Tensor> {
-        let own = |i: usize| self.heads[i].narrow(1, span.tokens.start, span.tokens.len())?.contiguous();
+    fn look_back(&self, state: &mut KvState, heads: &[Tensor], span: &Span, shape: &Attention, sinks: Option<&Tensor>) -> Result<Tensor> {
+        let own = |i: usize| heads[i].narrow(1, span.tokens.start, span.tokens.len())?.contiguous();
         let (q, k, v) = (own(0)?, own(1)?, own(2)?);
         let before = state.held.as_ref().filter(|_| state.len > 0);
         let joined = |i: usize, new: &Tensor| match before {
@@ -172,7 +142,7 @@ impl<'a> Candle<'a> {
             KvElement::F16 => x.clamp(-65504.0, 65504.0)?.to_dtype(DType::F16),
             _ => Ok(x.clone()),
         };
-        let [k, v] = [held(&joined(0, &store(&k)?)?, state, true)?, held(&joined(1, &store(&v)?)?, state, false)?];
+        let [k, v] = [state.hold(&joined(0, &store(&k)?)?, true)?, state.hold(&joined(1, &store(&v)?)?, false)?];
         let (kv_heads, seen) = (shape.num_key_value_heads, k.dim(1)?);
         let (heads, tokens, dim) = q.dims3()?;
         // Queries of one group lie behind each other.
@@ -252,52 +222,43 @@ impl Pass for Candle<'_> {
         Ok(())
     }
 
-    fn heads(
-        &mut self,
-        norm: &Norm<Tensor>,
-        qkv: &[PackedLinear; 3],
-        biases: Option<&[Tensor; 3]>,
-        norms: Option<&[Norm<Tensor>; 2]>,
-        shape: &Attention,
-    ) -> std::result::Result<(), Fault> {
-        let x = self.normed(norm)?;
-        let [cos, sin] = self.angles(shape)?;
-        self.heads.clear();
-        for (i, matrix) in qkv.iter().enumerate() {
-            let mut y = matrix.times(&x)?;
-            if let Some(biases) = biases {
-                y = y.broadcast_add(&biases[i])?;
+    fn mix(&mut self, mixer: &Mixer<PackedLinear, Tensor>, states: &mut [&mut State]) -> std::result::Result<(), Fault> {
+        let x = self.normed(&mixer.norm)?;
+        let products = mixer.inputs.iter().map(|matrix| matrix.times(&x)).collect::<Result<Vec<_>>>()?;
+        let each = states.iter_mut().zip(self.spans);
+        let found = match &mixer.of {
+            Mixing::Attention { shape, biases, norms, sinks } => {
+                let (heads, gates) = self.heads(products, biases.as_ref(), norms.as_ref(), shape)?;
+                finite(&heads[1], "keys or values")?;
+                finite(&heads[2], "keys or values")?;
+                let each = each.filter_map(|(state, span)| match &mut **state {
+                    State::Kv(state) => Some(self.look_back(state, &heads, span, shape, sinks.as_ref())),
+                    State::Delta(_) => None,
+                });
+                let found = Tensor::cat(&each.collect::<Result<Vec<_>>>()?, 0)?;
+                if let Some(gates) = gates { (found * sigmoid(&gates)?)? } else { found }
             }
-            let of = shape.qk_norm.map(|norm| norm.of);
-            let normed = |y: Tensor, now: Normed| match norms.filter(|_| i < 2 && of == Some(now)) {
-                Some(norms) => rms_norm(&y, &norms[i].weight, norms[i].eps as f32),
-                None => Ok(y),
-            };
-            y = normed(y, Normed::All)?.reshape((x.dim(0)?, (), shape.head_dim))?;
-            y = normed(y, Normed::Heads)?.transpose(0, 1)?.contiguous()?;
-            if i < 2 {
-                y = normed(turned(&y, shape, &cos, &sin)?, Normed::TurnedHeads)?;
+            Mixing::DeltaNet { shape, taps, decay, time, norm } => {
+                let inputs = delta_net::inputs(shape, &products)?;
+                inputs.iter().try_for_each(|part| finite(part, "inputs of the delta net"))?;
+                let parts = delta_net::Parts { taps, decay, time, norm };
+                let each = each.filter_map(|(state, span)| match &mut **state {
+                    State::Delta(state) => Some((state, span)),
+                    State::Kv(_) => None,
+                });
+                let each = each.map(|(state, span)| {
+                    let own = |part: &Tensor| part.narrow(0, span.tokens.start, span.tokens.len());
+                    let [qkv, gate, beta, time] = &inputs;
+                    delta_net::recall(state, [own(qkv)?, own(gate)?, own(beta)?, own(time)?], &parts, self.device)
+                });
+                Tensor::cat(&each.collect::<Result<Vec<_>>>()?, 0)?
             }
-            self.heads.push(y);
-        }
-        Ok(())
-    }
-
-    fn attend(&mut self, states: &mut [&mut State], shape: &Attention, sinks: Option<&Tensor>) -> std::result::Result<(), Fault> {
-        finite(&self.heads[1], "keys or values")?;
-        finite(&self.heads[2], "keys or values")?;
-        let each = states.iter_mut().zip(self.spans).map(|(state, span)| self.look_back(state, span, shape, sinks));
-        self.attended = Some(Tensor::cat(&each.collect::<Result<Vec<_>>>()?, 0)?);
-        Ok(())
-    }
-
-    fn add_attended(&mut self, output: &PackedLinear, bias: Option<&Tensor>, by: f32) -> std::result::Result<(), Fault> {
-        let Some(attended) = self.attended.take() else { return Ok(()) };
-        let mut y = output.times(&attended)?;
-        if let Some(bias) = bias {
+        };
+        let mut y = mixer.output.times(&found)?;
+        if let Some(bias) = &mixer.bias {
             y = y.broadcast_add(bias)?;
         }
-        self.stream = (&self.stream + times(&y, by)?)?;
+        self.stream = (&self.stream + times(&y, mixer.times)?)?;
         Ok(())
     }
 

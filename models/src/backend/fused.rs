@@ -1,22 +1,25 @@
 //! Operations of ram-kernels by a team of threads, each of a few parallel regions over all tokens.
+mod delta_net;
 mod noise;
 mod refine;
+mod state;
 mod survey;
 
 pub use noise::Lens;
 pub use refine::{Coder, Refining, TOKENS};
+pub use state::LayerState;
 pub use survey::{Channels, Cost, Observer, Survey, Unread};
 
-use super::{Home, Mlps, Norm, Pass, Span, Tensors, rotary::Rotary};
+use super::{Home, Mixer, Mixing, Mlps, Norm, Pass, Span, Tensors, rotary::Rotary};
 use crate::{
     KvElement,
-    description::{Attention, Clamped, Normed, Router},
+    description::{self, Attention, Clamped, Normed, Router},
     forward_error::Fault,
     router::route,
 };
 use ram_kernels::{
     ClampedGlu, Experts, Heads, Inputs, KvLayer, Look, Matrix, Mixture, NormedRow, NotFinite, PANEL_BYTES, Product, Products, Routed, Same, Taken,
-    Team, Turn, Watch, add_tiles, attend, attend_numbers, embed, finite, isa::Level, norm_rows, normed, resize,
+    Team, Turn, Watch, add_tiles, attend, attend_numbers, embed, finite, gate_heads, isa::Level, norm_rows, normed, resize,
 };
 
 /// Tensors in the CPU's memory, packed.
@@ -37,6 +40,11 @@ impl Tensors for Packed {
             experts.down.push(down);
         }
         experts
+    }
+
+    /// (kernel, channels).
+    fn taps(of: Vec<f32>, kernel: usize) -> Vec<f32> {
+        (0..kernel).flat_map(|tap| of.iter().skip(tap).step_by(kernel).copied()).collect()
     }
 }
 
@@ -65,11 +73,12 @@ pub struct Scratch {
     angles: Vec<Vec<f32>>,
     inputs: Inputs,
     products: Products,
-    /// (tokens, q and k and v).
-    qkv: Vec<f32>,
-    by_head: Vec<f32>,
-    /// (tokens, heads, head_dim).
-    attended: Vec<f32>,
+    /// Of every token what its mixer takes: queries, keys and values, or what a delta net has.
+    heads: Vec<f32>,
+    /// What a mixer works in.
+    work: Vec<f32>,
+    /// Of every token what a mixer's output takes.
+    mixed: Vec<f32>,
     /// (tokens, num_experts).
     logits: Vec<f32>,
     routes: Vec<(u32, f32)>,
@@ -86,10 +95,13 @@ pub struct Needs {
     pub inputs: usize,
     /// Rows of products outside the experts.
     pub products: usize,
-    /// Queries, keys and values together.
-    pub qkv: usize,
-    /// Queries alone, and of how many heads.
-    pub queries: usize,
+    /// What a mixer takes: queries, keys and values together.
+    pub heads_in: usize,
+    /// What its output takes.
+    pub mixed: usize,
+    /// What a delta net works in.
+    pub deltas: usize,
+    /// Heads of queries.
     pub heads: usize,
     /// Numbers of a head.
     pub head_dim: usize,
@@ -122,8 +134,9 @@ impl Needs {
         Needs {
             inputs: self.inputs.max(other.inputs),
             products: self.products.max(other.products),
-            qkv: self.qkv.max(other.qkv),
-            queries: self.queries.max(other.queries),
+            heads_in: self.heads_in.max(other.heads_in),
+            mixed: self.mixed.max(other.mixed),
+            deltas: self.deltas.max(other.deltas),
             heads: self.heads.max(other.heads),
             head_dim: self.head_dim.max(other.head_dim),
             experts: self.experts.max(other.experts),
@@ -137,7 +150,7 @@ impl Scratch {
     /// Bytes that it has taken.
     #[cfg(test)]
     pub fn bytes(&self) -> usize {
-        let numbers = [&self.hidden, &self.qkv, &self.by_head, &self.attended, &self.logits].map(Vec::capacity);
+        let numbers = [&self.hidden, &self.heads, &self.work, &self.mixed, &self.logits].map(Vec::capacity);
         let routes = size_of::<(u32, f32)>() * (self.routes.capacity() + self.shared_routes.capacity());
         let places = size_of::<u32>() * (self.tokens.capacity() + self.last.capacity()) + size_of::<usize>() * self.positions.capacity();
         let angles = self.angles.iter().map(Vec::capacity).sum::<usize>();
@@ -152,14 +165,14 @@ impl Scratch {
         // Lists that grow may be twice as long as they were.
         let places = 2 * tokens * (2 * size_of::<u32>() + size_of::<usize>());
         let angles = rotaries * needs.head_dim;
-        let floats = tokens * (hidden_size + angles + needs.qkv + needs.queries + needs.experts)
-            + attend_numbers(needs.heads, needs.head_dim, tokens, sequences, context);
+        let floats = tokens * (hidden_size + angles + needs.heads_in + needs.mixed + needs.experts)
+            + attend_numbers(needs.heads, needs.head_dim, tokens, sequences, context).max(tokens * needs.deltas);
         let routes = tokens * size_of::<(u32, f32)>() * (needs.taken.max(1) + 1);
-        // q, k and v may have an order each.
-        let (orders, rows) = if ordered { (3, 3 * tokens) } else { (0, 0) };
+        // What a mixer takes may have an order for each matrix, of which there are four at the most.
+        let (orders, rows) = if ordered { (4, 4 * tokens) } else { (0, 0) };
         let inputs = Inputs::most_bytes(tokens, needs.inputs, orders, rows);
-        // Of three products each may end within a tile.
-        let products = Products::most_bytes(tokens, needs.products + 48);
+        // Of four products each may end within a tile.
+        let products = Products::most_bytes(tokens, needs.products + 64);
         places + size_of::<f32>() * floats + routes + inputs + products + Mixture::most_bytes(tokens, hidden_size, &needs.mlps, ordered)
     }
 }
@@ -246,10 +259,122 @@ impl<'a> Fused<'a> {
         Ok(())
     }
 
-    /// What all sequences make of an attention, each looking at itself.
-    fn attend_alone(&mut self, shape: &Attention, sinks: Option<&Vec<f32>>) -> Result<(), Fault> {
-        let mut own: Vec<KvLayer> = self.spans.iter().map(|span| shape.state(span.tokens.len(), KvElement::F32)).collect();
-        self.attend(&mut own.iter_mut().collect::<Vec<_>>(), shape, sinks)
+    /// Products of the normed stream with matrices.
+    fn project(&mut self, norm: &Norm<Vec<f32>>, matrices: &[Matrix], what: &'static str) -> Result<(), Fault> {
+        let Scratch { tokens, hidden, inputs, products, .. } = &mut *self.s;
+        let (tokens, size, team, level) = (tokens.as_slice(), self.hidden_size, self.team, self.team.level());
+        let input = |t: usize| norm.of(level, &hidden[t * size..][..size]);
+        inputs.fill(team, matrices.iter().map(|m| (m, tokens)), tokens.len(), size, input).map_err(|_| NotFinite(what))?;
+        let each: Vec<Product> = matrices.iter().map(|m| inputs.product(m, tokens)).collect();
+        products.run(team, &each);
+        Ok(())
+    }
+
+    /// What a mixer finds for its inputs, in the scratch's `mixed`.
+    fn find(&mut self, norm: &Norm<Vec<f32>>, inputs: &[Matrix], of: &Mixing<Vec<f32>>, states: &mut [&mut LayerState]) -> Result<(), Fault> {
+        match of {
+            Mixing::Attention { shape, biases, norms, sinks } => {
+                self.heads(norm, inputs, biases.as_ref(), norms.as_ref(), shape)?;
+                self.attend(states, shape, sinks.as_ref())
+            }
+            Mixing::DeltaNet { shape, taps, decay, time, norm: results } => {
+                self.recall(norm, inputs, shape, &delta_net::Parts { taps, decay, time, norm: results }, states)
+            }
+        }
+    }
+
+    /// The same where each sequence has nothing before it.
+    fn find_alone(&mut self, norm: &Norm<Vec<f32>>, inputs: &[Matrix], of: &Mixing<Vec<f32>>) -> Result<(), Fault> {
+        let mixer = match of {
+            Mixing::Attention { shape, .. } => description::Mixer::Attention(Box::new(shape.clone())),
+            Mixing::DeltaNet { shape, .. } => description::Mixer::DeltaNet(shape.clone()),
+        };
+        let mut own: Vec<LayerState> = self.spans.iter().map(|span| mixer.state(span.tokens.len(), KvElement::F32)).collect();
+        self.find(norm, inputs, of, &mut own.iter_mut().collect::<Vec<_>>())
+    }
+
+    /// Queries, keys and values, with biases where there are some; queries and keys normed where there are norms for them, as `shape` says, and
+    /// turned by their positions.
+    fn heads(
+        &mut self,
+        norm: &Norm<Vec<f32>>,
+        qkv: &[Matrix],
+        biases: Option<&[Vec<f32>; 3]>,
+        norms: Option<&[Norm<Vec<f32>>; 2]>,
+        shape: &Attention,
+    ) -> Result<(), Fault> {
+        self.project(norm, qkv, "inputs of the attention")?;
+        let Scratch { tokens, angles, products, heads: out, .. } = &mut *self.s;
+        let (n, team, level, head_dim) = (tokens.len(), self.team, self.team.level(), shape.head_dim);
+        let (angles, dim) = (self.rotaries.iter().position(|r| r.is(shape)).map_or(&[][..], |i| &angles[i]), shape.rope.dim);
+        let of = shape.qk_norm.map(|norm| norm.of);
+        // Scores are divided by the root of head_dim where they are computed.
+        let longer = shape.scale.map(|scale| (scale * (head_dim as f64).sqrt()) as f32);
+        let ([_, kv], rows) = (shape.widths(), shape.query_rows());
+        let stride = rows + 2 * kv;
+        resize(out, n * stride);
+        team.chunks(out, stride, |t, row| {
+            let (q, rest) = row.split_at_mut(rows);
+            let (k, v) = rest.split_at_mut(kv);
+            let angles = angles[t * dim..][..dim].split_at(dim / 2);
+            for (i, part) in [q, k, v].into_iter().enumerate() {
+                products.token(i, t, n).copy_to(part);
+                if let Some(bias) = biases {
+                    part.iter_mut().zip(&bias[i]).for_each(|(x, bias)| *x += bias);
+                }
+                if i < 2 {
+                    let mut norm = norms.map(|norms| (norms[i].weight.as_slice(), norms[i].eps as f32));
+                    let (pairs, turned_first) = (shape.rope.pairs, of == Some(Normed::TurnedHeads));
+                    if of == Some(Normed::All) {
+                        let all = part.len();
+                        Turn { norm: norm.take(), angles: [&[]; 2], pairs, turned_first }.apply(level, part, all);
+                    }
+                    let turn = Turn { norm, angles: [angles.0, angles.1], pairs, turned_first };
+                    // Behind each query lies its gate.
+                    let step = if i == 0 { rows / shape.num_attention_heads } else { head_dim };
+                    part.chunks_exact_mut(step).for_each(|head| turn.apply(level, &mut head[..head_dim], head_dim));
+                }
+                if let Some(longer) = longer.filter(|_| i == 0) {
+                    part.iter_mut().for_each(|x| *x *= longer);
+                }
+            }
+        });
+        Ok(())
+    }
+
+    /// What queries find.
+    fn attend(&mut self, states: &mut [&mut LayerState], shape: &Attention, sinks: Option<&Vec<f32>>) -> Result<(), Fault> {
+        let Scratch { tokens, heads, work, mixed, .. } = &mut *self.s;
+        let ([q, kv], rows, d) = (shape.widths(), shape.query_rows(), shape.head_dim);
+        let stride = rows + 2 * kv;
+        resize(mixed, tokens.len() * q);
+        let look = Look { window: shape.window, sinks: sinks.map(Vec::as_slice) };
+        let of = |start: usize, step| Heads { data: &heads[start..], stride, step };
+        let step = rows / shape.num_attention_heads;
+        let each = states.iter_mut().zip(self.spans).filter_map(|(state, span)| match &mut **state {
+            LayerState::Kv(layer) => Some((layer, span.tokens.len())),
+            LayerState::Delta(_) => None,
+        });
+        let mut caches: Vec<(&mut KvLayer, usize)> = each.collect();
+        attend(self.team, &mut caches, [of(0, step), of(rows, d), of(rows + kv, d)], shape.num_attention_heads, look, work, mixed)?;
+        if shape.gated {
+            gate_heads(self.team, of(d, step), d, mixed, q);
+        }
+        Ok(())
+    }
+
+    /// Adds to the stream `times` what `output` and a bias make of what was found.
+    fn add_found(&mut self, output: &Matrix, bias: Option<&Vec<f32>>, times: f32) -> Result<(), Fault> {
+        let Scratch { tokens, hidden, inputs, products, mixed, .. } = &mut *self.s;
+        let (tokens, n, cols, team) = (tokens.as_slice(), tokens.len(), output.cols(), self.team);
+        let filled = inputs.fill(team, [(output, tokens)].into_iter(), n, cols, |t| Same(&mixed[t * cols..][..cols]));
+        filled.map_err(|_| NotFinite("results of the attention"))?;
+        products.run(team, &[inputs.product(output, tokens)]);
+        add_tiles(team, products.of(0), n, times, hidden);
+        if let Some(bias) = bias {
+            team.chunks(hidden, self.hidden_size, |_, row| row.iter_mut().zip(bias).for_each(|(x, bias)| *x += times * bias));
+        }
+        Ok(())
     }
 
     /// Gate and up of one expert for the tokens that take it with their weights.
@@ -313,7 +438,7 @@ impl Scratch {
 
 impl Pass for Fused<'_> {
     type Tensors = Packed;
-    type State = KvLayer;
+    type State = LayerState;
 
     fn embed(&mut self, table: &Matrix, tokens: &[u32], times: f32) -> Result<(), Fault> {
         resize(&mut self.s.hidden, tokens.len() * self.hidden_size);
@@ -322,88 +447,15 @@ impl Pass for Fused<'_> {
         Ok(())
     }
 
-    fn heads(
-        &mut self,
-        norm: &Norm<Vec<f32>>,
-        qkv: &[Matrix; 3],
-        biases: Option<&[Vec<f32>; 3]>,
-        norms: Option<&[Norm<Vec<f32>>; 2]>,
-        shape: &Attention,
-    ) -> Result<(), Fault> {
-        let Scratch { tokens, hidden, angles, inputs, products, qkv: out, .. } = &mut *self.s;
-        let (tokens, n, size) = (tokens.as_slice(), tokens.len(), self.hidden_size);
-        let (team, level, head_dim) = (self.team, self.team.level(), shape.head_dim);
-        let input = |t: usize| norm.of(level, &hidden[t * size..][..size]);
-        let filled = inputs.fill(team, qkv.iter().map(|m| (m, tokens)), n, size, input);
-        filled.map_err(|_| NotFinite("inputs of the attention"))?;
-        products.run(team, &qkv.each_ref().map(|m| inputs.product(m, tokens)));
-
-        let (angles, dim) = (self.rotaries.iter().position(|r| r.is(shape)).map_or(&[][..], |i| &angles[i]), shape.rope.dim);
-        let of = shape.qk_norm.map(|norm| norm.of);
-        // Scores are divided by the root of head_dim where they are computed.
-        let longer = shape.scale.map(|scale| (scale * (head_dim as f64).sqrt()) as f32);
-        let ends = [qkv[0].rows(), qkv[0].rows() + qkv[1].rows()];
-        let stride = ends[1] + qkv[2].rows();
-        resize(out, n * stride);
-        team.chunks(out, stride, |t, row| {
-            let (q, rest) = row.split_at_mut(ends[0]);
-            let (k, v) = rest.split_at_mut(ends[1] - ends[0]);
-            let angles = angles[t * dim..][..dim].split_at(dim / 2);
-            for (i, part) in [q, k, v].into_iter().enumerate() {
-                products.token(i, t, n).copy_to(part);
-                if let Some(bias) = biases {
-                    part.iter_mut().zip(&bias[i]).for_each(|(x, bias)| *x += bias);
-                }
-                if i < 2 {
-                    let mut norm = norms.map(|norms| (norms[i].weight.as_slice(), norms[i].eps as f32));
-                    let (pairs, turned_first) = (shape.rope.pairs, of == Some(Normed::TurnedHeads));
-                    if of == Some(Normed::All) {
-                        let all = part.len();
-                        Turn { norm: norm.take(), angles: [&[]; 2], pairs, turned_first }.apply(level, part, all);
-                    }
-                    Turn { norm, angles: [angles.0, angles.1], pairs, turned_first }.apply(level, part, head_dim);
-                }
-                if let Some(longer) = longer.filter(|_| i == 0) {
-                    part.iter_mut().for_each(|x| *x *= longer);
-                }
-            }
-        });
-        Ok(())
-    }
-
-    fn attend(&mut self, states: &mut [&mut KvLayer], shape: &Attention, sinks: Option<&Vec<f32>>) -> Result<(), Fault> {
-        let Scratch { tokens, qkv, by_head, attended, .. } = &mut *self.s;
-        let [q, kv] = shape.widths();
-        let stride = q + 2 * kv;
-        resize(attended, tokens.len() * q);
-        let look = Look { window: shape.window, sinks: sinks.map(Vec::as_slice) };
-        let heads = [0, q, q + kv].map(|start| Heads { data: &qkv[start..], stride });
-        let mut caches: Vec<(&mut KvLayer, usize)> =
-            states.iter_mut().zip(self.spans).map(|(state, span)| (&mut **state, span.tokens.len())).collect();
-        Ok(attend(self.team, &mut caches, heads, shape.num_attention_heads, look, by_head, attended)?)
-    }
-
-    fn add_attended(&mut self, output: &Matrix, bias: Option<&Vec<f32>>, times: f32) -> Result<(), Fault> {
-        let Scratch { tokens, hidden, inputs, products, attended, .. } = &mut *self.s;
-        let (tokens, n, cols, team) = (tokens.as_slice(), tokens.len(), output.cols(), self.team);
-        let filled = inputs.fill(team, [(output, tokens)].into_iter(), n, cols, |t| Same(&attended[t * cols..][..cols]));
-        filled.map_err(|_| NotFinite("results of the attention"))?;
-        products.run(team, &[inputs.product(output, tokens)]);
-        add_tiles(team, products.of(0), n, times, hidden);
-        if let Some(bias) = bias {
-            team.chunks(hidden, self.hidden_size, |_, row| row.iter_mut().zip(bias).for_each(|(x, bias)| *x += times * bias));
-        }
-        Ok(())
+    fn mix(&mut self, mixer: &Mixer<Matrix, Vec<f32>>, states: &mut [&mut LayerState]) -> Result<(), Fault> {
+        self.find(&mixer.norm, &mixer.inputs, &mixer.of, states)?;
+        self.add_found(&mixer.output, mixer.bias.as_ref(), mixer.times)
     }
 
     fn route(&mut self, norm: &Norm<Vec<f32>>, routers: &[Matrix], more: [Option<&Vec<f32>>; 2], router: &Router) -> Result<(), Fault> {
-        let Scratch { tokens, hidden, inputs, products, logits, routes, shared_routes, taken: counts, .. } = &mut *self.s;
-        let (tokens, n, size) = (tokens.as_slice(), tokens.len(), self.hidden_size);
-        let (team, level, watch) = (self.team, self.team.level(), Watch::default());
-        let input = |t: usize| norm.of(level, &hidden[t * size..][..size]);
-        inputs.fill(team, routers.iter().map(|m| (m, tokens)), n, size, input).map_err(|_| NotFinite("inputs of the router"))?;
-        let each: Vec<Product> = routers.iter().map(|m| inputs.product(m, tokens)).collect();
-        products.run(team, &each);
+        self.project(norm, routers, "inputs of the router")?;
+        let Scratch { tokens, products, logits, routes, shared_routes, taken: counts, .. } = &mut *self.s;
+        let (n, team, level, watch) = (tokens.len(), self.team, self.team.level(), Watch::default());
         let (all, taken) = (routers[0].rows(), router.num_experts_per_tok);
         resize(logits, n * all);
         resize(routes, n * taken);

@@ -16,7 +16,7 @@ impl Rotary {
     /// One for every kind that a model has.
     pub fn of(description: &Description) -> Vec<Rotary> {
         let mut all: Vec<Rotary> = Vec::new();
-        for shape in description.layers.iter().map(|l| &l.attention) {
+        for shape in description.layers.iter().filter_map(|l| l.mixer.attention()) {
             if !all.iter().any(|r| r.is(shape)) {
                 let (frequencies, longer) = shape.rope.frequencies();
                 all.push(Rotary { rope: shape.rope.clone(), frequencies, longer });

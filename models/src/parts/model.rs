@@ -1,8 +1,8 @@
 //! A whole model: embedding, layers, norm, head.
-use super::{At, List, Supply, attention::Attention, mlp::Mlp};
+use super::{At, List, Supply, mlp::Mlp};
 use crate::{
     KvElement,
-    backend::{Needs, Norm, Pass, Tensors},
+    backend::{Mixer, Needs, Norm, Pass, Tensors},
     description::{self, Description, Stacked},
     forward_error::ForwardError,
     tensors::{Kind, TensorSpec},
@@ -21,7 +21,7 @@ pub struct Model<T: Tensors> {
 
 #[derive(Debug)]
 struct Layer<T: Tensors> {
-    attention: Attention<T>,
+    mixer: Mixer<T::Matrix, T::Vector>,
     mlp: Mlp<T>,
 }
 
@@ -46,7 +46,7 @@ impl Description {
         };
         let (layer, _) = spec.layer.zip(spec.expert)?;
         let module = self.mixture(layer)?.expert.names.module;
-        Some(format!("model.layers.{layer}.{}.switch_mlp.{name}", module.trim_end_matches(".experts")))
+        Some(format!("{}.layers.{layer}.{}.switch_mlp.{name}", self.names.model, module.trim_end_matches(".experts")))
     }
 
     /// The tensors of all experts of a layer in which one of an expert may lie: as MLX has them, and as the family's files do.
@@ -59,7 +59,7 @@ impl Description {
                 Kind::Up => (fused.gate_up, [1, 2]),
                 _ => (fused.down, [0, 1]),
             };
-            all.push(Stacked { name: format!("model.layers.{layer}.{name}"), part, turns: fused.turns, ends: fused.ends });
+            all.push(Stacked { name: format!("{}.layers.{layer}.{name}", self.names.model), part, turns: fused.turns, ends: fused.ends });
         }
         all
     }
@@ -70,13 +70,13 @@ impl Description {
         mixture.map_or(1.0, |m| m.router.num_experts_per_tok as f64 / m.num_experts as f64)
     }
 
-    /// Bytes of the keys and values of `capacity` tokens; `usize::MAX` where they are more than that counts.
+    /// Bytes of what a sequence of `capacity` tokens leaves, keys and values or states; `usize::MAX` where they are more than that counts.
     pub fn state_bytes(&self, capacity: usize, element: KvElement) -> usize {
-        self.layers.iter().map(|l| l.attention.state_bytes(capacity, element)).fold(0, usize::saturating_add)
+        self.layers.iter().map(|l| l.mixer.state_bytes(capacity, element)).fold(0, usize::saturating_add)
     }
 
     pub(crate) fn needs(&self) -> Needs {
-        let of = |l: &description::Layer| l.attention.needs(self.hidden_size).most(l.mlp.needs(self.hidden_size));
+        let of = |l: &description::Layer| l.mixer.needs(self.hidden_size).most(l.mlp.needs(self.hidden_size));
         self.layers.iter().map(of).fold(Needs { inputs: self.hidden_size, ..Needs::default() }, Needs::most)
     }
 }
@@ -86,14 +86,14 @@ impl<T: Tensors> Model<T> {
     pub fn build<S: Supply<Tensors = T>>(d: &Description, from: &mut S) -> Result<Model<T>, S::Error> {
         let spec = |name: &str, shape: Vec<usize>, kind| TensorSpec { name: format!("{name}.weight"), shape, kind, layer: None, expert: None };
         let table = vec![d.vocab_size, d.hidden_size];
-        let embedding = from.matrix(spec("model.embed_tokens", table.clone(), Kind::Embedding))?;
+        let embedding = from.matrix(spec(&format!("{}.embed_tokens", d.names.model), table.clone(), Kind::Embedding))?;
         let layer = |(layer, l): (usize, &description::Layer)| {
-            let at = At { layer, hidden_size: d.hidden_size, eps: d.rms_norm_eps };
-            Ok(Layer { attention: Attention::build(&l.attention, at, from)?, mlp: Mlp::build(&l.mlp, at, from)? })
+            let at = At { names: d.names, layer, hidden_size: d.hidden_size, eps: d.rms_norm_eps };
+            Ok(Layer { mixer: l.mixer.build(at, from)?, mlp: Mlp::build(&l.mlp, at, from)? })
         };
         let layers = d.layers.iter().enumerate().map(layer).collect::<Result<_, _>>()?;
-        let weight = from.vector(spec("model.norm", vec![d.hidden_size], Kind::Norm))?;
-        let head = if d.tie_word_embeddings { None } else { Some(from.matrix(spec("lm_head", table, Kind::Head))?) };
+        let weight = from.vector(spec(&format!("{}.norm", d.names.model), vec![d.hidden_size], Kind::Norm))?;
+        let head = if d.tie_word_embeddings { None } else { Some(from.matrix(spec(d.names.head, table, Kind::Head))?) };
         Ok(Model {
             embedding,
             layers,
@@ -123,7 +123,7 @@ impl<T: Tensors> Model<T> {
                 return Err(ForwardError::Cancelled);
             }
             let mut states: Vec<&mut P::State> = states.iter_mut().map(|own| &mut own[l]).collect();
-            let done = layer.attention.forward(pass, &mut states).and_then(|()| layer.mlp.forward(pass));
+            let done = pass.mix(&layer.mixer, &mut states).and_then(|()| layer.mlp.forward(pass));
             done.map_err(|fault| fault.within(Some(l)))?;
         }
         Ok(())

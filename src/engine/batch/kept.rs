@@ -9,6 +9,13 @@ struct Kept {
     used: u64,
 }
 
+impl Kept {
+    /// How many tokens of a text are there.
+    fn reach(&self, tokens: &[u32]) -> usize {
+        self.cache.reach(common(&self.tokens, tokens))
+    }
+}
+
 /// All of them.
 #[derive(Default)]
 pub struct Beginnings {
@@ -30,14 +37,14 @@ impl Beginnings {
 
     /// How many tokens of a text are there.
     pub fn longest(&self, owner: u64, tokens: &[u32]) -> usize {
-        self.all.iter().filter(|kept| kept.owner == owner).map(|kept| common(&kept.tokens, tokens)).max().unwrap_or(0)
+        self.all.iter().filter(|kept| kept.owner == owner).map(|kept| kept.reach(tokens)).max().unwrap_or(0)
     }
 
     /// Keys and values of what a text begins with, as far as they are there.
     pub fn find(&mut self, owner: u64, tokens: &[u32]) -> Option<KvCache> {
         self.clock += 1;
         let own = self.all.iter_mut().filter(|kept| kept.owner == owner);
-        let (len, found) = own.map(|kept| (common(&kept.tokens, tokens), kept)).max_by_key(|(len, _)| *len)?;
+        let (len, found) = own.map(|kept| (kept.reach(tokens), kept)).max_by_key(|(len, _)| *len)?;
         found.used = self.clock;
         (len > 0).then(|| found.cache.fork(len))
     }
@@ -69,11 +76,10 @@ impl Beginnings {
         let Some(at) = self.oldest() else { return false };
         let kept = &mut self.all[at];
         let left = kept.tokens.len().div_ceil(KvCache::PAGE).saturating_sub(pages.max(1)) * KvCache::PAGE;
-        if left == 0 {
+        kept.cache = kept.cache.fork(left);
+        kept.tokens.truncate(kept.cache.len());
+        if kept.tokens.is_empty() {
             self.all.swap_remove(at);
-        } else {
-            kept.tokens.truncate(left);
-            kept.cache = kept.cache.fork(left);
         }
         true
     }

@@ -63,7 +63,7 @@ impl Waiting {
 
     /// Pages that it takes once all of its tokens, and one more, are computed.
     fn pages_wanted(&self) -> usize {
-        (self.session.tokens().len() + 1).min(self.session.capacity()).div_ceil(PAGE)
+        self.session.pages_of((self.session.tokens().len() + 1).min(self.session.capacity()))
     }
 
     fn done(&self, ended: bool) -> Done {
@@ -99,7 +99,9 @@ pub struct Scheduler {
 
 impl Scheduler {
     pub fn new(model: Arc<Model>, commands: Receiver<Command>, status: Arc<Mutex<Status>>) -> Scheduler {
-        let (pages, kept) = (model.plan.kv_tokens.div_ceil(PAGE), Beginnings::new(KEPT * model.plan.sequences));
+        let kept = Beginnings::new(KEPT * model.plan.sequences);
+        let states = KvCache::pages_of_states(model.transformer.description(), model.plan.kv);
+        let pages = model.plan.kv_tokens.div_ceil(PAGE) + model.plan.sequences * states;
         let (waiting, running, counts) = (VecDeque::new(), Vec::new(), Status::default());
         Scheduler { model, commands, status, waiting, running, kept, pages, counts, turn: 0 }
     }
@@ -215,7 +217,8 @@ impl Scheduler {
     fn find(&mut self, job: &Waiting) -> Option<KvCache> {
         let tokens = job.session.tokens();
         let own = self.running.iter().filter(|other| other.owner == job.owner);
-        let beside = own.map(|other| (common(&other.session.tokens()[..other.session.computed()], tokens), other)).max_by_key(|(len, _)| *len);
+        let common = |other: &Waiting| common(&other.session.tokens()[..other.session.computed()], tokens);
+        let beside = own.map(|other| (other.session.reach(common(other)), other)).max_by_key(|(len, _)| *len);
         match beside {
             Some((len, other)) if len > self.kept.longest(job.owner, tokens) => Some(other.session.beginning(len)),
             _ => self.kept.find(job.owner, tokens),

@@ -113,6 +113,9 @@ pub fn vector_from(checkpoint: &Checkpoint, source: Option<&Source>, name: &str)
     checkpoint.read_from(source, name, 0, &mut bytes)?;
     let mut out = vec![0.0; len];
     widen(name, info.dtype, &bytes, &mut out)?;
+    if info.less_one {
+        out.iter_mut().for_each(|w| *w += 1.0);
+    }
     Ok(out)
 }
 

@@ -132,9 +132,13 @@ impl Besides {
     fn kv_bytes(&self) -> u64 {
         let of = |tokens: usize| self.backend.state_bytes(&self.description, tokens, self.kv) as u64;
         let Some(tokens) = self.kv_tokens else { return of(self.context).saturating_mul(self.sequences as u64) };
+        // States are each sequence's own; what is kept of others has the memory of those that are not there.
+        let states = of(0);
+        let own = states.saturating_mul(self.sequences as u64);
+        let of = |tokens: usize| of(tokens) - states;
         // Each sequence may be copying a page that it shared until now.
-        let all = of((tokens.div_ceil(PAGE) + self.sequences).saturating_mul(PAGE));
-        let heads: usize = self.description.layers.iter().map(|l| l.attention.num_key_value_heads).sum();
+        let all = own.saturating_add(of((tokens.div_ceil(PAGE) + self.sequences).saturating_mul(PAGE)));
+        let heads: usize = self.description.layers.iter().filter_map(|l| Some(l.mixer.attention()?.num_key_value_heads)).sum();
         // What a first page takes more than others, and the lists of pages, is each one's own, of those that are kept too.
         let (first, list) = ((2 * of(PAGE)).saturating_sub(of(2 * PAGE)), heads * (32 + 8 * self.context.div_ceil(PAGE)));
         all.saturating_add(((1 + KEPT) * self.sequences) as u64 * (first + list as u64))

@@ -30,7 +30,7 @@ pub fn items(method: Method, matrices: &[&TensorSpec], layers: usize) -> Vec<Ite
             });
             items[at].matrices.push(m);
         } else {
-            let router = matches!(spec.kind, Kind::Router | Kind::SharedRouter);
+            let router = spec.kind.steers();
             items.push(Item { matrices: vec![m], prior: ram_prior(spec, layers), router });
         }
     }
@@ -41,7 +41,7 @@ pub fn items(method: Method, matrices: &[&TensorSpec], layers: usize) -> Vec<Ite
 fn ram_prior(spec: &TensorSpec, layers: usize) -> f64 {
     let kind = match spec.kind {
         Kind::Embedding | Kind::Head => 10.0,
-        Kind::Router | Kind::SharedRouter => 8.0,
+        Kind::Router | Kind::SharedRouter | Kind::DeltaRates => 8.0,
         _ => 1.0f64,
     };
     let place = match spec.layer {

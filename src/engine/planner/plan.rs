@@ -547,13 +547,14 @@ fn menu(request: &Request, published: &Published, matrices: &[&TensorSpec], pins
             return vec![format];
         }
         let own = (published.own)(spec);
-        if !own.is_dense() {
+        // Rates are a thousandth of a model, and what is wrong in them is wrong in everything that is remembered.
+        if !own.is_dense() || spec.kind == Kind::DeltaRates {
             return vec![own];
         }
         let mut menu = match request.method {
             Method::Kl => rd_curve::trellis_menu(),
             Method::Ram | Method::RamExperts => rd_curve::affine_menu(),
-            Method::Uniform(format) if !matches!(spec.kind, Kind::Router | Kind::SharedRouter) => return vec![format],
+            Method::Uniform(format) if !spec.kind.steers() => return vec![format],
             Method::Uniform(_) | Method::Dense => Vec::new(),
         };
         // Dense means exactly computed. Else what is published in codes has no dense form in its menu: that is four times as long, and rounds

@@ -22,9 +22,15 @@ pub fn bytes(description: &Description, matrices: &[&TensorSpec], menu: &[Vec<Fo
     let mut together: BTreeMap<_, usize> = BTreeMap::new();
     for (spec, menu) in matrices.iter().zip(menu).filter(|(spec, _)| spec.layer.is_some()) {
         let most = menu.iter().map(|format| format.bytes(spec.shape[0], spec.shape[1])).max().unwrap_or(0);
-        *together.entry((spec.layer, spec.expert, matches!(spec.kind, Kind::Query | Kind::Key | Kind::Value | Kind::Output))).or_default() += most;
+        *together.entry((spec.layer, spec.expert, is_mixer(spec.kind))).or_default() += most;
     }
     let coded = together.into_values().max().unwrap_or(0);
     let [sequences, length] = text(description);
     (refine_bytes(description, [sequences, length], SPAN, threads_counted(threads)) + 2 * 4 * sequences * length + coded) as u64
+}
+
+/// Whether a matrix is one of those by which tokens learn of those before them.
+fn is_mixer(kind: Kind) -> bool {
+    use Kind::{DeltaGate, DeltaInput, DeltaOutput, DeltaRates, Key, Output, Query, Value};
+    matches!(kind, Query | Key | Value | Output | DeltaInput | DeltaGate | DeltaRates | DeltaOutput)
 }

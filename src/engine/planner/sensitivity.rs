@@ -81,12 +81,13 @@ pub fn of(spec: &TensorSpec, head: f64, shares: &Shares, description: &Descripti
     head * match spec.kind {
         Kind::Head => 1.0,
         Kind::Embedding => EMBEDDING * readers + if description.tie_word_embeddings { 1.0 } else { 0.0 },
-        Kind::Norm | Kind::Bias => 0.0,
-        Kind::Value => depth([0.036, 0.35, 0.25]),
-        Kind::Output => depth([0.034, 0.24, 0.28]),
+        Kind::Norm | Kind::Bias | Kind::Recurrence => 0.0,
+        // What a delta net reads and writes is taken for what an attention does; not measured yet.
+        Kind::Value | Kind::DeltaInput | Kind::DeltaGate => depth([0.036, 0.35, 0.25]),
+        Kind::Output | Kind::DeltaOutput => depth([0.034, 0.24, 0.28]),
         Kind::Query => depth([0.009, 0.21, 0.20]),
         Kind::Key => depth([0.012, 0.21, 0.22]),
-        Kind::Router => depth([0.027, 1.0, 1.6]) * mass,
+        Kind::Router | Kind::DeltaRates => depth([0.027, 1.0, 1.6]) * mass,
         Kind::Gate => depth(GATE) * share * mass,
         Kind::Up => depth(UP) * share * mass,
         Kind::Down => depth(DOWN) * share * mass,

@@ -134,6 +134,16 @@ impl Session {
         self.cache = self.cache.fork(0);
     }
 
+    /// [`KvCache::reach`] of it.
+    pub(crate) fn reach(&self, len: usize) -> usize {
+        self.cache.reach(len)
+    }
+
+    /// [`KvCache::pages_of`] of it.
+    pub(crate) fn pages_of(&self, tokens: usize) -> usize {
+        self.cache.pages_of(tokens)
+    }
+
     /// [`KvCache::pages`] of it.
     pub(crate) fn pages(&self) -> Vec<usize> {
         self.cache.pages()

@@ -29,6 +29,11 @@ impl<T> Checkpoints<T> {
     /// States that there are at the most, with the one that a pass makes: that one and the one before it, and four to go back to.
     pub const MOST: usize = 6;
 
+    /// Tokens of the sequence.
+    pub fn tokens(&self) -> usize {
+        self.held.last().map_or(0, |held| held.len)
+    }
+
     /// The sequence's: none for one of no tokens.
     pub fn last(&self) -> Option<&T> {
         self.held.last().map(|held| &held.state)
@@ -39,9 +44,9 @@ impl<T> Checkpoints<T> {
         self.held.iter().map(|held| &held.state)
     }
 
-    /// The state after a pass of `tokens` tokens, with which there are `len`.
-    pub fn push(&mut self, len: usize, tokens: usize, state: T) {
-        self.held.push(Held { len, pass: tokens, state });
+    /// The state after a pass of `tokens` tokens.
+    pub fn push(&mut self, tokens: usize, state: T) {
+        self.held.push(Held { len: self.tokens() + tokens, pass: tokens, state });
     }
 
     /// The largest length up to `len` that it can be cut back to.
@@ -88,7 +93,7 @@ mod tests {
         for tokens in passes {
             all.make_room();
             len += tokens;
-            all.push(len, tokens, len);
+            all.push(tokens, len);
             assert!(all.held.len() <= Checkpoints::<usize>::MOST && all.last() == Some(&len));
         }
         all.states().copied().collect()
@@ -109,8 +114,8 @@ mod tests {
     #[test]
     fn what_is_cut_back_is_a_state_that_is_held() {
         let mut all = Checkpoints::default();
-        for (len, tokens) in [(100, 100), (200, 100), (201, 1)] {
-            all.push(len, tokens, len);
+        for (tokens, len) in [(100, 100), (100, 200), (1, 201)] {
+            all.push(tokens, len);
         }
         assert_eq!([0, 99, 100, 150, 200, 201, 500].map(|len| all.reach(len)), [0, 0, 100, 100, 200, 201, 201]);
         all.truncate(150);

@@ -58,14 +58,13 @@ impl DeltaShape {
 #[derive(Clone, Debug)]
 pub struct DeltaLayer {
     shape: DeltaShape,
-    pub(super) len: usize,
     states: Checkpoints<Arc<[f32]>>,
 }
 
 impl DeltaLayer {
     /// Of no tokens. Memory is taken as it is used.
     pub fn new(shape: DeltaShape) -> DeltaLayer {
-        DeltaLayer { shape, len: 0, states: Checkpoints::default() }
+        DeltaLayer { shape, states: Checkpoints::default() }
     }
 
     /// Bytes of one state.
@@ -83,6 +82,11 @@ impl DeltaLayer {
         self.shape
     }
 
+    /// Tokens that it has seen.
+    pub fn tokens(&self) -> usize {
+        self.states.tokens()
+    }
+
     /// The largest number of tokens, up to `len`, that it can be cut back to.
     pub fn reach(&self, len: usize) -> usize {
         self.states.reach(len)
@@ -91,7 +95,6 @@ impl DeltaLayer {
     /// Forgets all but the first tokens: [`DeltaLayer::reach`] of `len`.
     pub fn truncate(&mut self, len: usize) {
         self.states.truncate(len);
-        self.len = self.states.reach(len);
     }
 
     /// The same for the first tokens: [`DeltaLayer::reach`] of `len`. Both share their states.
@@ -148,7 +151,6 @@ impl DeltaLayer {
 
     /// Its state after a pass of `tokens` tokens.
     pub(super) fn put(&mut self, tokens: usize, state: Arc<[f32]>) {
-        self.len += tokens;
-        self.states.push(self.len, tokens, state);
+        self.states.push(tokens, state);
     }
 }

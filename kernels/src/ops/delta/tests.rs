@@ -89,7 +89,7 @@ impl Case {
 
     /// What the tokens behind those in `layer` find, cut into pieces.
     fn run(&self, level: Level, layer: &mut DeltaLayer, pieces: &[usize]) -> Vec<f32> {
-        let (mut all, mut at, mut work) = (Vec::new(), layer.len, Vec::new());
+        let (mut all, mut at, mut work) = (Vec::new(), layer.tokens(), Vec::new());
         for n in pieces {
             let mut out = vec![f32::NAN; n * self.shape.values()];
             team(level, |team| delta_net(team, &mut [(&mut *layer, *n)], self.of(at..at + n), self.weights(), &mut work, &mut out)).expect("numbers");
@@ -144,7 +144,7 @@ fn states_are_cut_back_forked_saved_and_restored() {
     let case = Case::new(shape, 60, 10);
     let whole = case.run(Level::active(), &mut DeltaLayer::new(shape), &[60]);
     let go_on = |layer: &mut DeltaLayer| {
-        let from = layer.len;
+        let from = layer.tokens();
         let rest = case.run(Level::active(), layer, &[60 - from]);
         assert!(whole.ends_with(&rest) && !rest.is_empty(), "behind {from} tokens");
     };
@@ -157,10 +157,10 @@ fn states_are_cut_back_forked_saved_and_restored() {
     assert_eq!(bytes.len(), DeltaLayer::state_bytes(shape));
     for len in [33, 32, 30, 10, 0] {
         let mut fork = layer.fork(len);
-        assert_eq!(fork.len, len);
+        assert_eq!(fork.tokens(), len);
         go_on(&mut fork);
     }
-    assert_eq!(layer.len, 33, "it does not know of its forks");
+    assert_eq!(layer.tokens(), 33, "it does not know of its forks");
     let mut restored = DeltaLayer::new(shape);
     restored.restore(33, &mut bytes.as_slice()).expect("a state");
     go_on(&mut restored);
@@ -168,7 +168,7 @@ fn states_are_cut_back_forked_saved_and_restored() {
     bytes[..4].copy_from_slice(&f32::NAN.to_le_bytes());
     assert!(DeltaLayer::new(shape).restore(33, &mut bytes.as_slice()).is_err());
     layer.truncate(31);
-    assert_eq!(layer.len, 30);
+    assert_eq!(layer.tokens(), 30);
     go_on(&mut layer);
 }
 
@@ -183,7 +183,7 @@ fn what_is_no_number_is_refused_and_leaves_the_state() {
         let mut inputs = case.of(3..4).to_vec();
         inputs[at] = x;
         let found = team(Level::active(), |team| delta_net(team, &mut [(&mut layer, 1)], &inputs, case.weights(), &mut Vec::new(), &mut out));
-        assert_eq!((found, layer.len), (Err(NotFinite("inputs of the delta net")), 3), "{at}");
+        assert_eq!((found, layer.tokens()), (Err(NotFinite("inputs of the delta net")), 3), "{at}");
     }
     assert_eq!(case.run(Level::active(), &mut layer, &[1]), case.run(Level::active(), &mut DeltaLayer::new(shape), &[4])[3 * shape.values()..]);
 }

@@ -5,8 +5,8 @@ use super::{
     survey::{Named, Taking, Unread, plain, taking},
 };
 use crate::{
-    backend::{Mlps, Norm, Pass, Span, rotary::Rotary},
-    description::{Attention, Router},
+    backend::{Mixer, Mlps, Norm, Pass, Span, rotary::Rotary},
+    description::Router,
     forward_error::Fault,
     tensors::TensorSpec,
 };
@@ -68,26 +68,8 @@ pub struct Refining<'a, C: Coder> {
     coder: &'a mut C,
     /// Why matrices could not be coded.
     failed: &'a mut Option<C::Error>,
-    attention: Option<Heads>,
     /// Of every token its experts, and the shared one.
     routes: [Vec<(u32, f32)>; 2],
-}
-
-/// What an attention is made of.
-struct Heads {
-    norm: Norm<Vec<f32>>,
-    qkv: [Matrix; 3],
-    biases: Option<[Vec<f32>; 3]>,
-    norms: Option<[Norm<Vec<f32>>; 2]>,
-    shape: Attention,
-    sinks: Option<Vec<f32>>,
-}
-
-impl Heads {
-    fn attend(&self, fused: &mut Fused) -> Result<(), Fault> {
-        fused.heads(&self.norm, &self.qkv, self.biases.as_ref(), self.norms.as_ref(), &self.shape)?;
-        fused.attend_alone(&self.shape, self.sinks.as_ref())
-    }
 }
 
 impl<'a, C: Coder> Refining<'a, C> {
@@ -112,8 +94,8 @@ impl<'a, C: Coder> Refining<'a, C> {
                 None => pieces.push((start..end, vec![Span { tokens: 0..end - start, start: span.start }])),
             }
         }
-        let (stream, attention, routes) = (Vec::new(), None, Default::default());
-        Refining { team, scratch, hidden_size, rotaries, pieces, stream, coder, failed, attention, routes }
+        let (stream, routes) = (Vec::new(), Default::default());
+        Refining { team, scratch, hidden_size, rotaries, pieces, stream, coder, failed, routes }
     }
 
     /// What `found` had, or the reason why not, kept.
@@ -253,51 +235,27 @@ impl<C: Coder> Pass for Refining<'_, C> {
         Ok(())
     }
 
-    fn heads(
-        &mut self,
-        norm: &Norm<Named>,
-        specs: &[TensorSpec; 3],
-        biases: Option<&[Named; 3]>,
-        norms: Option<&[Norm<Named>; 2]>,
-        shape: &Attention,
-    ) -> Result<(), Fault> {
-        let norm = plain(norm);
-        let qkv = self.code(&specs.each_ref(), |pass| Ok(pass.all_normed(&norm)))?;
-        let qkv = [qkv[0].clone(), qkv[1].clone(), qkv[2].clone()];
-        let biases = biases.map(|b| b.each_ref().map(|(_, values)| values.clone()));
-        let norms = norms.map(|n| n.each_ref().map(plain));
-        self.attention = Some(Heads { norm, qkv, biases, norms, shape: shape.clone(), sinks: None });
-        Ok(())
-    }
-
-    /// With what adds it to the stream.
-    fn attend(&mut self, _: &mut [&mut ()], _: &Attention, sinks: Option<&Named>) -> Result<(), Fault> {
-        if let Some(heads) = &mut self.attention {
-            heads.sinks = sinks.map(|(_, values)| values.clone());
-        }
-        Ok(())
-    }
-
-    fn add_attended(&mut self, spec: &TensorSpec, bias: Option<&Named>, times: f32) -> Result<(), Fault> {
-        let Some(heads) = self.attention.take() else { return Ok(()) };
-        let (bias, cols) = (bias.map(|(_, values)| values), spec.shape[1]);
+    fn mix(&mut self, mixer: &Mixer<TensorSpec, Named>, _: &mut [&mut ()]) -> Result<(), Fault> {
+        let (norm, of) = (plain(&mixer.norm), mixer.of.map(|(_, values)| values.clone()));
+        let matrices = self.code(&mixer.inputs.iter().collect::<Vec<_>>(), |pass| Ok(pass.all_normed(&norm)))?;
+        let (bias, cols) = (mixer.bias.as_ref().map(|(_, values)| values), mixer.output.shape[1]);
         let inputs = |pass: &mut Self| {
             let mut inputs = Moments::new(cols, pass.coder.span());
             for i in 0..pass.pieces.len() {
                 pass.piece(i, false, |fused| {
-                    heads.attend(fused)?;
-                    let attended = &fused.s.attended;
-                    inputs.add(fused.team, fused.s.tokens.len(), |i, to| to.copy_from_slice(&attended[i * cols..][..cols]));
+                    fused.find_alone(&norm, &matrices, &of)?;
+                    let found = &fused.s.mixed;
+                    inputs.add(fused.team, fused.s.tokens.len(), |i, to| to.copy_from_slice(&found[i * cols..][..cols]));
                     Ok(())
                 })?;
             }
             Ok(inputs)
         };
-        let output = self.code(&[spec], inputs)?.remove(0);
+        let output = self.code(&[&mixer.output], inputs)?.remove(0);
         for i in 0..self.pieces.len() {
             self.piece(i, true, |fused| {
-                heads.attend(fused)?;
-                fused.add_attended(&output, bias, times)
+                fused.find_alone(&norm, &matrices, &of)?;
+                fused.add_found(&output, bias, mixer.times)
             })?;
         }
         Ok(())

@@ -5,8 +5,8 @@ use super::{
     noise::{Lens, SQUARED, add_noise, noisy},
 };
 use crate::{
-    backend::{Mlps, Norm, Pass, Tensors},
-    description::{Attention, Clamped, Router},
+    backend::{Mixer, Mlps, Norm, Pass, Tensors},
+    description::{Clamped, Router},
     forward_error::Fault,
     tensors::TensorSpec,
     weights::Published,
@@ -28,6 +28,10 @@ impl Tensors for Unread {
 
     fn experts(of: Self::Experts) -> Self::Experts {
         of
+    }
+
+    fn taps((spec, values): Named, kernel: usize) -> Named {
+        (spec, Packed::taps(values, kernel))
     }
 }
 
@@ -80,21 +84,6 @@ pub struct Survey<'a, W: Published> {
     /// Why weights could not be read.
     failed: &'a mut Option<W::Error>,
     routers: Vec<TensorSpec>,
-    attention: Option<Heads>,
-}
-
-/// What an attention is made of, and the stream before it.
-struct Heads {
-    norm: Norm<Vec<f32>>,
-    specs: [TensorSpec; 3],
-    qkv: [Matrix; 3],
-    biases: Option<[Vec<f32>; 3]>,
-    norms: Option<[Norm<Vec<f32>>; 2]>,
-    shape: Attention,
-    sinks: Option<Vec<f32>>,
-    /// Of the inputs.
-    scale: Arc<[f32]>,
-    before: Vec<f32>,
 }
 
 /// An expert, and the tokens that take it with their weights.
@@ -149,14 +138,7 @@ fn add_columns(team: &Team, matrix: &Matrix, to: &mut Vec<f64>) {
 }
 
 pub(super) fn plain(norm: &Norm<Named>) -> Norm<Vec<f32>> {
-    Norm { weight: norm.weight.1.clone(), eps: norm.eps, times: norm.times }
-}
-
-/// The same three but one.
-fn with(all: &[Matrix; 3], i: usize, other: Matrix) -> [Matrix; 3] {
-    let mut all = all.clone();
-    all[i] = other;
-    all
+    norm.map(|(_, weight)| weight.clone())
 }
 
 /// Who takes which of a layer's experts, and its shared one.
@@ -192,7 +174,7 @@ impl<'a, W: Published> Survey<'a, W> {
         see: &'a mut dyn Observer,
         failed: &'a mut Option<W::Error>,
     ) -> Survey<'a, W> {
-        Survey { fused, weights, lens, noisy, see, failed, routers: Vec::new(), attention: None }
+        Survey { fused, weights, lens, noisy, see, failed, routers: Vec::new() }
     }
 
     /// What was asked for; where it cannot be had, the reason is kept, and the pass ends.
@@ -275,7 +257,9 @@ impl<'a, W: Published> Survey<'a, W> {
         let some = &taken[..taken.partition_point(|(token, _)| (*token as usize) < self.noisy)];
         for (i, spec) in specs.iter().enumerate().filter(|_| !some.is_empty()) {
             let noisy = noisy(team, &each[i], if i == 2 { down_scale.as_deref() } else { Some(scale) })?;
-            let other = self.fused.results(&own.alone(with(&each, i, noisy)), some, norm)?;
+            let mut other = each.clone();
+            other[i] = noisy;
+            let other = self.fused.results(&own.alone(other), some, norm)?;
             let spread = self.lens.spread(team, &minus(&other, &out))?;
             spreads.push((spec.clone(), some.iter().map(|(token, _)| *token).zip(spread).collect()));
         }
@@ -319,51 +303,30 @@ impl<W: Published> Pass for Survey<'_, W> {
         Ok(())
     }
 
-    fn heads(
-        &mut self,
-        norm: &Norm<Named>,
-        specs: &[TensorSpec; 3],
-        biases: Option<&[Named; 3]>,
-        norms: Option<&[Norm<Named>; 2]>,
-        shape: &Attention,
-    ) -> Result<(), Fault> {
-        let (own, mut columns) = (plain(norm), Vec::new());
-        let qkv = [self.matrix(&specs[0])?, self.matrix(&specs[1])?, self.matrix(&specs[2])?];
-        qkv.iter().for_each(|m| add_columns(self.fused.team, m, &mut columns));
-        let (squares, tokens) = (self.normed_squares(&own), self.fused.s.tokens.len());
-        let scale = self.see.channels(Channels { maker: norm.weight.0.clone(), readers: specs.to_vec(), tokens, squares, columns });
-        let biases = biases.map(|b| b.each_ref().map(|(_, values)| values.clone()));
-        let norms = norms.map(|n| n.each_ref().map(plain));
-        self.fused.heads(&own, &qkv, biases.as_ref(), norms.as_ref(), shape)?;
-        let (specs, before) = (specs.clone(), self.fused.s.hidden.clone());
-        self.attention = Some(Heads { norm: own, specs, qkv, biases, norms, shape: shape.clone(), sinks: None, scale, before });
-        Ok(())
-    }
-
-    fn attend(&mut self, _: &mut [&mut ()], shape: &Attention, sinks: Option<&Named>) -> Result<(), Fault> {
-        let sinks = sinks.map(|(_, values)| values.clone());
-        self.fused.attend_alone(shape, sinks.as_ref())?;
-        if let Some(heads) = &mut self.attention {
-            heads.sinks = sinks;
-        }
-        Ok(())
-    }
-
-    fn add_attended(&mut self, spec: &TensorSpec, bias: Option<&Named>, times: f32) -> Result<(), Fault> {
-        let (output, bias, team) = (self.matrix(spec)?, bias.map(|(_, values)| values), self.fused.team);
-        self.fused.add_attended(&output, bias, times)?;
-        let Some(h) = self.attention.take() else { return Ok(()) };
-        let (after, all) = (self.fused.s.hidden.clone(), self.fused.s.tokens.len());
-        let mut spreads = Vec::new();
-        self.fused.s.hidden.clone_from(&h.before);
-        self.fused.add_attended(&noisy(team, &output, None)?, bias, times)?;
-        spreads.push((spec, self.lens.spread(team, &minus(&self.fused.s.hidden, &after))?));
-        for (i, spec) in h.specs.iter().enumerate() {
-            self.fused.s.hidden.clone_from(&h.before);
-            let qkv = with(&h.qkv, i, noisy(team, &h.qkv[i], Some(&h.scale))?);
-            self.fused.heads(&h.norm, &qkv, h.biases.as_ref(), h.norms.as_ref(), &h.shape)?;
-            self.fused.attend_alone(&h.shape, h.sinks.as_ref())?;
-            self.fused.add_attended(&output, bias, times)?;
+    fn mix(&mut self, mixer: &Mixer<TensorSpec, Named>, _: &mut [&mut ()]) -> Result<(), Fault> {
+        let (norm, of, team) = (plain(&mixer.norm), mixer.of.map(|(_, values)| values.clone()), self.fused.team);
+        let specs = &mixer.inputs;
+        let mut inputs = specs.iter().map(|spec| self.matrix(spec)).collect::<Result<Vec<_>, _>>()?;
+        let mut columns = Vec::new();
+        inputs.iter().zip(specs).filter(|(_, spec)| !spec.kind.steers()).for_each(|(m, _)| add_columns(team, m, &mut columns));
+        let (squares, all) = (self.normed_squares(&norm), self.fused.s.tokens.len());
+        let seen = Channels { maker: mixer.norm.weight.0.clone(), readers: specs.clone(), tokens: all, squares, columns };
+        let scale = self.see.channels(seen);
+        let before = self.fused.s.hidden.clone();
+        self.fused.find_alone(&norm, &inputs, &of)?;
+        let (output, bias, times) = (self.matrix(&mixer.output)?, mixer.bias.as_ref().map(|(_, values)| values), mixer.times);
+        self.fused.add_found(&output, bias, times)?;
+        let (after, mut spreads) = (self.fused.s.hidden.clone(), Vec::new());
+        self.fused.s.hidden.clone_from(&before);
+        self.fused.add_found(&noisy(team, &output, None)?, bias, times)?;
+        spreads.push((&mixer.output, self.lens.spread(team, &minus(&self.fused.s.hidden, &after))?));
+        for (i, spec) in specs.iter().enumerate().filter(|(_, spec)| !spec.kind.steers()) {
+            self.fused.s.hidden.clone_from(&before);
+            let own = noisy(team, &inputs[i], Some(&scale))?;
+            let own = std::mem::replace(&mut inputs[i], own);
+            self.fused.find_alone(&norm, &inputs, &of)?;
+            inputs[i] = own;
+            self.fused.add_found(&output, bias, times)?;
             spreads.push((spec, self.lens.spread(team, &minus(&self.fused.s.hidden, &after))?));
         }
         self.fused.s.hidden = after;

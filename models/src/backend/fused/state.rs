@@ -1,0 +1,53 @@
+//! What a layer knows of a sequence, in the CPU's memory.
+use ram_kernels::{DeltaLayer, KvLayer};
+use std::io::{self, Read, Write};
+
+/// Keys and values of all tokens, or what a delta net made of them.
+#[derive(Clone, Debug)]
+pub enum LayerState {
+    Kv(KvLayer),
+    Delta(DeltaLayer),
+}
+
+impl LayerState {
+    /// The largest number of tokens, up to `len`, that it can be cut back to.
+    pub fn reach(&self, len: usize) -> usize {
+        match self {
+            LayerState::Kv(_) => len,
+            LayerState::Delta(layer) => layer.reach(len),
+        }
+    }
+
+    /// Forgets all but the first `len` tokens, which it can be cut back to.
+    pub fn truncate(&mut self, len: usize) {
+        match self {
+            LayerState::Kv(layer) => layer.truncate(len),
+            LayerState::Delta(layer) => layer.truncate(len),
+        }
+    }
+
+    /// The same for the first `len` tokens, which it can be cut back to. Both share memory until one writes to it.
+    #[must_use]
+    pub fn fork(&self, len: usize) -> LayerState {
+        match self {
+            LayerState::Kv(layer) => LayerState::Kv(layer.fork(len)),
+            LayerState::Delta(layer) => LayerState::Delta(layer.fork(len)),
+        }
+    }
+
+    /// Writes it.
+    pub fn save(&self, to: &mut dyn Write) -> io::Result<()> {
+        match self {
+            LayerState::Kv(layer) => layer.save(to),
+            LayerState::Delta(layer) => layer.save(to),
+        }
+    }
+
+    /// Reads what [`LayerState::save`] wrote of `len` tokens.
+    pub fn restore(&mut self, len: usize, from: &mut dyn Read) -> io::Result<()> {
+        match self {
+            LayerState::Kv(layer) => layer.restore(len, from),
+            LayerState::Delta(layer) => layer.restore(len, from),
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! How tokens learn of those before them, in tensors: what comes in, what is made of it, what goes out.
+use super::Norm;
+use crate::description::{Attention, DeltaNet};
+
+/// Adds `times` what `output` makes of what is found, to the stream.
+#[derive(Clone, Debug)]
+pub struct Mixer<M, V> {
+    pub norm: Norm<V>,
+    /// Of the normed stream: queries, keys and values; of a delta net what they, gates, betas and decays come from.
+    pub inputs: Vec<M>,
+    pub of: Mixing<V>,
+    pub output: M,
+    pub bias: Option<V>,
+    pub times: f32,
+}
+
+/// What is made of the inputs.
+#[derive(Clone, Debug)]
+pub enum Mixing<V> {
+    /// Every query looks at its sequence up to its own, as far as the shape says, and at its head's sink, where there are some.
+    Attention {
+        shape: Attention,
+        /// Of queries, keys and values.
+        biases: Option<[V; 3]>,
+        /// Of queries and keys, as `shape` says.
+        norms: Option<[Norm<V>; 2]>,
+        sinks: Option<V>,
+    },
+    DeltaNet {
+        shape: DeltaNet,
+        /// Of the convolution, as [`super::Tensors::taps`] has them.
+        taps: V,
+        /// Of every value head the logarithm of how fast it forgets.
+        decay: V,
+        /// Of every value head what is added to its time steps.
+        time: V,
+        /// Of its results.
+        norm: Norm<V>,
+    },
+}
+
+impl<V> Mixing<V> {
+    /// The same of other vectors.
+    pub fn map<U>(&self, vector: impl Fn(&V) -> U) -> Mixing<U> {
+        match self {
+            Mixing::Attention { shape, biases, norms, sinks } => Mixing::Attention {
+                shape: shape.clone(),
+                biases: biases.as_ref().map(|all| all.each_ref().map(&vector)),
+                norms: norms.as_ref().map(|both| both.each_ref().map(|norm| norm.map(&vector))),
+                sinks: sinks.as_ref().map(&vector),
+            },
+            Mixing::DeltaNet { shape, taps, decay, time, norm } => {
+                Mixing::DeltaNet { shape: shape.clone(), taps: vector(taps), decay: vector(decay), time: vector(time), norm: norm.map(&vector) }
+            }
+        }
+    }
+}

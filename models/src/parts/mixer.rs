@@ -1,0 +1,40 @@
+//! How the tokens of a layer learn of those before them: what that takes.
+use super::{At, MixerOf, Supply};
+use crate::{
+    KvElement,
+    backend::{LayerState, Needs},
+    description::Mixer,
+};
+use ram_kernels::{DeltaLayer, KvLayer};
+
+impl Mixer {
+    /// Bytes of what a sequence of `capacity` tokens leaves; `usize::MAX` where they are more than that counts.
+    pub(crate) fn state_bytes(&self, capacity: usize, element: KvElement) -> usize {
+        match self {
+            Mixer::Attention(attention) => attention.state_bytes(capacity, element),
+            Mixer::DeltaNet(net) => net.state_bytes(),
+        }
+    }
+
+    /// Room for it.
+    pub(crate) fn state(&self, capacity: usize, element: KvElement) -> LayerState {
+        match self {
+            Mixer::Attention(a) => LayerState::Kv(KvLayer::new(a.num_key_value_heads, a.head_dim, capacity, element)),
+            Mixer::DeltaNet(net) => LayerState::Delta(DeltaLayer::new(net.shape)),
+        }
+    }
+
+    pub(crate) fn needs(&self, hidden_size: usize) -> Needs {
+        match self {
+            Mixer::Attention(attention) => attention.needs(hidden_size),
+            Mixer::DeltaNet(net) => net.needs(hidden_size),
+        }
+    }
+
+    pub(super) fn build<S: Supply>(&self, at: At, from: &mut S) -> Result<MixerOf<S>, S::Error> {
+        match self {
+            Mixer::Attention(attention) => attention.build(at, from),
+            Mixer::DeltaNet(net) => net.build(at, from),
+        }
+    }
+}
