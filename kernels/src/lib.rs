@@ -7,6 +7,8 @@ mod arena;
 #[cfg(test)]
 mod attention_tests;
 mod decode;
+#[cfg(test)]
+mod delta_tests;
 mod encode;
 #[cfg(test)]
 mod feedback_tests;

@@ -10,7 +10,7 @@ pub use mixer::{Mixer, Mixing};
 pub use rotary::Rotary;
 
 use crate::{
-    description::{Clamped, Router},
+    description::{self, Clamped, DeltaShape, Router},
     forward_error::Fault,
 };
 use std::{fmt::Debug, ops::Range};
@@ -65,6 +65,25 @@ impl<V> Norm<V> {
     /// The same of other weights.
     pub fn map<U>(&self, vector: impl Fn(&V) -> U) -> Norm<U> {
         Norm { weight: vector(&self.weight), eps: self.eps, times: self.times }
+    }
+}
+
+/// What the state of a layer is like.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum StateShape {
+    /// KV heads, and numbers of each.
+    Kv(usize, usize),
+    /// Of a delta net.
+    Delta(DeltaShape),
+}
+
+impl StateShape {
+    /// That of a layer with this mixer.
+    pub fn of(mixer: &description::Mixer) -> StateShape {
+        match mixer {
+            description::Mixer::Attention(a) => StateShape::Kv(a.num_key_value_heads, a.head_dim),
+            description::Mixer::DeltaNet(net) => StateShape::Delta(net.shape),
+        }
     }
 }
 

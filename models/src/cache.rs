@@ -1,8 +1,8 @@
 //! What every layer knows of one sequence so far: keys and values of its tokens, or what was made of them.
 use crate::{
     ForwardError, KvElement,
-    backend::{LayerState, State},
-    description::{DeltaShape, Description, Mixer},
+    backend::{LayerState, State, StateShape},
+    description::Description,
 };
 use ram_kernels::{Checkpoints, DeltaLayer, KvLayer, PAGE};
 use std::io::{self, Read, Write};
@@ -18,15 +18,7 @@ pub struct KvCache {
     capacity: usize,
     element: KvElement,
     /// Of the layers that it is for.
-    shapes: Vec<Shape>,
-}
-
-/// What the state of a layer is like.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Shape {
-    /// KV heads, and numbers of each.
-    Kv(usize, usize),
-    Delta(DeltaShape),
+    shapes: Vec<StateShape>,
 }
 
 /// As its backend has them, of every layer.
@@ -36,23 +28,20 @@ pub(crate) enum States {
     Candle(Vec<State>),
 }
 
-fn shapes(description: &Description) -> impl ExactSizeIterator<Item = Shape> {
-    description.layers.iter().map(|l| match &l.mixer {
-        Mixer::Attention(a) => Shape::Kv(a.num_key_value_heads, a.head_dim),
-        Mixer::DeltaNet(net) => Shape::Delta(net.shape),
-    })
+fn shapes(description: &Description) -> impl ExactSizeIterator<Item = StateShape> {
+    description.layers.iter().map(|l| StateShape::of(&l.mixer))
 }
 
 /// How many [`KvCache::PAGE`] tokens take the memory of one state of all layers that have one.
-fn pages_of_state(shapes: &[Shape], element: KvElement) -> usize {
-    let page = |shape: &Shape| if let Shape::Kv(heads, dim) = shape { KvLayer::bytes(*heads, *dim, PAGE, element) } else { 0 };
-    let state = |shape: &Shape| if let Shape::Delta(shape) = shape { DeltaLayer::state_bytes(*shape) } else { 0 };
-    let bytes = |of: &dyn Fn(&Shape) -> usize| shapes.iter().map(of).fold(0, usize::saturating_add);
+fn pages_of_state(shapes: &[StateShape], element: KvElement) -> usize {
+    let page = |shape: &StateShape| if let StateShape::Kv(heads, dim) = shape { KvLayer::bytes(*heads, *dim, PAGE, element) } else { 0 };
+    let state = |shape: &StateShape| if let StateShape::Delta(shape) = shape { DeltaLayer::state_bytes(*shape) } else { 0 };
+    let bytes = |of: &dyn Fn(&StateShape) -> usize| shapes.iter().map(of).fold(0, usize::saturating_add);
     bytes(&state).div_ceil(bytes(&page).max(1))
 }
 
 /// The same of all states that a sequence has at the most.
-fn pages_of_states(shapes: &[Shape], element: KvElement) -> usize {
+fn pages_of_states(shapes: &[StateShape], element: KvElement) -> usize {
     Checkpoints::<()>::MOST * pages_of_state(shapes, element)
 }
 
@@ -62,7 +51,7 @@ impl KvCache {
 
     /// Room for `capacity` tokens, for the fused backend. Memory is taken as it is used.
     pub fn new(description: &Description, capacity: usize, element: KvElement) -> KvCache {
-        let layers = description.layers.iter().map(|l| l.mixer.state(capacity, element)).collect();
+        let layers = description.layers.iter().map(|l| LayerState::new(&l.mixer, capacity, element)).collect();
         KvCache::with(States::Fused(layers), description, capacity, element)
     }
 
@@ -82,9 +71,9 @@ impl KvCache {
             return Ok(());
         }
         // Those of the first attention stand for all.
-        fn all(shapes: impl ExactSizeIterator<Item = Shape>) -> (usize, usize, usize) {
+        fn all(shapes: impl ExactSizeIterator<Item = StateShape>) -> (usize, usize, usize) {
             let (layers, mut kv) =
-                (shapes.len(), shapes.filter_map(|shape| if let Shape::Kv(heads, dim) = shape { Some((heads, dim)) } else { None }));
+                (shapes.len(), shapes.filter_map(|shape| if let StateShape::Kv(heads, dim) = shape { Some((heads, dim)) } else { None }));
             kv.next().map_or((layers, 0, 0), |(heads, dim)| (layers, heads, dim))
         }
         Err(ForwardError::OtherModel { cache: all(self.shapes.iter().copied()), model: all(shapes(description)) })

@@ -2,8 +2,6 @@
 mod checkpoints;
 mod layer;
 mod step;
-#[cfg(test)]
-mod tests;
 
 pub use checkpoints::Checkpoints;
 pub use layer::{DeltaLayer, DeltaShape};

@@ -289,7 +289,7 @@ impl<'a> Fused<'a> {
             Mixing::Attention { shape, .. } => description::Mixer::Attention(Box::new(shape.clone())),
             Mixing::DeltaNet { shape, .. } => description::Mixer::DeltaNet(shape.clone()),
         };
-        let mut own: Vec<LayerState> = self.spans.iter().map(|span| mixer.state(span.tokens.len(), KvElement::F32)).collect();
+        let mut own: Vec<LayerState> = self.spans.iter().map(|span| LayerState::new(&mixer, span.tokens.len(), KvElement::F32)).collect();
         self.find(norm, inputs, of, &mut own.iter_mut().collect::<Vec<_>>())
     }
 

@@ -1,11 +1,6 @@
 //! How the tokens of a layer learn of those before them: what that takes.
 use super::{At, MixerOf, Supply};
-use crate::{
-    KvElement,
-    backend::{LayerState, Needs},
-    description::Mixer,
-};
-use ram_kernels::{DeltaLayer, KvLayer};
+use crate::{KvElement, backend::Needs, description::Mixer};
 
 impl Mixer {
     /// Bytes of what a sequence of `capacity` tokens leaves; `usize::MAX` where they are more than that counts.
@@ -13,14 +8,6 @@ impl Mixer {
         match self {
             Mixer::Attention(attention) => attention.state_bytes(capacity, element),
             Mixer::DeltaNet(net) => net.state_bytes(),
-        }
-    }
-
-    /// Room for it.
-    pub(crate) fn state(&self, capacity: usize, element: KvElement) -> LayerState {
-        match self {
-            Mixer::Attention(a) => LayerState::Kv(KvLayer::new(a.num_key_value_heads, a.head_dim, capacity, element)),
-            Mixer::DeltaNet(net) => LayerState::Delta(DeltaLayer::new(net.shape)),
         }
     }
 

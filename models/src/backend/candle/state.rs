@@ -1,5 +1,5 @@
 //! What a layer knows of a sequence, in tensors.
-use crate::cache::Shape;
+use crate::backend::StateShape;
 use candle_core::{DType, Device, Result, Tensor};
 use ram_kernels::{Checkpoints, DeltaShape, KvElement, centre};
 use std::io::{self, Read, Write};
@@ -30,10 +30,10 @@ pub struct DeltaState {
 
 impl State {
     /// Of no tokens.
-    pub fn new(shape: Shape, element: KvElement) -> State {
+    pub fn new(shape: StateShape, element: KvElement) -> State {
         match shape {
-            Shape::Kv(heads, dim) => State::Kv(KvState { held: None, len: 0, shape: (heads, dim), element }),
-            Shape::Delta(shape) => State::Delta(DeltaState { shape, states: Checkpoints::default() }),
+            StateShape::Kv(heads, dim) => State::Kv(KvState { held: None, len: 0, shape: (heads, dim), element }),
+            StateShape::Delta(shape) => State::Delta(DeltaState { shape, states: Checkpoints::default() }),
         }
     }
 

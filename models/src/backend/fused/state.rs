@@ -1,5 +1,6 @@
 //! What a layer knows of a sequence, in the CPU's memory.
-use ram_kernels::{DeltaLayer, KvLayer};
+use crate::{backend::StateShape, description::Mixer};
+use ram_kernels::{DeltaLayer, KvElement, KvLayer};
 use std::io::{self, Read, Write};
 
 /// Keys and values of all tokens, or what a delta net made of them.
@@ -10,6 +11,14 @@ pub enum LayerState {
 }
 
 impl LayerState {
+    /// Of no tokens of at most `capacity`, of a layer with this mixer.
+    pub fn new(mixer: &Mixer, capacity: usize, element: KvElement) -> LayerState {
+        match StateShape::of(mixer) {
+            StateShape::Kv(heads, dim) => LayerState::Kv(KvLayer::new(heads, dim, capacity, element)),
+            StateShape::Delta(shape) => LayerState::Delta(DeltaLayer::new(shape)),
+        }
+    }
+
     /// The largest number of tokens, up to `len`, that it can be cut back to.
     pub fn reach(&self, len: usize) -> usize {
         match self {

@@ -1,10 +1,11 @@
 //! The gated delta net against what f64 says, however its tokens are cut, on every instruction set.
-use super::*;
 use crate::{
+    DeltaLayer, DeltaShape, DeltaWeights, NotFinite, delta_net,
     isa::Level,
-    team::team,
+    team,
     tests::{gaussian, levels},
 };
+use std::ops::Range;
 
 const SHAPES: [DeltaShape; 4] = [
     DeltaShape { key_heads: 1, value_heads: 1, key_dim: 16, value_dim: 16, kernel: 4 },
