@@ -30,11 +30,11 @@ pub use encode::{Effort, Feedback, Groups, Moments, place, quantize, quantize_at
 pub use format::{Format, FormatError, Scheme};
 pub use ops::rotate::{block as rotation, mix, split_mix};
 pub use ops::{
-    Checkpoints, DeltaLayer, DeltaShape, DeltaWeights, Heads, KvElement, KvLayer, Look, NormedRow, NotFinite, PAGE, Pairs, Same, Tiled, Turn, Values,
-    Watch, add_tiles, attend, attend_numbers, attention, attention_at, centre, delta_net, delta_numbers, divergence, finite, gate_heads, log_sum_exp,
-    norm_rows, normed,
+    Checkpoints, DeltaLayer, DeltaShape, DeltaWeights, Heads, KvElement, KvLayer, Look, NormedRow, NotFinite, PAGE, Pairs, Same, TAPS, Tiled, Turn,
+    Values, Watch, add_tiles, attend, attend_numbers, attention, attention_at, centre, delta_net, delta_numbers, divergence, finite, gate_heads,
+    log_sum_exp, norm_rows, normed,
 };
-pub use peak::integer_peak;
+pub use peak::{float_peak, integer_peak};
 pub use product::{
     ClampedGlu, Experts, Inputs, Mixture, PANEL_BYTES, Product, Products, Routed, Rows, Taken, experts, experts_at, input_error, linear, linear_at,
 };

@@ -9,7 +9,7 @@ mod scores;
 mod values;
 
 pub use attention::{Look, attend, attend_numbers, attention, attention_at};
-pub use delta::{Checkpoints, DeltaLayer, DeltaShape, DeltaWeights, delta_net, delta_numbers};
+pub use delta::{Checkpoints, DeltaLayer, DeltaShape, DeltaWeights, TAPS, delta_net, delta_numbers};
 pub use finite::{NotFinite, Watch, finite};
 pub use kv::{Heads, KvElement, KvLayer, PAGE, centre};
 pub use residual::{Pairs, Share, Turn, add_shares, add_tiles, gate_heads, norm_rows, normed};

@@ -1,4 +1,4 @@
-//! The other limit of a product, beside the memory: how many integer operations the processor does.
+//! The other limit of a product, beside the memory: how many operations the processor does.
 use crate::isa::{Isa, Kernel, Level, dispatch};
 use std::{hint::black_box, time::Instant};
 
@@ -12,6 +12,33 @@ pub fn integer_peak() -> f64 {
         (threads * STEPS * level.block().0 * 128) as f64 / start.elapsed().as_secs_f64()
     });
     rates.fold(0.0, f64::max)
+}
+
+/// Products and sums of floats (each pair is one) per second of all threads together, in sums that never leave registers.
+pub fn float_peak() -> f64 {
+    let level = Level::active();
+    let rates = (0..3).map(|_| {
+        let start = Instant::now();
+        let threads = black_box(rayon::broadcast(|_| dispatch(level, FloatPeak))).len();
+        (threads * STEPS * 8 * 16) as f64 / start.elapsed().as_secs_f64()
+    });
+    rates.fold(0.0, f64::max)
+}
+
+struct FloatPeak;
+
+impl Kernel for FloatPeak {
+    type Out = f32;
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) -> f32 {
+        let (mut sums, a, b) = ([isa.splat(0.5); 8], isa.splat(black_box(0.999)), isa.splat(black_box(1e-3)));
+        for _ in 0..STEPS {
+            for sum in &mut sums {
+                *sum = isa.fma(*sum, a, b);
+            }
+        }
+        sums.into_iter().map(|sum| isa.sum(sum)).sum()
+    }
 }
 
 /// 20 ms or so.

@@ -9,7 +9,8 @@ pub use layer::{DeltaLayer, DeltaShape};
 use super::finite::{NotFinite, Watch, finite};
 use crate::{arena::resize, isa::dispatch, team::Team};
 use std::{ops::Range, sync::Arc};
-use step::{Finish, Mix, Recall};
+pub use step::TAPS;
+use step::{Finish, Mix, Recall, WIDE};
 
 /// What a gated delta net has besides matrices.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +49,11 @@ impl<'a> Span<'a> {
         let at = shape.kernel - 1 - (back - (token - self.tokens.start));
         Some(&last[at * shape.channels()..][..shape.channels()])
     }
+}
+
+/// The memories and the last inputs of a state that nobody else has.
+fn own(state: &mut Arc<[f32]>, shape: DeltaShape) -> (&mut [f32], &mut [f32]) {
+    Arc::get_mut(state).expect("a state that was made for this pass").split_at_mut(shape.memory())
 }
 
 /// Adds the tokens of some sequences, one sequence's after the other's, to their states, and gives what they find: `inputs` is (tokens, numbers
@@ -101,30 +107,31 @@ pub fn delta_net(
     });
     watch.result("inputs of the delta net")?;
 
-    // A task is 16 numbers of a head's values in all tokens of a sequence.
+    // A task is a few columns of a head's memory over all tokens of a sequence.
     let (mixed, rates) = (&*mixed, rates.as_chunks::<2>().0);
     let (mut tasks, mut rest) = (Vec::with_capacity(spans.len() * value_heads * each), found.as_chunks_mut::<16>().0);
     for (state, span) in states.iter_mut().zip(&spans) {
-        let n = span.tokens.len();
-        let (own, after) = rest.split_at_mut(n * values / 16);
-        rest = after;
-        let memory = &mut Arc::get_mut(state).expect("a state that was made for this pass")[..shape.memory()];
-        let memories = memory.as_chunks_mut::<16>().0.chunks_exact_mut(key_dim);
-        tasks.extend(memories.zip(own.chunks_exact_mut(n)).enumerate().map(|(i, (memory, out))| (span, i, memory, out)));
+        let (memory, _) = own(state, shape);
+        for (head, memory) in memory.as_chunks_mut::<16>().0.chunks_exact_mut(each * key_dim).enumerate() {
+            for (part, memory) in memory.chunks_mut(WIDE * key_dim).enumerate() {
+                let (out, after) = std::mem::take(&mut rest).split_at_mut(memory.len() / key_dim * span.tokens.len());
+                rest = after;
+                tasks.push((span, head, 16 * WIDE * part, memory, out));
+            }
+        }
     }
     team.chunks(&mut tasks, 1, |_, task| {
-        for (span, i, memory, out) in task {
+        for (span, head, column, memory, out) in task {
+            let memory_len = 16 * memory.len();
             match span.before {
-                Some((before, _)) => memory.as_flattened_mut().copy_from_slice(&before[*i * 16 * key_dim..][..16 * key_dim]),
+                Some((before, _)) => memory.as_flattened_mut().copy_from_slice(&before[(*head * value_dim + *column) * key_dim..][..memory_len]),
                 None => memory.as_flattened_mut().fill(0.0),
             }
-            let (head, part) = (*i / each, *i % each);
-            let key = head / (value_heads / shape.key_heads);
-            let own: Vec<[f32; 2]> = span.tokens.clone().map(|t| rates[t * value_heads + head]).collect();
+            let (key, value) = (*head / (value_heads / shape.key_heads) * key_dim, 2 * shape.keys() + *head * value_dim + *column);
+            let own: Vec<[f32; 2]> = span.tokens.clone().map(|t| rates[t * value_heads + *head]).collect();
             let tokens = |t: usize| {
                 let row = &mixed[(span.tokens.start + t) * channels..][..channels];
-                let (q, k) = (&row[key * key_dim..][..key_dim], &row[shape.keys() + key * key_dim..][..key_dim]);
-                (q, k, row[2 * shape.keys() + head * value_dim + 16 * part..].first_chunk().expect("16 numbers of a value"))
+                (&row[key..][..key_dim], &row[shape.keys() + key..][..key_dim], &row[value..])
             };
             dispatch(level, Recall { tokens, rates: &own, memory, out });
         }
@@ -144,7 +151,7 @@ pub fn delta_net(
 
     // The last inputs, for the tokens that come next.
     for (state, span) in states.iter_mut().zip(&spans) {
-        let last = &mut Arc::get_mut(state).expect("a state that was made for this pass")[shape.memory()..];
+        let (_, last) = own(state, shape);
         team.chunks(last, channels, |i, to| match span.row(inputs, shape, span.tokens.end - 1, shape.kernel - 2 - i) {
             Some(row) => to.copy_from_slice(row),
             None => to.fill(0.0),

@@ -4,6 +4,7 @@ use crate::{
     description::{ConfigError, DeltaNet, DeltaShape, Description, LeftOut, Mixer, Names},
     json::Keys,
 };
+use ram_kernels::TAPS;
 
 /// How the tokens of every layer learn of those before them; `packed` as [`DeltaNet::packed`].
 pub fn mixers(keys: &mut Keys, packed: bool) -> Result<Vec<Mixer>, ConfigError> {
@@ -19,7 +20,7 @@ pub fn mixers(keys: &mut Keys, packed: bool) -> Result<Vec<Mixer>, ConfigError> 
         value_heads: keys.need("linear_num_value_heads", size)?,
         key_dim: keys.need("linear_key_head_dim", size)?,
         value_dim: keys.need("linear_value_head_dim", size)?,
-        kernel: keys.need("linear_conv_kernel_dim", |keys, key| keys.size(key, 1, 64))?,
+        kernel: keys.need("linear_conv_kernel_dim", |keys, key| keys.size(key, 1, TAPS))?,
     };
     if !shape.value_heads.is_multiple_of(shape.key_heads) {
         return Err(keys.invalid("linear_num_value_heads", &format!("a multiple of linear_num_key_heads, {}", shape.key_heads)));

@@ -19,6 +19,9 @@ pub struct Mix<'a, R> {
     pub out: &'a mut [f32],
 }
 
+/// Taps that a convolution has at the most.
+pub const TAPS: usize = 16;
+
 /// Added to the square of a length that is divided by.
 const EPS: f32 = 1e-6;
 
@@ -26,16 +29,21 @@ impl<'a, R: Fn(usize) -> Option<&'a [f32]>> Kernel for Mix<'a, R> {
     type Out = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let Mix { shape: DeltaShape { key_dim, .. }, rows, taps, out } = self;
-        let channels = out.len();
-        out.fill(0.0);
-        for (j, taps) in taps.chunks_exact(channels).enumerate() {
-            let Some(row) = rows(j) else { continue };
-            for ((sum, x), w) in out.as_chunks_mut().0.iter_mut().zip(row.as_chunks().0).zip(taps.as_chunks().0) {
-                isa.store(isa.fma(isa.load(w), isa.load(x), isa.load(sum)), sum);
+        let Mix { shape: DeltaShape { key_dim, kernel, .. }, rows, taps, out } = self;
+        let channels = out.len() / 16;
+        let taps = &taps.as_chunks().0[..kernel * channels];
+        // Those before the first token of a sequence add nothing.
+        let none = (0..kernel).filter(|tap| rows(*tap).is_none()).count();
+        let mut each = [&[][..]; TAPS];
+        each.iter_mut().zip(none..kernel).for_each(|(row, tap)| *row = &rows(tap).unwrap_or_default().as_chunks().0[..channels]);
+        let each = &each[..kernel - none];
+        for (i, out) in out.as_chunks_mut().0.iter_mut().enumerate() {
+            let mut sum = isa.splat(0.0);
+            for (row, tap) in each.iter().zip(none..) {
+                sum = isa.fma(isa.load(&taps[tap * channels + i]), isa.load(&row[i]), sum);
             }
+            isa.store(silu(isa, sum), out);
         }
-        out.as_chunks_mut().0.iter_mut().for_each(|x| isa.store(silu(isa, isa.load(x)), x));
         let (queries, rest) = out.split_at_mut(self.shape.keys());
         let shorter = 1.0 / (key_dim as f32).sqrt();
         for (heads, by) in [(queries, shorter), (&mut rest[..self.shape.keys()], 1.0)] {
@@ -48,54 +56,98 @@ impl<'a, R: Fn(usize) -> Option<&'a [f32]>> Kernel for Mix<'a, R> {
     }
 }
 
-/// The gated delta rule (Yang, Kautz and Hatamizadeh, arXiv 2412.06464) for 16 numbers of a value head: of each token
-/// `S = decay S; S += k (beta (v - S^T k))^T; out = S^T q`. Numbers of a value do not meet in it, so these 16 columns of S, 8 kB of them
-/// where keys have 128 numbers, stay in the first cache over all tokens; and what one token reads of S for its value is read while the
-/// token before it writes it. A chunked form does no fewer products per token (64 + 64 of dim^2 / 64 for its triangles and 3 dim^2), and its
-/// results would depend on where a prompt is cut.
+/// The gated delta rule (Yang, Kautz and Hatamizadeh, arXiv 2412.06464) for some columns of a value head's memory: of each token
+/// `S = decay S; S += k (beta (v - S^T k))^T; out = S^T q`. Columns do not meet in it, so that 32 of them, 16 kB where keys have 128 numbers,
+/// stay in the first cache over all tokens; and what one token reads of S for its value is read while the token before it writes it. A chunked
+/// form does no fewer products per token, and its results would depend on where a prompt is cut.
 pub struct Recall<'a, T> {
-    /// Of a token its query, key and value.
+    /// Of a token its query, its key and the columns' values.
     pub tokens: T,
     /// Of every token beta and decay.
     pub rates: &'a [[f32; 2]],
-    /// (key_dim, 16).
+    /// (columns / 16, key_dim, 16).
     pub memory: &'a mut [[f32; 16]],
-    /// Of every token.
+    /// (columns / 16, tokens, 16).
     pub out: &'a mut [[f32; 16]],
 }
 
-impl<'a, T: Fn(usize) -> (&'a [f32], &'a [f32], &'a [f32; 16])> Kernel for Recall<'a, T> {
+impl<'a, T: Fn(usize) -> (&'a [f32], &'a [f32], &'a [f32])> Kernel for Recall<'a, T> {
     type Out = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         let Recall { tokens, rates, memory, out } = self;
-        let zero = isa.splat(0.0);
-        // S^T k of the first token.
-        let mut sums = [zero; 4];
-        for (memory, k) in memory.as_chunks::<4>().0.iter().zip(tokens(0).1.as_chunks::<4>().0) {
-            for j in 0..4 {
-                sums[j] = isa.fma(isa.splat(k[j]), isa.load(&memory[j]), sums[j]);
+        let (n, key_dim) = (rates.len(), tokens(0).0.len());
+        let each = memory.chunks_mut(WIDE * key_dim).zip(out.chunks_mut(WIDE * n)).enumerate();
+        for (i, (memory, out)) in each {
+            // Two at a time share what is read of keys and queries, where there are registers for their sums.
+            if memory.len() == WIDE * key_dim && I::TOKENS >= 8 {
+                recall::<I, _, WIDE>(isa, WIDE * i, &tokens, rates, memory, out);
+                continue;
+            }
+            for (j, (memory, out)) in memory.chunks_mut(key_dim).zip(out.chunks_mut(n)).enumerate() {
+                recall::<I, _, 1>(isa, WIDE * i + j, &tokens, rates, memory, out);
             }
         }
-        for (t, (out, [beta, decay])) in out.iter_mut().zip(rates).enumerate() {
-            let (q, k, v) = tokens(t);
-            // That of the last token is not used.
-            let next = tokens((t + 1).min(rates.len() - 1)).1;
-            let decay = isa.splat(*decay);
-            let found = isa.mul(total(isa, sums), decay);
-            let change = isa.mul(isa.sub(isa.load(v), found), isa.splat(*beta));
-            let mut results = [zero; 4];
-            sums = [zero; 4];
-            let keys = q.as_chunks::<4>().0.iter().zip(k.as_chunks::<4>().0).zip(next.as_chunks::<4>().0);
-            for (memory, ((q, k), next)) in memory.as_chunks_mut::<4>().0.iter_mut().zip(keys) {
-                for j in 0..4 {
-                    let s = isa.fma(isa.splat(k[j]), change, isa.mul(isa.load(&memory[j]), decay));
-                    isa.store(s, &mut memory[j]);
-                    results[j] = isa.fma(isa.splat(q[j]), s, results[j]);
-                    sums[j] = isa.fma(isa.splat(next[j]), s, sums[j]);
+    }
+}
+
+/// Sixteens of columns that are computed together at the most.
+pub const WIDE: usize = 2;
+
+/// Sixteens of columns from the `first`, `N` of them.
+#[inline(always)]
+fn recall<'a, I: Isa, T: Fn(usize) -> (&'a [f32], &'a [f32], &'a [f32]), const N: usize>(
+    isa: I,
+    first: usize,
+    tokens: &T,
+    rates: &[[f32; 2]],
+    memory: &mut [[f32; 16]],
+    out: &mut [[f32; 16]],
+) {
+    let (zero, n) = (isa.splat(0.0), rates.len());
+    let key_dim = memory.len() / N;
+    let mut rest = memory;
+    let memory: [&mut [[[f32; 16]; 4]]; N] = std::array::from_fn(|_| {
+        let (own, after) = std::mem::take(&mut rest).split_at_mut(key_dim);
+        rest = after;
+        own.as_chunks_mut().0
+    });
+    // S^T k of the first token.
+    let mut sums = [[zero; 4]; N];
+    for (i, k) in tokens(0).1.as_chunks::<4>().0.iter().enumerate() {
+        for j in 0..4 {
+            let k = isa.splat(k[j]);
+            for b in 0..N {
+                sums[b][j] = isa.fma(k, isa.load(&memory[b][i][j]), sums[b][j]);
+            }
+        }
+    }
+    for (t, [beta, decay]) in rates.iter().enumerate() {
+        let (q, k, v) = tokens(t);
+        // That of the last token is not used.
+        let next = tokens((t + 1).min(n - 1)).1;
+        let (beta, decay) = (isa.splat(*beta), isa.splat(*decay));
+        let change: [I::F; N] = std::array::from_fn(|b| {
+            let found = isa.mul(total(isa, sums[b]), decay);
+            isa.mul(isa.sub(Same(v).vector(isa, first + b), found), beta)
+        });
+        let mut results = [[zero; 4]; N];
+        sums = [[zero; 4]; N];
+        let keys = q.as_chunks::<4>().0.iter().zip(k.as_chunks::<4>().0).zip(next.as_chunks::<4>().0);
+        for (i, ((q, k), next)) in keys.enumerate() {
+            for j in 0..4 {
+                let (q, k, next) = (isa.splat(q[j]), isa.splat(k[j]), isa.splat(next[j]));
+                for b in 0..N {
+                    let memory = &mut memory[b][i][j];
+                    let s = isa.fma(k, change[b], isa.mul(isa.load(memory), decay));
+                    isa.store(s, memory);
+                    results[b][j] = isa.fma(q, s, results[b][j]);
+                    sums[b][j] = isa.fma(next, s, sums[b][j]);
                 }
             }
-            isa.store(total(isa, results), out);
+        }
+        for b in 0..N {
+            isa.store(total(isa, results[b]), &mut out[b * n + t]);
         }
     }
 }
