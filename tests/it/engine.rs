@@ -12,8 +12,17 @@ use std::{
 const CONTEXT: usize = 512;
 
 fn model(kv: KvElement, sequences: usize, kv_tokens: usize) -> Arc<Model> {
-    let checkpoint = Checkpoint::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny-qwen3-moe")).expect("opens");
-    let limit = Limit::Weights(7_000_000);
+    model_of(BUNDLED, kv, sequences, kv_tokens)
+}
+
+/// Folders, and bytes of weights.
+const BUNDLED: (&str, u64) = ("models/tiny-qwen3-moe", 7_000_000);
+/// With states that cannot be cut back to any place.
+const STATES: (&str, u64) = ("tests/fixtures/qwen35-moe-bf16", 500_000);
+
+fn model_of((folder, weights): (&str, u64), kv: KvElement, sequences: usize, kv_tokens: usize) -> Arc<Model> {
+    let checkpoint = Checkpoint::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)).expect("opens");
+    let limit = Limit::Weights(weights);
     let request = Request { limit, context: Some(CONTEXT), kv: Some(kv), sequences, kv_tokens: Some(kv_tokens), ..Request::default() };
     let plan = plan(&checkpoint, &request, &|_| ()).expect("a plan");
     Arc::new(Model::load(&checkpoint, &plan, &|_| ()).expect("loads"))
@@ -24,7 +33,7 @@ fn sampled(seed: u64) -> Sampling {
 }
 
 fn text(from: u32, len: u32) -> Vec<u32> {
-    (0..len).map(|i| (from + i * 37) % 500).collect()
+    (0..len).map(|i| (from + i * 37) % 260).collect()
 }
 
 fn job(prompt: &[u32], tokens: usize, seed: u64) -> Job {
@@ -83,9 +92,9 @@ const JOBS: [(u32, u32, usize); 12] = [
 
 #[test]
 fn each_has_what_it_has_alone() {
-    for kv in [KvElement::F16, KvElement::Q4] {
+    for (folder, kv, sequences) in [(BUNDLED, KvElement::F16, 4), (BUNDLED, KvElement::Q4, 4), (STATES, KvElement::F16, 2)] {
         // Room for one whole context and a little: most of them have to give way to others.
-        let model = model(kv, 4, CONTEXT + 128);
+        let model = model_of(folder, kv, sequences, CONTEXT + 128);
         let want: Vec<Vec<u32>> = JOBS.iter().zip(0..).map(|((from, len, tokens), seed)| alone(&model, &text(*from, *len), *tokens, seed)).collect();
         let engine = Engine::start(model).expect("starts");
         for round in 0..2 {
@@ -106,22 +115,27 @@ fn each_has_what_it_has_alone() {
 
 #[test]
 fn what_begins_alike_is_computed_once() {
-    let engine = Engine::start(model(KvElement::F16, 4, 4 * CONTEXT)).expect("starts");
+    for folder in [BUNDLED, STATES] {
+        begin_alike(&Engine::start(model_of(folder, KvElement::F16, 4, 4 * CONTEXT)).expect("starts"));
+    }
+}
+
+fn begin_alike(engine: &Engine) {
     let prompt = text(5, 400);
     // At once: the others wait for the first one's beginning.
-    let four: Vec<_> = (0..4).map(|seed| submit(&engine, job(&prompt, 8, seed))).collect();
+    let four: Vec<_> = (0..4).map(|seed| submit(engine, job(&prompt, 8, seed))).collect();
     let cached: Vec<usize> = four.iter().map(|(_, events)| result(events).1.cached).collect();
     assert_eq!(cached, [0, 399, 399, 399]);
     // Something else in between, and then the conversation goes on.
-    let (said, _) = result(&submit(&engine, job(&prompt, 30, 1)).1);
-    result(&submit(&engine, job(&text(77, 300), 5, 1)).1);
+    let (said, _) = result(&submit(engine, job(&prompt, 30, 1)).1);
+    result(&submit(engine, job(&text(77, 300), 5, 1)).1);
     let longer = [prompt.clone(), said, text(1, 20)].concat();
-    let (_, done) = result(&submit(&engine, job(&longer, 5, 1)).1);
+    let (_, done) = result(&submit(engine, job(&longer, 5, 1)).1);
     assert!(done.cached >= prompt.len() + 29, "{done:?}");
     // Not for others.
-    let (tokens, done) = result(&submit(&engine, Job { owner: 1, ..job(&longer, 5, 1) }).1);
+    let (tokens, done) = result(&submit(engine, Job { owner: 1, ..job(&longer, 5, 1) }).1);
     assert_eq!(done.cached, 0);
-    assert_eq!(result(&submit(&engine, job(&longer, 5, 1)).1).0, tokens);
+    assert_eq!(result(&submit(engine, job(&longer, 5, 1)).1).0, tokens);
 }
 
 #[test]

@@ -56,6 +56,12 @@ fn own(state: &mut Arc<[f32]>, shape: DeltaShape) -> (&mut [f32], &mut [f32]) {
     Arc::get_mut(state).expect("a state that was made for this pass").split_at_mut(shape.memory())
 }
 
+/// The columns of memories that go together, head by head.
+fn columns(memory: &mut [f32], shape: DeltaShape) -> impl Iterator<Item = &mut [[f32; 16]]> {
+    let heads = memory.as_chunks_mut::<16>().0.chunks_exact_mut(shape.value_dim / 16 * shape.key_dim);
+    heads.flat_map(move |head| head.chunks_mut(WIDE * shape.key_dim))
+}
+
 /// Adds the tokens of some sequences, one sequence's after the other's, to their states, and gives what they find: `inputs` is (tokens, numbers
 /// of [`DeltaShape::inputs`]), `out` (tokens, values). What a token finds does not depend on what else is in the pass.
 ///
@@ -76,7 +82,8 @@ pub fn delta_net(
     let (shape, level, watch) = (first.shape(), team.level(), Watch::default());
     let DeltaShape { key_dim, value_dim, value_heads, .. } = shape;
     let (channels, values, each) = (shape.channels(), shape.values(), value_dim / 16);
-    let mut states: Vec<Arc<[f32]>> = layers.iter_mut().map(|(layer, _)| layer.fresh()).collect();
+    // Of all tokens, and of all but the last where there are several.
+    let mut states: Vec<Vec<Arc<[f32]>>> = layers.iter_mut().map(|(layer, tokens)| layer.fresh((*tokens).min(2))).collect();
     let mut count = 0;
     let spans: Vec<Span> = layers
         .iter()
@@ -110,30 +117,34 @@ pub fn delta_net(
     // A task is a few columns of a head's memory over all tokens of a sequence.
     let (mixed, rates) = (&*mixed, rates.as_chunks::<2>().0);
     let (mut tasks, mut rest) = (Vec::with_capacity(spans.len() * value_heads * each), found.as_chunks_mut::<16>().0);
-    for (state, span) in states.iter_mut().zip(&spans) {
-        let (memory, _) = own(state, shape);
-        for (head, memory) in memory.as_chunks_mut::<16>().0.chunks_exact_mut(each * key_dim).enumerate() {
-            for (part, memory) in memory.chunks_mut(WIDE * key_dim).enumerate() {
-                let (out, after) = std::mem::take(&mut rest).split_at_mut(memory.len() / key_dim * span.tokens.len());
-                rest = after;
-                tasks.push((span, head, 16 * WIDE * part, memory, out));
-            }
+    for (states, span) in states.iter_mut().zip(&spans) {
+        let mut parts = states.iter_mut().map(|state| columns(own(state, shape).0, shape)).collect::<Vec<_>>();
+        for (head, part) in (0..value_heads).flat_map(|head| (0..each).step_by(WIDE).map(move |part| (head, part))) {
+            let memories: Vec<&mut [[f32; 16]]> = parts.iter_mut().filter_map(Iterator::next).collect();
+            let (out, after) = std::mem::take(&mut rest).split_at_mut(WIDE.min(each - part) * span.tokens.len());
+            rest = after;
+            tasks.push((span, head, 16 * part, memories, out));
         }
     }
     team.chunks(&mut tasks, 1, |_, task| {
-        for (span, head, column, memory, out) in task {
-            let memory_len = 16 * memory.len();
-            match span.before {
-                Some((before, _)) => memory.as_flattened_mut().copy_from_slice(&before[(*head * value_dim + *column) * key_dim..][..memory_len]),
-                None => memory.as_flattened_mut().fill(0.0),
-            }
+        for (span, head, column, memories, out) in task {
             let (key, value) = (*head / (value_heads / shape.key_heads) * key_dim, 2 * shape.keys() + *head * value_dim + *column);
             let own: Vec<[f32; 2]> = span.tokens.clone().map(|t| rates[t * value_heads + *head]).collect();
             let tokens = |t: usize| {
                 let row = &mixed[(span.tokens.start + t) * channels..][..channels];
                 (&row[key..][..key_dim], &row[shape.keys() + key..][..key_dim], &row[value..])
             };
-            dispatch(level, Recall { tokens, rates: &own, memory, out });
+            let mut before = span.before.map(|(before, _)| &before.as_chunks().0[(*head * value_dim + *column) / 16 * key_dim..]);
+            let mut at = 0;
+            let (n, count) = (span.tokens.len(), memories.len());
+            for (memory, end) in memories.iter_mut().zip(n + 1 - count..) {
+                match before {
+                    Some(before) => memory.copy_from_slice(&before[..memory.len()]),
+                    None => memory.fill([0.0; 16]),
+                }
+                dispatch(level, Recall { tokens, rates: &own, now: at..end, memory: &mut *memory, out: &mut *out });
+                (before, at) = (Some(&**memory), end);
+            }
         }
     });
 
@@ -150,14 +161,19 @@ pub fn delta_net(
     });
 
     // The last inputs, for the tokens that come next.
-    for (state, span) in states.iter_mut().zip(&spans) {
-        let (_, last) = own(state, shape);
-        team.chunks(last, channels, |i, to| match span.row(inputs, shape, span.tokens.end - 1, shape.kernel - 2 - i) {
-            Some(row) => to.copy_from_slice(row),
-            None => to.fill(0.0),
-        });
+    for (states, span) in states.iter_mut().zip(&spans) {
+        for (state, end) in states.iter_mut().rev().zip((0..span.tokens.end).rev()) {
+            let (_, last) = own(state, shape);
+            team.chunks(last, channels, |i, to| match span.row(inputs, shape, end, shape.kernel - 2 - i) {
+                Some(row) => to.copy_from_slice(row),
+                None => to.fill(0.0),
+            });
+        }
     }
     drop(spans);
-    layers.iter_mut().zip(states).for_each(|((layer, tokens), state)| layer.put(*tokens, state));
+    for ((layer, tokens), states) in layers.iter_mut().zip(states) {
+        let lengths = if *tokens == 1 { vec![1] } else { vec![*tokens - 1, 1] };
+        lengths.into_iter().zip(states).for_each(|(tokens, state)| layer.put(tokens, state));
+    }
     Ok(())
 }

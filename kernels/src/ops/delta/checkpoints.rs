@@ -26,7 +26,8 @@ impl<T> Default for Checkpoints<T> {
 const EVERY: usize = 1024;
 
 impl<T> Checkpoints<T> {
-    /// States that there are at the most, with the one that a pass makes: that one and the one before it, and four to go back to.
+    /// States that there are at the most, with those that a pass makes: that of all its tokens, that of all but the last, as the last is
+    /// computed again where somebody asks for the same text, and the one before it; and three to go back to.
     pub const MOST: usize = 6;
 
     /// Tokens of the sequence.
@@ -59,27 +60,27 @@ impl<T> Checkpoints<T> {
         self.held.retain(|held| held.len <= len);
     }
 
-    /// Makes room for the state of another pass; gives one that was given up for it. The one before the last pass is kept where a text was
-    /// read up to there or from there on, since it is where the next one may begin to differ, and now and then among tokens that were chosen.
-    pub fn make_room(&mut self) -> Option<T> {
-        let n = self.held.len();
-        if n < 2 {
-            return None;
+    /// Makes room for `coming` states of another pass; gives those that were given up for it. The one before the last pass is kept where a text
+    /// was read up to there or from there on, since it is where the next one may begin to differ, and now and then among tokens that were
+    /// chosen.
+    pub fn make_room(&mut self, coming: usize) -> Vec<T> {
+        let mut given_up = Vec::new();
+        if let [.., before, last] = &self.held[..] {
+            let n = self.held.len();
+            let since = before.len - n.checked_sub(3).map_or(0, |i| self.held[i].len);
+            if before.pass == 1 && last.pass == 1 && coming == 1 && since < EVERY {
+                given_up.push(self.held.remove(n - 2).state);
+            }
         }
-        let before = &self.held[n - 2];
-        let since = before.len - n.checked_sub(3).map_or(0, |i| self.held[i].len);
-        if before.pass == 1 && self.held[n - 1].pass == 1 && since < EVERY {
-            return Some(self.held.remove(n - 2).state);
+        while self.held.len() + coming > Self::MOST {
+            // Whoever goes back to one that is given up computes again from the one before it; how likely that is falls with its distance
+            // from the end.
+            let end = self.tokens();
+            let cost = |i: usize| (self.held[i].len - if i == 0 { 0 } else { self.held[i - 1].len }) as f64 / (end + 1 - self.held[i].len) as f64;
+            let cheapest = (0..self.held.len() - 1).min_by(|a, b| cost(*a).total_cmp(&cost(*b))).unwrap_or(0);
+            given_up.push(self.held.remove(cheapest).state);
         }
-        if n < Self::MOST {
-            return None;
-        }
-        // Whoever goes back to one that is given up computes again from the one before it; how likely that is falls with its distance from
-        // the end.
-        let end = self.held[n - 1].len;
-        let cost = |i: usize| (self.held[i].len - if i == 0 { 0 } else { self.held[i - 1].len }) as f64 / (end + 1 - self.held[i].len) as f64;
-        let cheapest = (0..n - 1).min_by(|a, b| cost(*a).total_cmp(&cost(*b)))?;
-        Some(self.held.remove(cheapest).state)
+        given_up
     }
 }
 
@@ -91,7 +92,7 @@ mod tests {
     fn after(passes: impl IntoIterator<Item = usize>) -> Vec<usize> {
         let (mut all, mut len) = (Checkpoints::default(), 0);
         for tokens in passes {
-            all.make_room();
+            all.make_room(1);
             len += tokens;
             all.push(tokens, len);
             assert!(all.held.len() <= Checkpoints::<usize>::MOST && all.last() == Some(&len));
@@ -104,7 +105,7 @@ mod tests {
         // A prompt in pieces, an answer, another prompt: the state before the last pass is always there.
         assert_eq!(after([512, 512, 300]), [512, 1024, 1324]);
         assert_eq!(after([512, 512, 300].into_iter().chain([1; 200])), [512, 1024, 1324, 1523, 1524]);
-        assert_eq!(after([512, 512, 300].into_iter().chain([1; 200]).chain([40, 1, 1])), [1024, 1324, 1524, 1564, 1565, 1566]);
+        assert_eq!(after([512, 512, 300].into_iter().chain([1; 200]).chain([39, 1, 1, 1])), [1024, 1324, 1524, 1563, 1565, 1566]);
         // Long answers have some.
         assert_eq!(after([10].into_iter().chain([1; 3000])), [10, 1034, 2058, 3009, 3010]);
         // Of a long prompt those near its end are closer together.

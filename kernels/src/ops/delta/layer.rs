@@ -142,14 +142,16 @@ impl DeltaLayer {
         self.states.last().map(|state| state.split_at(self.shape.memory()))
     }
 
-    /// Memory for the state of another pass, of some numbers.
-    pub(super) fn fresh(&mut self) -> Arc<[f32]> {
-        let given_up = self.states.make_room();
-        // Another sequence may have it too.
-        given_up.filter(|state| Arc::strong_count(state) == 1).unwrap_or_else(|| repeat_n(0.0, self.shape.numbers()).collect())
+    /// Memory for states of another pass, of some numbers.
+    pub(super) fn fresh(&mut self, count: usize) -> Vec<Arc<[f32]>> {
+        let mut states = self.states.make_room(count);
+        // Another sequence may have one too.
+        states.retain(|state| Arc::strong_count(state) == 1);
+        states.resize_with(count, || repeat_n(0.0, self.shape.numbers()).collect());
+        states
     }
 
-    /// Its state after a pass of `tokens` tokens.
+    /// Its state after `tokens` more tokens.
     pub(super) fn put(&mut self, tokens: usize, state: Arc<[f32]>) {
         self.states.push(tokens, state);
     }

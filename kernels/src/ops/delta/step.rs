@@ -1,4 +1,4 @@
-//! What happens to one token, and to 16 numbers of one head's memory over all tokens.
+//! What happens to one token, and to a few columns of one head's memory over all tokens.
 use super::layer::DeltaShape;
 use crate::{
     isa::{Isa, Kernel},
@@ -7,6 +7,7 @@ use crate::{
         values::{Normed, Same, Values, silu},
     },
 };
+use std::ops::Range;
 
 /// The convolution of one token, silu, and queries and keys of length 1, queries over the root of their number besides.
 pub struct Mix<'a, R> {
@@ -60,32 +61,34 @@ impl<'a, R: Fn(usize) -> Option<&'a [f32]>> Kernel for Mix<'a, R> {
 /// `S = decay S; S += k (beta (v - S^T k))^T; out = S^T q`. Columns do not meet in it, so that 32 of them, 16 kB where keys have 128 numbers,
 /// stay in the first cache over all tokens; and what one token reads of S for its value is read while the token before it writes it. A chunked
 /// form does no fewer products per token, and its results would depend on where a prompt is cut.
-pub struct Recall<'a, T> {
+pub struct Recall<'b, T> {
     /// Of a token its query, its key and the columns' values.
     pub tokens: T,
     /// Of every token beta and decay.
-    pub rates: &'a [[f32; 2]],
+    pub rates: &'b [[f32; 2]],
+    /// Those that are computed now.
+    pub now: Range<usize>,
     /// (columns / 16, key_dim, 16).
-    pub memory: &'a mut [[f32; 16]],
+    pub memory: &'b mut [[f32; 16]],
     /// (columns / 16, tokens, 16).
-    pub out: &'a mut [[f32; 16]],
+    pub out: &'b mut [[f32; 16]],
 }
 
-impl<'a, T: Fn(usize) -> (&'a [f32], &'a [f32], &'a [f32])> Kernel for Recall<'a, T> {
+impl<'a, T: Fn(usize) -> (&'a [f32], &'a [f32], &'a [f32])> Kernel for Recall<'_, T> {
     type Out = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let Recall { tokens, rates, memory, out } = self;
+        let Recall { tokens, rates, now, memory, out } = self;
         let (n, key_dim) = (rates.len(), tokens(0).0.len());
         let each = memory.chunks_mut(WIDE * key_dim).zip(out.chunks_mut(WIDE * n)).enumerate();
         for (i, (memory, out)) in each {
             // Two at a time share what is read of keys and queries, where there are registers for their sums.
             if memory.len() == WIDE * key_dim && I::TOKENS >= 8 {
-                recall::<I, _, WIDE>(isa, WIDE * i, &tokens, rates, memory, out);
+                recall::<I, _, WIDE>(isa, WIDE * i, &tokens, rates, now.clone(), memory, out);
                 continue;
             }
             for (j, (memory, out)) in memory.chunks_mut(key_dim).zip(out.chunks_mut(n)).enumerate() {
-                recall::<I, _, 1>(isa, WIDE * i + j, &tokens, rates, memory, out);
+                recall::<I, _, 1>(isa, WIDE * i + j, &tokens, rates, now.clone(), memory, out);
             }
         }
     }
@@ -101,6 +104,7 @@ fn recall<'a, I: Isa, T: Fn(usize) -> (&'a [f32], &'a [f32], &'a [f32]), const N
     first: usize,
     tokens: &T,
     rates: &[[f32; 2]],
+    now: Range<usize>,
     memory: &mut [[f32; 16]],
     out: &mut [[f32; 16]],
 ) {
@@ -114,7 +118,7 @@ fn recall<'a, I: Isa, T: Fn(usize) -> (&'a [f32], &'a [f32], &'a [f32]), const N
     });
     // S^T k of the first token.
     let mut sums = [[zero; 4]; N];
-    for (i, k) in tokens(0).1.as_chunks::<4>().0.iter().enumerate() {
+    for (i, k) in tokens(now.start).1.as_chunks::<4>().0.iter().enumerate() {
         for j in 0..4 {
             let k = isa.splat(k[j]);
             for b in 0..N {
@@ -122,11 +126,11 @@ fn recall<'a, I: Isa, T: Fn(usize) -> (&'a [f32], &'a [f32], &'a [f32]), const N
             }
         }
     }
-    for (t, [beta, decay]) in rates.iter().enumerate() {
+    for t in now.clone() {
+        let [beta, decay] = rates[t].map(|rate| isa.splat(rate));
         let (q, k, v) = tokens(t);
         // That of the last token is not used.
-        let next = tokens((t + 1).min(n - 1)).1;
-        let (beta, decay) = (isa.splat(*beta), isa.splat(*decay));
+        let next = tokens((t + 1).min(now.end - 1)).1;
         let change: [I::F; N] = std::array::from_fn(|b| {
             let found = isa.mul(total(isa, sums[b]), decay);
             isa.mul(isa.sub(Same(v).vector(isa, first + b), found), beta)

@@ -75,7 +75,7 @@ pub fn recall(state: &mut DeltaState, [qkv, gate, beta, time]: [Tensor; 4], part
     let found = Tensor::stack(&found, 0)?;
     let normed = rms_norm(&found, &parts.norm.weight, parts.norm.eps as f32)?.reshape((tokens, ()))?;
     let last = all.narrow(0, all.dim(0)? + 1 - shape.kernel, shape.kernel - 1)?;
-    state.states.make_room();
+    state.states.make_room(1);
     state.states.push(tokens, [memory, last]);
     normed * silu(&gate)?
 }
