@@ -15,6 +15,18 @@ fn config(layers: usize, kv_heads: usize) -> Description {
     Description::from_json(&json).expect("a configuration")
 }
 
+/// A delta net, attention with gates, and so on; experts and a shared one.
+fn deltas(layers: usize) -> Description {
+    let json = format!(
+        r#"{{"model_type": "qwen3_next", "hidden_act": "silu", "hidden_size": 64, "intermediate_size": 96, "moe_intermediate_size": 48,
+        "shared_expert_intermediate_size": 32, "num_hidden_layers": {layers}, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
+        "num_experts": 4, "num_experts_per_tok": 2, "norm_topk_prob": true, "full_attention_interval": 2, "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4, "linear_key_head_dim": 16, "linear_value_head_dim": 32, "linear_conv_kernel_dim": 4, "vocab_size": 128,
+        "max_position_embeddings": 512, "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "tie_word_embeddings": false}}"#
+    );
+    Description::from_json(&json).expect("a configuration")
+}
+
 /// Parts of tensors' names, and what their weights are multiplied with.
 type Larger<'a> = &'a [(&'a str, f32)];
 
@@ -132,6 +144,37 @@ fn a_cache_is_as_good_as_new_after_an_error() {
 }
 
 #[test]
+fn states_are_as_good_as_new_after_an_error() {
+    let of = |larger| Transformer::new(deltas(3), &MadeUp { format: Format::F32, larger }, &Backend::Fused).expect("a model");
+    let (good, bad) = (of(&[]), of(&[("layers.1.mlp.experts", 1e25)]));
+    let mut alone = good.cache(8, KvElement::F32);
+    let want = good.next_logits(&TOKENS, &mut alone).expect("logits").to_vec();
+    let mut cache = good.cache(8, KvElement::F32);
+    for tokens in [&TOKENS[..2], &TOKENS[2..3]] {
+        good.next_logits(tokens, &mut cache).expect("logits");
+        for more in [1, 2] {
+            // The first layer has these tokens already when the second fails.
+            assert!(bad.forward(&TOKENS[3..3 + more], &mut cache).is_err());
+        }
+    }
+    assert_eq!((cache.len(), cache.reach(3), cache.reach(0)), (3, 3, 0));
+    assert_eq!(good.next_logits(&TOKENS[3..], &mut cache).expect("logits"), want);
+    // Back before the last token, and before all of them.
+    for len in [4, 0] {
+        let mut fork = cache.fork(len);
+        assert_eq!(fork.len(), len);
+        assert_eq!(good.next_logits(&TOKENS[len..], &mut fork).expect("logits"), want);
+    }
+    let mut bytes = Vec::new();
+    cache.save(&mut bytes).expect("written");
+    let mut again = good.cache(8, KvElement::F32);
+    again.restore(5, &mut bytes.as_slice()).expect("read");
+    assert_eq!(good.next_logits(&TOKENS, &mut again).expect("logits"), good.next_logits(&TOKENS, &mut cache).expect("logits"));
+    let error = good.forward(&TOKENS, &mut KvCache::new(&config(3, 2), 8, KvElement::F32)).expect_err("another model's");
+    assert!(matches!(error, ForwardError::OtherModel { .. }), "{error}");
+}
+
+#[test]
 fn a_cache_of_another_model_is_refused() {
     let model = model("f32", &[]);
     for (layers, kv_heads, head_dim) in [(1, 2, 16), (3, 2, 16), (2, 1, 16), (2, 4, 16), (2, 2, 32)] {
@@ -242,8 +285,9 @@ fn what_is_cancelled_did_not_happen() {
 #[test]
 fn scratch_is_what_was_said() {
     for (format, ordered) in [("f32", false), ("t4g32", false), ("a4g32", false), ("q4g32", false), ("p4g32", true)] {
-        for (layers, context) in [(1, 512), (2, 512), (4, 4000)] {
-            let description = Description { max_position_embeddings: 4000, ..config(layers, 2) };
+        let shapes = [(config(1, 2), 512), (config(2, 2), 512), (config(4, 2), 4000), (deltas(1), 512), (deltas(4), 4000)];
+        for (description, context) in shapes {
+            let (description, layers) = (Description { max_position_embeddings: 4000, ..description.clone() }, description.layers.len());
             let weights = MadeUp { format: format.parse().expect("a format"), larger: &[] };
             let model = Transformer::new(description.clone(), &weights, &Backend::Fused).expect("a model");
             let all: Vec<u32> = (0..context as u32).map(|i| i * 37 % 128).collect();

@@ -411,3 +411,99 @@ fn a_mixture_takes_the_names_that_are_stored() {
     let (router, stacked) = stored("model.layers.0.mlp.experts.0.gate_proj.weight");
     assert_eq!((&*router, &*stacked), ("model.layers.0.mlp.gate.weight", "model.layers.31.mlp.switch_mlp.down_proj"));
 }
+
+/// Qwen3.5-35B-A3B, the text alone.
+fn qwen35() -> Value {
+    json!({
+        "attention_bias": false, "attention_dropout": 0.0, "attn_output_gate": true, "dtype": "bfloat16", "eos_token_id": 248_044,
+        "full_attention_interval": 4, "head_dim": 256, "hidden_act": "silu", "hidden_size": 2048, "initializer_range": 0.02,
+        "linear_conv_kernel_dim": 4, "linear_key_head_dim": 128, "linear_num_key_heads": 16, "linear_num_value_heads": 32,
+        "linear_value_head_dim": 128, "mamba_ssm_dtype": "float32", "max_position_embeddings": 262_144, "mlp_only_layers": [],
+        "model_type": "qwen3_5_moe_text", "moe_intermediate_size": 512, "mtp_num_hidden_layers": 1, "mtp_use_dedicated_embeddings": false,
+        "num_attention_heads": 16, "num_experts": 256, "num_experts_per_tok": 8, "num_hidden_layers": 40, "num_key_value_heads": 2,
+        "output_gate_type": "swish", "rms_norm_eps": 1e-6, "router_aux_loss_coef": 0.001, "shared_expert_intermediate_size": 512,
+        "use_cache": true, "vocab_size": 248_320, "layer_types": (1..=40).map(|l| if l % 4 == 0 { "full_attention" } else { "linear_attention" }).collect::<Vec<_>>(),
+        "rope_parameters": {"mrope_interleaved": true, "mrope_section": [11, 11, 10], "partial_rotary_factor": 0.25, "rope_theta": 1e7, "rope_type": "default"}
+    })
+}
+
+/// With the images that a published file describes too.
+fn beside_images(text: Value) -> Value {
+    json!({
+        "architectures": ["Qwen3_5MoeForConditionalGeneration"], "image_token_id": 248_056, "model_type": "qwen3_5_moe", "text_config": text,
+        "tie_word_embeddings": false, "transformers_version": "5.0.0", "video_token_id": 248_057, "vision_end_token_id": 248_054,
+        "vision_start_token_id": 248_053, "vision_config": {"depth": 27, "hidden_size": 1152}
+    })
+}
+
+/// As many weights as transformers makes of the same sizes.
+#[test]
+fn models_with_delta_nets_are_as_large_as_they_are() {
+    let all = |text: Value, changes: &[(&str, Value)]| changes.iter().fold(text, |text, (key, value)| with(text, key, value.clone()));
+    let small = read(&beside_images(qwen35())).unwrap();
+    assert_eq!((weights(&small), weights(&read(&qwen35()).unwrap())), (34_660_610_688, 34_660_610_688));
+    assert_eq!((small.max_position_embeddings, attention_of(&small, 39).rope.dim, small.eos_token_id.as_slice()), (262_144, 64, &[248_044][..]));
+    assert_eq!(small.tensors()[0].name, "model.language_model.embed_tokens.weight");
+    assert_eq!(small.layers.iter().filter(|layer| layer.mixer.attention().is_some()).count(), 10);
+    let large = [
+        ("hidden_size", json!(4096)),
+        ("num_hidden_layers", json!(60)),
+        ("num_attention_heads", json!(32)),
+        ("linear_num_value_heads", json!(64)),
+        ("moe_intermediate_size", json!(1024)),
+        ("shared_expert_intermediate_size", json!(1024)),
+        ("num_experts", json!(512)),
+        ("num_experts_per_tok", json!(10)),
+        ("layer_types", Value::Null),
+    ];
+    assert_eq!(weights(&read(&all(qwen35(), &large)).unwrap()), 396_346_350_336);
+    let next = [
+        ("model_type", json!("qwen3_next")),
+        ("num_hidden_layers", json!(48)),
+        ("num_experts", json!(512)),
+        ("num_experts_per_tok", json!(10)),
+        ("norm_topk_prob", json!(true)),
+        ("vocab_size", json!(151_936)),
+        ("layer_types", Value::Null),
+    ];
+    assert_eq!(weights(&read(&all(qwen35(), &next)).unwrap()), 79_674_391_296);
+    let dense = [
+        ("model_type", json!("qwen3_5_text")),
+        ("hidden_size", json!(5120)),
+        ("intermediate_size", json!(17_408)),
+        ("num_hidden_layers", json!(64)),
+        ("num_attention_heads", json!(24)),
+        ("num_key_value_heads", json!(4)),
+        ("linear_num_value_heads", json!(48)),
+        ("layer_types", Value::Null),
+    ];
+    let dense = ["moe_intermediate_size", "shared_expert_intermediate_size", "num_experts", "num_experts_per_tok"]
+        .into_iter()
+        .fold(all(qwen35(), &dense), without);
+    assert_eq!(weights(&read(&dense).unwrap()), 26_895_998_464);
+}
+
+#[test]
+fn delta_nets_that_are_not_known_are_refused() {
+    for (key, value, expected) in [
+        ("linear_num_value_heads", json!(40), "linear_num_value_heads is 40, but must be a multiple of linear_num_key_heads, 16"),
+        ("linear_key_head_dim", json!(100), "linear_key_head_dim is 100, which is not supported: only multiples of 16"),
+        ("linear_conv_kernel_dim", json!(17), "linear_conv_kernel_dim is 17, but must be a whole number from 1 to 16"),
+        ("mamba_ssm_dtype", json!("bfloat16"), "mamba_ssm_dtype is \"bfloat16\", which is not supported: only 'float32'"),
+        ("output_gate_type", json!("sigmoid"), "output_gate_type is \"sigmoid\", which is not supported: only 'swish'"),
+        ("attn_output_gate", json!(false), "attn_output_gate is false, which is not supported"),
+        ("norm_topk_prob", json!(false), "norm_topk_prob is false, which is not supported"),
+        ("layer_types", json!(["linear_attention"]), "layer_types is [\"linear_attention\"], but must be a list of 40, each"),
+        ("head_dim", Value::Null, "the key head_dim is missing"),
+        ("linear_window", json!(3), "the key linear_window (here 3) is not known"),
+    ] {
+        let alone = read(&with(qwen35(), key, value.clone())).unwrap_err().to_string();
+        assert!(alone.contains(expected), "{alone}");
+        let inside = read(&beside_images(with(qwen35(), key, value))).unwrap_err().to_string();
+        assert!(inside.contains(&format!("text_config.{key}")), "{inside}");
+    }
+    let tied = read(&with(beside_images(with(qwen35(), "tie_word_embeddings", json!(true))), "tie_word_embeddings", json!(false)));
+    assert!(tied.unwrap_err().to_string().contains("tie_word_embeddings is false, but must be the same as in text_config"));
+    let error = read(&with(beside_images(qwen35()), "deepstack", json!(1))).unwrap_err().to_string();
+    assert!(error.contains("the key deepstack (here 1) is not known"), "{error}");
+}

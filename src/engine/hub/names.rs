@@ -14,12 +14,13 @@ pub enum Place {
 }
 
 /// Names whose repository depends on what is asked of the model: (name, to chat, otherwise).
-const KNOWN: [(&str, &str, &str); 11] = [
+const KNOWN: [(&str, &str, &str); 12] = [
     ("mistralai/Mixtral-8x7B", "mistralai/Mixtral-8x7B-Instruct-v0.1", "mistralai/Mixtral-8x7B-v0.1"),
     ("Qwen/Qwen1.5-MoE-A2.7B", "Qwen/Qwen1.5-MoE-A2.7B-Chat", "Qwen/Qwen1.5-MoE-A2.7B"),
     ("Qwen/Qwen2-57B-A14B", "Qwen/Qwen2-57B-A14B-Instruct", "Qwen/Qwen2-57B-A14B"),
     ("Qwen/Qwen3-30B-A3B", "Qwen/Qwen3-30B-A3B", "Qwen/Qwen3-30B-A3B"),
     ("Qwen/Qwen3-235B-A22B", "Qwen/Qwen3-235B-A22B", "Qwen/Qwen3-235B-A22B"),
+    ("Qwen/Qwen3-Next-80B-A3B", "Qwen/Qwen3-Next-80B-A3B-Instruct", "Qwen/Qwen3-Next-80B-A3B-Instruct"),
     ("allenai/OLMoE-1B-7B", "allenai/OLMoE-1B-7B-0924-Instruct", "allenai/OLMoE-1B-7B-0924"),
     ("baidu/ERNIE-4.5-21B-A3B", "baidu/ERNIE-4.5-21B-A3B-PT", "baidu/ERNIE-4.5-21B-A3B-Base-PT"),
     ("ibm-granite/granite-3.1-1b-a400m", "ibm-granite/granite-3.1-1b-a400m-instruct", "ibm-granite/granite-3.1-1b-a400m-base"),
