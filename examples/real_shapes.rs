@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fmt::Write};
 const COMPARED: &[&str] = &["16.1GiB", "19GiB", "24GiB", "24.5GiB", "29.9GiB"];
 
 /// Name and config.json of each model, as its authors published it (keys that do not shape a plan left out), and budgets for it.
-const MODELS: [(&str, &str, &[&str]); 10] = [
+const MODELS: [(&str, &str, &[&str]); 13] = [
     (
         "Mixtral-8x7B",
         r#"{"model_type": "mixtral", "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
@@ -83,6 +83,32 @@ const MODELS: [(&str, &str, &[&str]); 10] = [
             "quantization_config": {"quant_method": "mxfp4"}}"#,
         &["48GB", "64GB", "80GB"],
     ),
+    (
+        "Qwen3.6-35B-A3B",
+        r#"{"model_type": "qwen3_5_moe", "text_config": {"vocab_size": 248320, "hidden_size": 2048, "num_hidden_layers": 40, "num_attention_heads": 16,
+            "num_key_value_heads": 2, "head_dim": 256, "linear_conv_kernel_dim": 4, "linear_key_head_dim": 128, "linear_num_key_heads": 16,
+            "linear_value_head_dim": 128, "linear_num_value_heads": 32, "num_experts": 256, "num_experts_per_tok": 8, "moe_intermediate_size": 512,
+            "shared_expert_intermediate_size": 512, "max_position_embeddings": 262144, "rms_norm_eps": 1e-6, "rope_theta": 1e7}}"#,
+        &["12GB", "16GB", "24GB"],
+    ),
+    (
+        "Qwen3-Next-80B-A3B",
+        r#"{"model_type": "qwen3_next", "vocab_size": 151936, "hidden_size": 2048, "num_hidden_layers": 48, "num_attention_heads": 16,
+            "num_key_value_heads": 2, "head_dim": 256, "linear_conv_kernel_dim": 4, "linear_key_head_dim": 128, "linear_num_key_heads": 16,
+            "linear_value_head_dim": 128, "linear_num_value_heads": 32, "num_experts": 512, "num_experts_per_tok": 10, "norm_topk_prob": true,
+            "moe_intermediate_size": 512, "shared_expert_intermediate_size": 512, "max_position_embeddings": 262144, "rms_norm_eps": 1e-6,
+            "rope_theta": 1e7}"#,
+        &["24GB", "32GB", "48GB", "64GB"],
+    ),
+    (
+        "Qwen3.5-397B-A17B",
+        r#"{"model_type": "qwen3_5_moe", "text_config": {"vocab_size": 248320, "hidden_size": 4096, "num_hidden_layers": 60, "num_attention_heads": 32,
+            "num_key_value_heads": 2, "head_dim": 256, "linear_conv_kernel_dim": 4, "linear_key_head_dim": 128, "linear_num_key_heads": 16,
+            "linear_value_head_dim": 128, "linear_num_value_heads": 64, "num_experts": 512, "num_experts_per_tok": 10,
+            "moe_intermediate_size": 1024, "shared_expert_intermediate_size": 1024, "max_position_embeddings": 262144, "rms_norm_eps": 1e-6,
+            "rope_theta": 1e7}}"#,
+        &["128GB", "192GB", "256GB"],
+    ),
 ];
 
 const KINDS: [Kind; 17] = [
@@ -119,9 +145,8 @@ fn bits(plan: &Plan, kind: Kind) -> String {
 fn main() -> Result<(), Error> {
     for (name, json, budgets) in MODELS {
         let description = Description::from_json(json).map_err(|source| Error::Config { path: name.into(), source })?;
-        let shared = (0..description.layers.len()).any(|l| description.mixture(l).is_some_and(|m| m.shared.is_some()));
-        let kinds = KINDS.into_iter().filter(|k| !k.to_string().starts_with("shared") || shared);
-        let kinds: Vec<Kind> = kinds.collect();
+        let specs = description.tensors();
+        let kinds: Vec<Kind> = KINDS.into_iter().filter(|kind| specs.iter().any(|spec| spec.kind == *kind)).collect();
         let mut table = format!("\n**{name}**\n\n| budget | whole |");
         kinds.iter().for_each(|k| table += &format!(" {k} |"));
         let _ = write!(table, "\n|{}", "---|".repeat(kinds.len() + 2));

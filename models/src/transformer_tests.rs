@@ -149,7 +149,7 @@ fn states_are_as_good_as_new_after_an_error() {
     let (good, bad) = (of(&[]), of(&[("layers.1.mlp.experts", 1e25)]));
     let mut alone = good.cache(8, KvElement::F32);
     let want = good.next_logits(&TOKENS, &mut alone).expect("logits").to_vec();
-    let mut cache = good.cache(8, KvElement::F32);
+    let mut cache = good.cache(16, KvElement::F32);
     for tokens in [&TOKENS[..2], &TOKENS[2..3]] {
         good.next_logits(tokens, &mut cache).expect("logits");
         for more in [1, 2] {
@@ -167,7 +167,7 @@ fn states_are_as_good_as_new_after_an_error() {
     }
     let mut bytes = Vec::new();
     cache.save(&mut bytes).expect("written");
-    let mut again = good.cache(8, KvElement::F32);
+    let mut again = good.cache(16, KvElement::F32);
     again.restore(5, &mut bytes.as_slice()).expect("read");
     assert_eq!(good.next_logits(&TOKENS, &mut again).expect("logits"), good.next_logits(&TOKENS, &mut cache).expect("logits"));
     let error = good.forward(&TOKENS, &mut KvCache::new(&config(3, 2), 8, KvElement::F32)).expect_err("another model's");

@@ -71,11 +71,11 @@ pub fn of(spec: &TensorSpec, head: f64, shares: &Shares, description: &Descripti
     // measured). In the first layer routers decide: 0.88 is measured.
     let mass =
         mixture.filter(|m| !first && m.router.norm_topk_prob.is_none()).map_or(1.0, |m| (m.router.num_experts_per_tok as f64 / experts).sqrt());
-    // A shared expert that has a gate counts as as many routed ones as it is wide, and the gate lets half of it through. Without one every
-    // token takes all of it: an error there reaches the stream whole, one in k routed experts, whose weights sum to 1, by 1 / sqrt(k).
-    // Routed outputs are scaled or longer to make up for it, so it is taken for what all routed ones are together; not measured yet.
+    // Errors of k routed experts, whose weights sum to 1, reach the stream by 1 / sqrt(k), a shared one's by what its gate lets through: half,
+    // in the first layer all. That gives what is measured where k is 2. Without a gate it would be whole, but routed outputs are scaled or longer
+    // to make up for it: it is taken for what all routed ones are together; not measured yet.
     let gate = if first { 1.0 } else { 0.25 };
-    let part = |m: &Mixture| if m.shared_gate { gate / experts } else { 1.0 };
+    let part = |m: &Mixture| if m.shared_gate { gate * m.router.num_experts_per_tok as f64 / 16.0 } else { 1.0 };
     let shared = mixture.and_then(|m| Some(part(m) * m.shared.as_ref()?.width as f64 / m.expert.width as f64)).unwrap_or(0.0);
     let depth = |at| depth(spec, description.layers.len(), at) * if first { readers } else { 1.0 };
     head * match spec.kind {

@@ -49,9 +49,14 @@ impl<'a, R: Fn(usize) -> Option<&'a [f32]>> Kernel for Mix<'a, R> {
         let shorter = 1.0 / (key_dim as f32).sqrt();
         for (heads, by) in [(queries, shorter), (&mut rest[..self.shape.keys()], 1.0)] {
             for head in heads.chunks_exact_mut(key_dim) {
-                let sum = head.as_chunks().0.iter().fold(isa.splat(0.0), |sum, x| isa.fma(isa.load(x), isa.load(x), sum));
+                let mut sum = isa.splat(0.0);
+                for x in head.as_chunks().0 {
+                    sum = isa.fma(isa.load(x), isa.load(x), sum);
+                }
                 let by = isa.splat(by / (isa.sum(sum) + EPS).sqrt());
-                head.as_chunks_mut().0.iter_mut().for_each(|x| isa.store(isa.mul(isa.load(x), by), x));
+                for x in head.as_chunks_mut().0 {
+                    isa.store(isa.mul(isa.load(x), by), x);
+                }
             }
         }
     }
@@ -127,14 +132,15 @@ fn recall<'a, I: Isa, T: Fn(usize) -> (&'a [f32], &'a [f32], &'a [f32]), const N
         }
     }
     for t in now.clone() {
-        let [beta, decay] = rates[t].map(|rate| isa.splat(rate));
+        let (beta, decay) = (isa.splat(rates[t][0]), isa.splat(rates[t][1]));
         let (q, k, v) = tokens(t);
         // That of the last token is not used.
         let next = tokens((t + 1).min(now.end - 1)).1;
-        let change: [I::F; N] = std::array::from_fn(|b| {
+        let mut change = [zero; N];
+        for b in 0..N {
             let found = isa.mul(total(isa, sums[b]), decay);
-            isa.mul(isa.sub(Same(v).vector(isa, first + b), found), beta)
-        });
+            change[b] = isa.mul(isa.sub(Same(v).vector(isa, first + b), found), beta);
+        }
         let mut results = [[zero; 4]; N];
         sums = [[zero; 4]; N];
         let keys = q.as_chunks::<4>().0.iter().zip(k.as_chunks::<4>().0).zip(next.as_chunks::<4>().0);
