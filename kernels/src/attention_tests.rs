@@ -100,8 +100,10 @@ fn windows_and_sinks_match_the_oracle() {
             let mut first: Option<Vec<f32>> = None;
             for level in levels() {
                 let some: Vec<usize> = [1010, 40].into_iter().chain([1; 20]).chain([200]).chain([1; 130]).collect();
-                for pieces in [vec![tokens], some] {
-                    let out = looking(level, &mut KvLayer::new(kv_heads, d, tokens, element), &qkv, heads, look, &pieces);
+                // The same where pages that nobody sees any more are given back.
+                for (pieces, window) in [(vec![tokens], None), (some.clone(), None), (some, look.window)] {
+                    let mut layer = KvLayer::new(kv_heads, d, tokens, element).looking_at(window);
+                    let out = looking(level, &mut layer, &qkv, heads, look, &pieces);
                     let off = relative(&want, &out);
                     assert!(off < limit, "{window:?} {element:?} {level:?}: off by {off}");
                     let first = first.get_or_insert_with(|| out.clone());
@@ -109,6 +111,46 @@ fn windows_and_sinks_match_the_oracle() {
                 }
             }
         }
+    }
+}
+
+/// Of a long sequence pages are held that its next tokens see, and those of some places to go back to; from each it goes on the same.
+#[test]
+fn windows_hold_what_they_see() {
+    let ([heads, kv_heads, d], tokens, window) = ([2, 1, 32], 3000, 100);
+    let look = Look { window: Some(window), sinks: None };
+    let (qkv, _) = looked([heads, kv_heads, d], tokens, look);
+    let part = |range: std::ops::Range<usize>| qkv.each_ref().map(|x| x[x.len() / tokens * range.start..x.len() / tokens * range.end].to_vec());
+    for (element, level) in KvElement::ALL.into_iter().zip(levels().into_iter().cycle()) {
+        let new = || KvLayer::new(kv_heads, d, tokens, element).looking_at(look.window);
+        let want = looking(level, &mut new(), &qkv, heads, look, &[500; 6]);
+        let rest = |from: usize| &want[want.len() / tokens * from..];
+        let (mut layer, mut at, mut most) = (new(), 0, 0);
+        for n in [500, 500, 300].into_iter().chain([1; 150]).chain([50, 1, 1, 400]).chain([1; 90]) {
+            looking(level, &mut layer, &part(at..at + n), heads, look, &[n]);
+            at += n;
+            most = most.max(layer.pages_held().len());
+        }
+        // Six places of three pages, and a pass.
+        let bytes = KvLayer::window_bytes(kv_heads, d, tokens, element, window);
+        assert!(most <= 6 * 3 + 9 && KvLayer::bytes(kv_heads, d, 64 * most, element) <= bytes, "{element:?}: {most} pages");
+        assert!(bytes < KvLayer::bytes(kv_heads, d, tokens, element) * 6 / 10, "{element:?}: {bytes}");
+        let mut places: Vec<usize> = (0..=at).map(|len| layer.reach(len)).collect();
+        places.dedup();
+        assert!(places.len() >= 7 && places[0] == 0 && places.last() == Some(&at) && places.contains(&(at - 91)), "{places:?}");
+        for len in places.into_iter().step_by(3).chain([at - 91, at]) {
+            let mut fork = layer.fork(len);
+            assert_eq!(fork.len(), len);
+            let (mut bytes, mut again) = (Vec::new(), new());
+            fork.save(&mut bytes).expect("written");
+            again.restore(len, &mut bytes.as_slice()).expect("read");
+            for layer in [&mut fork, &mut again] {
+                assert!(looking(level, layer, &part(len..tokens), heads, look, &[100, tokens - len - 100]) == rest(len), "{element:?} from {len}");
+            }
+        }
+        layer.truncate(at - 300);
+        let len = layer.len();
+        assert!(len <= at - 300 && looking(level, &mut layer, &part(len..tokens), heads, look, &[tokens - len]) == rest(len), "{element:?}");
     }
 }
 

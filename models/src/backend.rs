@@ -71,8 +71,8 @@ impl<V> Norm<V> {
 /// What the state of a layer is like.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum StateShape {
-    /// KV heads, and numbers of each.
-    Kv(usize, usize),
+    /// KV heads, numbers of each, and how many tokens a query looks at, where that is not all.
+    Kv(usize, usize, Option<usize>),
     /// Of a delta net.
     Delta(DeltaShape),
 }
@@ -81,7 +81,7 @@ impl StateShape {
     /// That of a layer with this mixer.
     pub fn of(mixer: &description::Mixer) -> StateShape {
         match mixer {
-            description::Mixer::Attention(a) => StateShape::Kv(a.num_key_value_heads, a.head_dim),
+            description::Mixer::Attention(a) => StateShape::Kv(a.num_key_value_heads, a.head_dim, a.window),
             description::Mixer::DeltaNet(net) => StateShape::Delta(net.shape),
         }
     }

@@ -32,17 +32,26 @@ fn shapes(description: &Description) -> impl ExactSizeIterator<Item = StateShape
     description.layers.iter().map(|l| StateShape::of(&l.mixer))
 }
 
-/// How many [`KvCache::PAGE`] tokens take the memory of one state of all layers that have one.
-fn pages_of_state(shapes: &[StateShape], element: KvElement) -> usize {
-    let page = |shape: &StateShape| if let StateShape::Kv(heads, dim) = shape { KvLayer::bytes(*heads, *dim, PAGE, element) } else { 0 };
-    let state = |shape: &StateShape| if let StateShape::Delta(shape) = shape { DeltaLayer::state_bytes(*shape) } else { 0 };
-    let bytes = |of: &dyn Fn(&StateShape) -> usize| shapes.iter().map(of).fold(0, usize::saturating_add);
-    bytes(&state).div_ceil(bytes(&page).max(1))
+/// How many [`KvCache::PAGE`] tokens take the memory of one state of all layers that have one, and the memory of all windows of a sequence of
+/// up to `capacity` tokens.
+fn pages_of_states(shapes: &[StateShape], element: KvElement, capacity: usize) -> [usize; 2] {
+    let (mut page, mut state, mut windows) = (0usize, 0usize, 0usize);
+    for shape in shapes {
+        match shape {
+            StateShape::Kv(heads, dim, None) => page = page.saturating_add(KvLayer::bytes(*heads, *dim, PAGE, element)),
+            StateShape::Kv(heads, dim, Some(window)) => {
+                windows = windows.saturating_add(KvLayer::window_bytes(*heads, *dim, capacity, element, *window));
+            }
+            StateShape::Delta(shape) => state = state.saturating_add(DeltaLayer::state_bytes(*shape)),
+        }
+    }
+    // Without a layer that grows each is one.
+    [state, windows].map(|bytes| if page > 0 { bytes.div_ceil(page) } else { bytes.min(1) })
 }
 
-/// The same of all states that a sequence has at the most.
-fn pages_of_states(shapes: &[StateShape], element: KvElement) -> usize {
-    Checkpoints::<()>::MOST * pages_of_state(shapes, element)
+/// The most of both that a sequence has.
+fn most_pages([state, windows]: [usize; 2]) -> usize {
+    Checkpoints::<()>::MOST * state + windows
 }
 
 impl KvCache {
@@ -73,7 +82,7 @@ impl KvCache {
         // Those of the first attention stand for all.
         fn all(shapes: impl ExactSizeIterator<Item = StateShape>) -> (usize, usize, usize) {
             let (layers, mut kv) =
-                (shapes.len(), shapes.filter_map(|shape| if let StateShape::Kv(heads, dim) = shape { Some((heads, dim)) } else { None }));
+                (shapes.len(), shapes.filter_map(|shape| if let StateShape::Kv(heads, dim, _) = shape { Some((heads, dim)) } else { None }));
             kv.next().map_or((layers, 0, 0), |(heads, dim)| (layers, heads, dim))
         }
         Err(ForwardError::OtherModel { cache: all(self.shapes.iter().copied()), model: all(shapes(description)) })
@@ -108,11 +117,16 @@ impl KvCache {
     /// The most tokens, up to `len`, that it can be cut back to: not every number where layers have states, which are kept at a few places.
     pub fn reach(&self, len: usize) -> usize {
         let len = len.min(self.len);
-        // All layers have states of the same places.
-        match &self.states {
+        let least = |len| match &self.states {
             States::Fused(layers) => layers.iter().map(|layer| layer.reach(len)).min().unwrap_or(len),
             States::Candle(layers) => layers.iter().map(|layer| layer.reach(len)).min().unwrap_or(len),
+        };
+        // Where one layer can be cut back to, another one need not.
+        let (mut reached, mut next) = (len, least(len));
+        while next < reached {
+            (reached, next) = (next, least(next));
         }
+        reached
     }
 
     /// Forgets all but the first tokens: [`KvCache::reach`] of `len`, which [`KvCache::len`] says then.
@@ -143,32 +157,34 @@ impl KvCache {
         fork
     }
 
-    /// One number for each [`KvCache::PAGE`] tokens that it has memory for, and as many for each state as take that memory; forks that share
-    /// it have the same. candle shares nothing.
+    /// One number for each [`KvCache::PAGE`] tokens that it has memory for, and as many for each state, and for its windows, as take that
+    /// memory; forks that share it have the same, but for windows. candle shares nothing.
     pub fn pages(&self) -> Vec<usize> {
         match &self.states {
             // The first layer of each kind stands for all.
             States::Fused(layers) => {
-                let kv = layers.iter().find_map(|layer| if let LayerState::Kv(layer) = layer { Some(layer.pages_held()) } else { None });
+                let [state, windows] = pages_of_states(&self.shapes, self.element, self.capacity);
+                let all = self.shapes.iter().position(|shape| matches!(shape, StateShape::Kv(_, _, None)));
+                let kv = all.and_then(|at| if let LayerState::Kv(layer) = &layers[at] { Some(layer.pages_held()) } else { None });
                 let delta = layers.iter().find_map(|layer| if let LayerState::Delta(layer) = layer { Some(layer.states_held()) } else { None });
-                let each = pages_of_state(&self.shapes, self.element);
                 // A state has more bytes than that, so that no two have one number.
-                let states = delta.into_iter().flatten().flat_map(|at| (0..each).map(move |i| at + i));
-                kv.into_iter().flatten().chain(states).collect()
+                let states = delta.into_iter().flatten().flat_map(|at| (0..state).map(move |i| at + i));
+                // What is at different places is nobody else's; where there are windows, layers take more bytes than they are pages.
+                let windows = if self.len > 0 { windows } else { 0 };
+                kv.into_iter().flatten().chain(states).chain((0..windows).map(|i| layers.as_ptr().addr() + i)).collect()
             }
-            // What is at different places is nobody else's.
             States::Candle(_) => (0..self.pages_of(self.len)).map(|page| std::ptr::from_ref(self).addr() + page).collect(),
         }
     }
 
     /// How many of those there are for `tokens` tokens at the most.
     pub fn pages_of(&self, tokens: usize) -> usize {
-        tokens.div_ceil(PAGE) + pages_of_states(&self.shapes, self.element)
+        tokens.div_ceil(PAGE) + most_pages(pages_of_states(&self.shapes, self.element, self.capacity))
     }
 
-    /// How many of those the states of one sequence of a model are at the most.
-    pub fn pages_of_states(description: &Description, element: KvElement) -> usize {
-        pages_of_states(&shapes(description).collect::<Vec<_>>(), element)
+    /// How many of those the states and windows of one sequence of up to `capacity` tokens are at the most.
+    pub fn pages_of_states(description: &Description, capacity: usize, element: KvElement) -> usize {
+        most_pages(pages_of_states(&shapes(description).collect::<Vec<_>>(), element, capacity))
     }
 
     /// Writes the keys and values that it holds, and its last states, as its backend has them.

@@ -23,12 +23,15 @@ pub enum Backend {
 }
 
 impl Backend {
-    /// Bytes of the keys and values of `capacity` tokens; `usize::MAX` where they are more than that counts.
-    pub fn state_bytes(&self, description: &Description, capacity: usize, element: KvElement) -> usize {
+    /// Bytes of what a sequence of `capacity` tokens leaves, and of them those that do not grow with it once it is long; `usize::MAX` where
+    /// they are more than that counts.
+    pub fn state_bytes(&self, description: &Description, capacity: usize, element: KvElement) -> [usize; 2] {
+        let of =
+            |description: &Description, element| [description.state_bytes(capacity, element), description.bounded_state_bytes(capacity, element)];
         match self {
-            // Numbers in codes are held as what codes make of them.
-            Backend::Candle(_) if element != KvElement::F16 => description.state_bytes(capacity, KvElement::F32),
-            _ => description.state_bytes(capacity, element),
+            Backend::Fused => of(description, element),
+            // It holds all tokens, and numbers in codes as what codes make of them.
+            Backend::Candle(_) => of(&description.with_all_held(), if element == KvElement::F16 { element } else { KvElement::F32 }),
         }
     }
 

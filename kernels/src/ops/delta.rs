@@ -1,9 +1,7 @@
 //! The gated delta net: a memory of fixed size for every value head, which a token's key changes and its query reads.
-mod checkpoints;
 mod layer;
 mod step;
 
-pub use checkpoints::Checkpoints;
 pub use layer::{DeltaLayer, DeltaShape};
 
 use super::finite::{NotFinite, Watch, finite};
@@ -142,7 +140,7 @@ pub fn delta_net(
                     Some(before) => memory.copy_from_slice(&before[..memory.len()]),
                     None => memory.fill([0.0; 16]),
                 }
-                dispatch(level, Recall { tokens, rates: &own, now: at..end, memory: &mut *memory, out: &mut *out });
+                dispatch(level, Recall { tokens, rates: &own, now: at..end, memory, out });
                 (before, at) = (Some(&**memory), end);
             }
         }

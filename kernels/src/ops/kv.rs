@@ -1,7 +1,10 @@
 //! Keys and values of one layer: pages of 64 tokens and one KV head each, which sequences with a common beginning share.
 mod code;
 
-use super::finite::{NotFinite, Watch, finite};
+use super::{
+    checkpoints::Checkpoints,
+    finite::{NotFinite, Watch, finite},
+};
 use crate::{
     isa::{Level, dispatch},
     team::Team,
@@ -12,6 +15,7 @@ use half::f16;
 use std::{
     io::{self, Read, Write},
     iter::repeat_n,
+    ops::Range,
     sync::Arc,
 };
 
@@ -120,8 +124,15 @@ pub struct KvLayer {
     head_dim: usize,
     len: usize,
     capacity: usize,
+    /// How many tokens queries look at, up to their own: pages that none sees any more are given back, but for those of some lengths that
+    /// one can go back to.
+    window: Option<usize>,
+    lengths: Checkpoints<()>,
     heads: Vec<Pages>,
 }
+
+/// Tokens of one pass that [`KvLayer::window_bytes`] counts beside those that are looked back at.
+const PASS: usize = 512;
 
 impl KvLayer {
     /// Of no tokens, with room for `capacity`; memory is taken as it is used.
@@ -132,7 +143,23 @@ impl KvLayer {
             KvElement::Q8 => Pages::Codes(Vec::new()),
             KvElement::Q4 => Pages::Centred(Centred::default()),
         };
-        KvLayer { element, head_dim, len: 0, capacity, heads: vec![none; kv_heads] }
+        KvLayer { element, head_dim, len: 0, capacity, window: None, lengths: Checkpoints::default(), heads: vec![none; kv_heads] }
+    }
+
+    /// The same, of no tokens, for queries that look at `window` tokens up to their own.
+    #[must_use]
+    pub fn looking_at(self, window: Option<usize>) -> KvLayer {
+        KvLayer { window, ..self }
+    }
+
+    /// The most bytes of up to `tokens` tokens for queries that look at `window`, in passes of up to 512: what each place that one can go
+    /// back to sees, and the tokens of a pass.
+    pub fn window_bytes(kv_heads: usize, head_dim: usize, tokens: usize, element: KvElement, window: usize) -> usize {
+        let seen = window.div_ceil(PAGE).saturating_add(1).saturating_mul(Checkpoints::<()>::MOST);
+        let most = seen.saturating_add(PASS / PAGE + 1).saturating_mul(PAGE);
+        // A place in the list for every page.
+        let places = kv_heads.saturating_mul(tokens.div_ceil(PAGE)).saturating_mul(size_of::<Arc<[u8]>>());
+        KvLayer::bytes(kv_heads, head_dim, tokens.min(most), element).saturating_add(places)
     }
 
     /// Bytes of `tokens` tokens; `usize::MAX` where they are more than that counts.
@@ -174,12 +201,46 @@ impl KvLayer {
         self.capacity
     }
 
-    /// Forgets all but the first `len` tokens. Their memory is used again.
-    pub fn truncate(&mut self, len: usize) {
-        self.len = self.len.min(len);
+    /// Pages that a query behind `len` tokens looks at.
+    fn seen(&self, len: usize) -> Range<usize> {
+        let from = self.window.map_or(0, |window| (len + 1).saturating_sub(window));
+        (from / PAGE).min(len.div_ceil(PAGE))..len.div_ceil(PAGE)
     }
 
-    /// The same for the first `len` tokens. Both share their pages until one writes to them.
+    /// The largest number of tokens, up to `len`, that it can be cut back to: those whose windows are still there.
+    pub fn reach(&self, len: usize) -> usize {
+        let there = self.heads.first().is_none_or(|head| self.seen(len).all(|page| head.has(page)));
+        if there { len } else { self.lengths.reach(len) }
+    }
+
+    /// Forgets all but the first tokens: [`KvLayer::reach`] of `len`. Their memory is used again.
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.reach(self.len.min(len));
+        self.lengths.truncate(self.len);
+        self.count(1);
+    }
+
+    /// Notes the tokens that there are as a place that one can go back to, and those but the last, where pages for both are there: `places`.
+    fn count(&mut self, places: usize) {
+        let new = self.len - self.lengths.tokens();
+        if self.window.is_none() || new == 0 {
+            return;
+        }
+        if places > 1 && new > 1 {
+            self.lengths.push(new - 1, ());
+            self.lengths.push(1, ());
+        } else {
+            self.lengths.push(new, ());
+        }
+    }
+
+    /// Gives back pages that no query sees any more which may come.
+    fn give_back(&mut self) {
+        let needed: Vec<Range<usize>> = self.lengths.lengths().map(|len| self.seen(len)).collect();
+        self.heads.iter_mut().for_each(|head| head.keep(|page| needed.iter().any(|needed| needed.contains(&page))));
+    }
+
+    /// The same for the first tokens: [`KvLayer::reach`] of `len`. Both share their pages until one writes to them.
     #[must_use]
     pub fn fork(&self, len: usize) -> KvLayer {
         let mut fork = self.clone();
@@ -203,7 +264,7 @@ impl KvLayer {
     /// of the same tokens.
     pub fn pages_held(&self) -> Vec<usize> {
         fn places<E>(pages: &[Arc<[E]>]) -> impl Iterator<Item = usize> {
-            pages.iter().map(|page| page.as_ptr().addr())
+            pages.iter().filter(|page| !page.is_empty()).map(|page| page.as_ptr().addr())
         }
         match self.heads.first() {
             None => Vec::new(),
@@ -214,20 +275,23 @@ impl KvLayer {
         }
     }
 
-    /// Writes what it holds.
+    /// Writes what it holds and its next token sees.
     ///
     /// # Errors
     /// Those of `to`.
     pub fn save(&self, to: &mut dyn Write) -> io::Result<()> {
-        let pages = self.len.div_ceil(PAGE);
+        let pages = self.seen(self.len);
         for head in &self.heads {
             match head {
-                Pages::F32(p) => p[..pages].iter().flat_map(|p| p.iter()).try_for_each(|v| to.write_all(&v.to_le_bytes()))?,
-                Pages::F16(p) => p[..pages].iter().flat_map(|p| p.iter()).try_for_each(|v| to.write_all(&v.to_le_bytes()))?,
-                Pages::Codes(p) => p[..pages].iter().try_for_each(|p| to.write_all(p))?,
+                Pages::F32(p) => p[pages.clone()].iter().flat_map(|p| p.iter()).try_for_each(|v| to.write_all(&v.to_le_bytes()))?,
+                Pages::F16(p) => p[pages.clone()].iter().flat_map(|p| p.iter()).try_for_each(|v| to.write_all(&v.to_le_bytes()))?,
+                Pages::Codes(p) => p[pages.clone()].iter().try_for_each(|p| to.write_all(p))?,
                 Pages::Centred(c) => {
-                    c.first[..pages.min(1)].iter().flat_map(|p| p.iter()).try_for_each(|v| to.write_all(&v.to_le_bytes()))?;
-                    c.rest[..pages.saturating_sub(1)].iter().try_for_each(|p| to.write_all(p))?;
+                    // What later keys are less comes with the first page; where that is not there any more, by itself.
+                    c.first[pages.start.min(1)..pages.end.min(1)].iter().flat_map(|p| p.iter()).try_for_each(|v| to.write_all(&v.to_le_bytes()))?;
+                    let centre = if pages.start > 0 { &c.centre[..] } else { &[] };
+                    centre.iter().try_for_each(|v| to.write_all(&v.to_le_bytes()))?;
+                    c.rest[pages.start.saturating_sub(1)..pages.end.saturating_sub(1)].iter().try_for_each(|p| to.write_all(p))?;
                 }
             }
         }
@@ -243,11 +307,19 @@ impl KvLayer {
     /// If it has no room for them.
     pub fn restore(&mut self, len: usize, from: &mut dyn Read) -> io::Result<()> {
         assert!(len <= self.capacity, "room for {len} tokens");
-        self.len = 0;
-        self.reserve(len);
-        let (pages, d, element) = (len.div_ceil(PAGE), self.head_dim, self.element);
+        self.truncate(0);
+        let (pages, d, element) = (self.seen(len), self.head_dim, self.element);
+        self.make(pages.clone(), false);
         for head in &mut self.heads {
-            for page in 0..pages {
+            if let (Pages::Centred(c), true) = (&mut *head, pages.start > 0) {
+                let mut bytes = vec![0; size_of::<f32>() * d];
+                from.read_exact(&mut bytes)?;
+                c.centre = bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+                if c.centre.iter().any(|v| !v.is_finite()) {
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, "has keys or values that are no numbers"));
+                }
+            }
+            for page in pages.clone() {
                 let mut bytes = vec![0; element.at(page * PAGE).page_bytes(d)];
                 from.read_exact(&mut bytes)?;
                 let finite = match head {
@@ -271,6 +343,7 @@ impl KvLayer {
             }
         }
         self.len = len;
+        self.count(1);
         Ok(())
     }
 
@@ -282,33 +355,79 @@ impl KvLayer {
     /// Makes pages for `tokens` more tokens, and those that they are written to its own. The pages of all sequences are made by the thread
     /// that leads, not by whichever appends: so one part of the allocator has them all, and what is freed is found again.
     pub(super) fn reserve(&mut self, tokens: usize) {
-        let (first, end) = (self.len / PAGE, (self.len + tokens).div_ceil(PAGE));
+        if self.window.is_some() {
+            self.lengths.make_room(tokens.min(2));
+            // Where no page begins, no other than before is left behind.
+            if tokens > 1 || self.len.is_multiple_of(PAGE) {
+                self.give_back();
+            }
+        }
         // Of the first page what is before the new tokens stays.
-        let (kept, numbers) = (!self.len.is_multiple_of(PAGE), 2 * PAGE * self.head_dim.next_multiple_of(16));
+        self.make(self.len / PAGE..(self.len + tokens).div_ceil(PAGE), !self.len.is_multiple_of(PAGE));
+    }
+
+    /// Makes pages its own; the first keeps what it has if it is `kept`.
+    fn make(&mut self, new: Range<usize>, kept: bool) {
+        let numbers = 2 * PAGE * self.head_dim.next_multiple_of(16);
         let bytes = self.element.page_bytes(self.head_dim);
         for head in &mut self.heads {
             match head {
-                Pages::F32(pages) => make(pages, first..end, kept, numbers),
-                Pages::F16(pages) => make(pages, first..end, kept, numbers),
-                Pages::Codes(pages) => make(pages, first..end, kept, bytes),
+                Pages::F32(pages) => make(pages, new.clone(), kept, numbers),
+                Pages::F16(pages) => make(pages, new.clone(), kept, numbers),
+                Pages::Codes(pages) => make(pages, new.clone(), kept, bytes),
                 Pages::Centred(c) => {
-                    make(&mut c.first, first..end.min(1), kept, numbers);
-                    make(&mut c.rest, first.saturating_sub(1)..end.saturating_sub(1), kept && first > 0, bytes);
+                    make(&mut c.first, new.start.min(1)..new.end.min(1), kept, numbers);
+                    make(&mut c.rest, new.start.saturating_sub(1)..new.end.saturating_sub(1), kept && new.start > 0, bytes);
                 }
             }
         }
     }
 }
 
+impl Pages {
+    /// Whether a page is there.
+    fn has(&self, page: usize) -> bool {
+        fn there<E>(pages: &[Arc<[E]>], page: usize) -> bool {
+            pages.get(page).is_some_and(|page| !page.is_empty())
+        }
+        match self {
+            Pages::F32(pages) => there(pages, page),
+            Pages::F16(pages) => there(pages, page),
+            Pages::Codes(pages) => there(pages, page),
+            Pages::Centred(c) if page == 0 => there(&c.first, 0),
+            Pages::Centred(c) => there(&c.rest, page - 1),
+        }
+    }
+
+    /// Gives pages back that are not to be kept.
+    fn keep(&mut self, kept: impl Fn(usize) -> bool) {
+        fn keep<E>(pages: &mut [Arc<[E]>], from: usize, kept: impl Fn(usize) -> bool) {
+            let not = pages.iter_mut().zip(from..).filter(|(page, at)| !page.is_empty() && !kept(*at));
+            not.for_each(|(page, _)| *page = Arc::default());
+        }
+        match self {
+            Pages::F32(pages) => keep(pages, 0, kept),
+            Pages::F16(pages) => keep(pages, 0, kept),
+            Pages::Codes(pages) => keep(pages, 0, kept),
+            Pages::Centred(c) => {
+                keep(&mut c.first, 0, &kept);
+                keep(&mut c.rest, 1, kept);
+            }
+        }
+    }
+}
+
 /// Makes the pages `new` its owner's alone, of `units` zeros where they are not; the first keeps what it has if it is `kept`.
-fn make<T: Copy + Default>(pages: &mut Vec<Arc<[T]>>, new: std::ops::Range<usize>, kept: bool, units: usize) {
+fn make<T: Copy + Default>(pages: &mut Vec<Arc<[T]>>, new: Range<usize>, kept: bool, units: usize) {
+    // Those that nobody sees are not there.
+    pages.resize_with(pages.len().max(new.start), Arc::default);
     for at in new.clone() {
         let fresh = || repeat_n(T::default(), units).collect::<Arc<[T]>>();
         match pages.get_mut(at) {
             None => pages.push(fresh()),
             Some(page) if kept && at == new.start => drop(Arc::make_mut(page)),
             Some(page) => {
-                if Arc::get_mut(page).is_none() {
+                if page.is_empty() || Arc::get_mut(page).is_none() {
                     *page = fresh();
                 }
             }
@@ -398,7 +517,10 @@ pub(super) fn append(team: &Team, layers: &mut [(&mut KvLayer, usize)], k: Heads
         }
     });
     watch.result("keys or values")?;
-    layers.iter_mut().for_each(|(layer, tokens)| layer.len += *tokens);
+    for (layer, tokens) in layers.iter_mut() {
+        layer.len += *tokens;
+        layer.count(2);
+    }
     Ok(())
 }
 

@@ -507,3 +507,20 @@ fn delta_nets_that_are_not_known_are_refused() {
     let error = read(&with(beside_images(qwen35()), "deepstack", json!(1))).unwrap_err().to_string();
     assert!(error.contains("the key deepstack (here 1) is not known"), "{error}");
 }
+
+/// Half of gpt-oss' layers hold 128 tokens, whatever the context.
+#[test]
+fn windows_are_held_alone() {
+    let oss = json!({
+        "model_type": "gpt_oss", "head_dim": 64, "hidden_size": 2880, "intermediate_size": 2880, "num_attention_heads": 64, "num_key_value_heads": 8,
+        "num_experts_per_tok": 4, "num_hidden_layers": 24, "num_local_experts": 32, "max_position_embeddings": 131_072, "rms_norm_eps": 1e-5,
+        "sliding_window": 128, "vocab_size": 201_088
+    });
+    let oss = read(&oss).unwrap();
+    let element = crate::KvElement::F16;
+    let of = |tokens| [oss.state_bytes(tokens, element), oss.with_all_held().state_bytes(tokens, element), oss.bounded_state_bytes(tokens, element)];
+    let [long, all, bounded] = of(131_072);
+    assert!(2 * long - 2 * bounded == all && bounded < all / 80, "{long} of {all}, {bounded} of them in windows");
+    let [short, all, _] = of(1024);
+    assert!(short <= all + (1 << 16), "{short} of {all}");
+}

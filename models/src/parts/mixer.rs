@@ -11,6 +11,14 @@ impl Mixer {
         }
     }
 
+    /// Whether those do not grow with the sequence once it is long.
+    pub(crate) fn is_bounded(&self) -> bool {
+        match self {
+            Mixer::Attention(attention) => attention.window.is_some(),
+            Mixer::DeltaNet(_) => true,
+        }
+    }
+
     pub(crate) fn needs(&self, hidden_size: usize) -> Needs {
         match self {
             Mixer::Attention(attention) => attention.needs(hidden_size),

@@ -75,6 +75,19 @@ impl Description {
         self.layers.iter().map(|l| l.mixer.state_bytes(capacity, element)).fold(0, usize::saturating_add)
     }
 
+    /// Of those, the bytes that do not grow with the sequence once it is long.
+    pub fn bounded_state_bytes(&self, capacity: usize, element: KvElement) -> usize {
+        let bounded = self.layers.iter().map(|l| &l.mixer).filter(|mixer| mixer.is_bounded());
+        bounded.map(|mixer| mixer.state_bytes(capacity, element)).fold(0, usize::saturating_add)
+    }
+
+    /// The same where layers hold all tokens whatever is looked at.
+    pub(crate) fn with_all_held(&self) -> Description {
+        let mut all = self.clone();
+        all.layers.iter_mut().filter_map(|l| l.mixer.attention_mut()).for_each(|attention| attention.window = None);
+        all
+    }
+
     pub(crate) fn needs(&self) -> Needs {
         let of = |l: &description::Layer| l.mixer.needs(self.hidden_size).most(l.mlp.needs(self.hidden_size));
         self.layers.iter().map(of).fold(Needs { inputs: self.hidden_size, ..Needs::default() }, Needs::most)

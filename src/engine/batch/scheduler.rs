@@ -100,7 +100,7 @@ pub struct Scheduler {
 impl Scheduler {
     pub fn new(model: Arc<Model>, commands: Receiver<Command>, status: Arc<Mutex<Status>>) -> Scheduler {
         let kept = Beginnings::new(KEPT * model.plan.sequences);
-        let states = KvCache::pages_of_states(model.transformer.description(), model.plan.kv);
+        let states = KvCache::pages_of_states(model.transformer.description(), model.plan.context, model.plan.kv);
         let pages = model.plan.kv_tokens.div_ceil(PAGE) + model.plan.sequences * states;
         let (waiting, running, counts) = (VecDeque::new(), Vec::new(), Status::default());
         Scheduler { model, commands, status, waiting, running, kept, pages, counts, turn: 0 }

@@ -130,12 +130,15 @@ impl Besides {
     }
 
     fn kv_bytes(&self) -> u64 {
-        let of = |tokens: usize| self.backend.state_bytes(&self.description, tokens, self.kv) as u64;
-        let Some(tokens) = self.kv_tokens else { return of(self.context).saturating_mul(self.sequences as u64) };
-        // States are each sequence's own; what is kept of others has the memory of those that are not there.
-        let states = of(0);
-        let own = states.saturating_mul(self.sequences as u64);
-        let of = |tokens: usize| of(tokens) - states;
+        let of = |tokens: usize| self.backend.state_bytes(&self.description, tokens, self.kv).map(|bytes| bytes as u64);
+        let [all, bounded] = of(self.context);
+        let Some(tokens) = self.kv_tokens else { return all.saturating_mul(self.sequences as u64) };
+        // States and windows are each sequence's own; what is kept of others has the memory of those that are not there.
+        let own = bounded.saturating_mul(self.sequences as u64);
+        let of = |tokens: usize| {
+            let [all, bounded] = of(tokens);
+            all - bounded
+        };
         // Each sequence may be copying a page that it shared until now.
         let all = own.saturating_add(of((tokens.div_ceil(PAGE) + self.sequences).saturating_mul(PAGE)));
         let heads: usize = self.description.layers.iter().filter_map(|l| Some(l.mixer.attention()?.num_key_value_heads)).sum();

@@ -1,5 +1,5 @@
 //! What a gated delta net remembers of a sequence, in one layer: the same memory however long it is.
-use super::checkpoints::Checkpoints;
+use crate::ops::checkpoints::Checkpoints;
 use std::{
     io::{self, Read, Write},
     iter::repeat_n,

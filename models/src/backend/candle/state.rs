@@ -32,7 +32,7 @@ impl State {
     /// Of no tokens.
     pub fn new(shape: StateShape, element: KvElement) -> State {
         match shape {
-            StateShape::Kv(heads, dim) => State::Kv(KvState { held: None, len: 0, shape: (heads, dim), element }),
+            StateShape::Kv(heads, dim, _) => State::Kv(KvState { held: None, len: 0, shape: (heads, dim), element }),
             StateShape::Delta(shape) => State::Delta(DeltaState { shape, states: Checkpoints::default() }),
         }
     }

@@ -14,7 +14,7 @@ impl LayerState {
     /// Of no tokens of at most `capacity`, of a layer with this mixer.
     pub fn new(mixer: &Mixer, capacity: usize, element: KvElement) -> LayerState {
         match StateShape::of(mixer) {
-            StateShape::Kv(heads, dim) => LayerState::Kv(KvLayer::new(heads, dim, capacity, element)),
+            StateShape::Kv(heads, dim, window) => LayerState::Kv(KvLayer::new(heads, dim, capacity, element).looking_at(window)),
             StateShape::Delta(shape) => LayerState::Delta(DeltaLayer::new(shape)),
         }
     }
@@ -22,7 +22,7 @@ impl LayerState {
     /// The largest number of tokens, up to `len`, that it can be cut back to.
     pub fn reach(&self, len: usize) -> usize {
         match self {
-            LayerState::Kv(_) => len,
+            LayerState::Kv(layer) => layer.reach(len),
             LayerState::Delta(layer) => layer.reach(len),
         }
     }

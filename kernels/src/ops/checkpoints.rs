@@ -40,6 +40,11 @@ impl<T> Checkpoints<T> {
         self.held.last().map(|held| &held.state)
     }
 
+    /// How many tokens each is of.
+    pub fn lengths(&self) -> impl Iterator<Item = usize> {
+        self.held.iter().map(|held| held.len)
+    }
+
     /// All of them.
     pub fn states(&self) -> impl Iterator<Item = &T> {
         self.held.iter().map(|held| &held.state)
