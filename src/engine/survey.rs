@@ -18,7 +18,7 @@ use crate::{
     checkpoint::{Checkpoint, numbers, read_rows, read_vector},
 };
 use ram_kernels::{Arena, Effort, Matrix, quantize, split_mix};
-use ram_models::{Channels, Cost, Kind, Observer, Published, TensorSpec, Weights, survey};
+use ram_models::{Channels, Cost, Description, Kind, Observer, Published, TensorSpec, Weights, survey};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -136,7 +136,7 @@ impl Survey {
         found.about.checkpoint = checkpoint.fingerprint();
         (found.about.version, found.about.model) = (file::VERSION, checkpoint.folder().display().to_string());
         survey(description, &Read { checkpoint, done }, sequences, noisy, &mut Noting { checkpoint, found: &mut found, costs: &mut costs })?;
-        found.about.costs = nats(costs, description.layers.len(), by_kind, &|layer| description.mixture(layer).map_or(1, |m| m.num_experts));
+        found.about.costs = nats(costs, description, checkpoint.specs(), by_kind);
         Ok(found.named())
     }
 
@@ -244,34 +244,53 @@ fn scale(seen: &Channels) -> Vec<f32> {
 
 /// Costs by matrix. What an expert of few tokens costs is drawn to what the others of its layer and kind do,
 /// as is how often it is chosen: random tokens choose others than text does.
-fn nats(costs: Vec<Cost>, layers: usize, by_kind: fn(Kind) -> f64, experts: &dyn Fn(usize) -> usize) -> BTreeMap<String, f64> {
-    let mut all: BTreeMap<_, (f64, f64)> = BTreeMap::new();
+fn nats(costs: Vec<Cost>, description: &Description, specs: &[TensorSpec], by_kind: fn(Kind) -> f64) -> BTreeMap<String, f64> {
+    let layers = description.layers.len();
+    let mut all: BTreeMap<_, Together> = BTreeMap::new();
     for c in costs.iter().filter(|c| c.matrix.expert.is_some()) {
-        let (spread, tokens) = all.entry((c.matrix.layer, c.matrix.kind)).or_default();
-        *spread += c.spread;
-        *tokens += c.tokens as f64;
+        let all = all.entry((c.matrix.layer, c.matrix.kind)).or_default();
+        (all.tokens, all.of) = (all.tokens + c.tokens as f64, c.of);
+        if let Some(spread) = c.spread {
+            (all.spread, all.seen) = (all.spread + spread, all.seen + c.tokens as f64);
+        }
     }
     let ratio = LAYERS / layers as f64;
     // To the power of 3 / 4, by square roots: they are the same on every machine.
     let behind = (SPREAD * ratio.sqrt() * ratio.sqrt().sqrt()).min(LAST);
-    let each = costs.into_iter().map(|c| {
-        let last = c.matrix.layer.is_some_and(|layer| layer + 1 == layers);
-        let mut spread = c.spread / c.of as f64;
-        if let (Some(&(sum, tokens)), Some(layer)) = (all.get(&(c.matrix.layer, c.matrix.kind)), c.matrix.layer)
-            && c.matrix.expert.is_some()
-        {
-            let (own, usual) = (c.tokens as f64, tokens / experts(layer) as f64);
-            let each = (c.spread + PRIOR * sum / tokens) / (own + PRIOR);
-            spread = each * (own + usual) / 2.0 / c.of as f64;
-        }
-        let left = match c.matrix.kind {
+    let mut found: BTreeMap<String, f64> = BTreeMap::new();
+    let mut note = |matrix: &TensorSpec, spread: f64| {
+        let left = match matrix.kind {
             Kind::Embedding => EMBEDDING,
-            _ if last => LAST,
+            _ if matrix.layer.is_some_and(|layer| layer + 1 == layers) => LAST,
             _ => behind,
         };
-        (c.matrix.name, spread * left * by_kind(c.matrix.kind))
-    });
-    each.collect()
+        found.insert(matrix.name.clone(), spread * left * by_kind(matrix.kind));
+    };
+    let own: BTreeMap<&str, &Cost> = costs.iter().map(|c| (c.matrix.name.as_str(), c)).collect();
+    costs.iter().filter(|c| c.matrix.expert.is_none()).for_each(|c| note(&c.matrix, c.spread.unwrap_or(0.0) / c.of as f64));
+    for spec in specs.iter().filter(|spec| spec.expert.is_some()) {
+        let Some(all) = all.get(&(spec.layer, spec.kind)).filter(|all| all.seen > 0.0) else { continue };
+        let experts = spec.layer.and_then(|layer| description.mixture(layer)).map_or(1, |m| m.num_experts);
+        let (tokens, usual) = (own.get(spec.name.as_str()).map_or(0.0, |c| c.tokens as f64), all.tokens / experts as f64);
+        let each = match own.get(spec.name.as_str()).and_then(|c| c.spread) {
+            Some(spread) => (spread + PRIOR * all.spread / all.seen) / (tokens + PRIOR),
+            None => all.spread / all.seen,
+        };
+        note(spec, each * (tokens + usual) / 2.0 / all.of as f64);
+    }
+    found
+}
+
+/// What is known of the experts of a layer, in one of their matrices.
+#[derive(Default)]
+struct Together {
+    spread: f64,
+    /// Tokens that saw it.
+    seen: f64,
+    /// All that took an expert.
+    tokens: f64,
+    /// Of how many those are a part.
+    of: usize,
 }
 
 /// What an error costs on text, where it costs 1 on random tokens: found on a model of 30 layers by coding all matrices of a kind in two and

@@ -69,8 +69,8 @@ pub struct Cost {
     /// Of how many tokens those are a part.
     pub of: usize,
     /// Half the variance over the vocabulary of what a unit of squared relative error adds to the logits that the stream would have behind
-    /// this matrix' layer; summed over the tokens.
-    pub spread: f64,
+    /// this matrix' layer; summed over the tokens. None of an expert that no noise was added to, as that was to many others of its layer.
+    pub spread: Option<f64>,
 }
 
 /// A pass by a team of threads.
@@ -113,6 +113,10 @@ type Spreads = (TensorSpec, Vec<(u32, f64)>);
 
 /// Rows that tell the columns of all gates and ups of a layer, at least: all of them would be read twice.
 const SAMPLED: usize = 2048;
+
+/// Experts of a layer that get noise, at the most, and the shared one: of hundreds each takes a few of the tokens, so that what is known of one is
+/// for the most part what is known of all.
+const EXPERTS: usize = 64;
 
 /// Rows whose squares one task sums.
 const ROWS: usize = 64;
@@ -232,11 +236,19 @@ impl<'a, W: Published> Survey<'a, W> {
         let first = |t: u32| spans.iter().any(|span| span.tokens.start == t as usize);
         let tokens = each.len();
         let spread = each.iter().filter(|(t, _)| !first(*t)).map(|(t, spread)| spread / square(*t).max(f64::MIN_POSITIVE)).sum::<f64>();
-        self.see.cost(Cost { matrix, tokens, of, spread: spread / 2.0 / SQUARED });
+        self.see.cost(Cost { matrix, tokens, of, spread: Some(spread / 2.0 / SQUARED) });
     }
 
-    /// Adds the weighted results of one expert to `sum`, and what noise in each matrix does to `spreads`; `scale` is that of gate and up.
-    fn expert(&mut self, own: &Taking, norm: &Norm<Vec<f32>>, scale: &[f32], sum: &mut [f32], spreads: &mut Vec<Spreads>) -> Result<(), Fault> {
+    /// Adds the weighted results of one expert to `sum`, and what noise in each matrix does to `spreads`, where it is looked at; `scale` is that
+    /// of gate and up.
+    fn expert(
+        &mut self,
+        own: &Taking,
+        norm: &Norm<Vec<f32>>,
+        scale: &[f32],
+        sum: &mut [f32],
+        spreads: Option<&mut Vec<Spreads>>,
+    ) -> Result<(), Fault> {
         let Taking { specs, taken, .. } = own;
         let each = [self.matrix(&specs[0])?, self.matrix(&specs[1])?, self.matrix(&specs[2])?];
         let (team, mut columns) = (self.fused.team, Vec::new());
@@ -255,6 +267,11 @@ impl<'a, W: Published> Survey<'a, W> {
             self.see.channels(seen)
         });
         let some = &taken[..taken.partition_point(|(token, _)| (*token as usize) < self.noisy)];
+        let Some(spreads) = spreads else {
+            let of = self.noisy.min(self.fused.s.tokens.len());
+            specs.iter().for_each(|spec| self.see.cost(Cost { matrix: spec.clone(), tokens: some.len(), of, spread: None }));
+            return Ok(());
+        };
         for (i, spec) in specs.iter().enumerate().filter(|_| !some.is_empty()) {
             let noisy = noisy(team, &each[i], if i == 2 { down_scale.as_deref() } else { Some(scale) })?;
             let mut other = each.clone();
@@ -275,8 +292,11 @@ impl<'a, W: Published> Survey<'a, W> {
         readers.extend(pairs.iter().map(|spec| (*spec).clone()));
         let (columns, tokens) = (self.columns(&pairs)?, self.fused.s.tokens.len());
         let scale = self.see.channels(Channels { maker: norm.weight.0.clone(), readers, tokens, squares, columns });
-        for taking in each.iter().filter(|own| !own.taken.is_empty()) {
-            self.expert(taking, &own, &scale, &mut sum, &mut spreads)?;
+        let step = each.len().div_ceil(EXPERTS);
+        for (i, taking) in each.iter().enumerate().filter(|(_, own)| !own.taken.is_empty()) {
+            // The shared one is the last, and takes all.
+            let looked_at = i.is_multiple_of(step) || taking.specs[0].expert.is_none();
+            self.expert(taking, &own, &scale, &mut sum, looked_at.then_some(&mut spreads))?;
         }
         self.fused.s.hidden.iter_mut().zip(sum).for_each(|(x, y)| *x += y);
         spreads.into_iter().for_each(|each| self.tell(each, self.noisy.min(tokens)));
