@@ -107,7 +107,9 @@ fn several(each: impl Iterator<Item = String>) -> String {
     }
     match counts.as_slice() {
         [(only, _)] => only.clone(),
-        _ => counts.iter().map(|(fact, count)| format!("{fact} in {count} layers")).collect::<Vec<_>>().join("; "),
+        _ => {
+            counts.iter().map(|(fact, count)| format!("{fact} in {count} layer{}", if *count == 1 { "" } else { "s" })).collect::<Vec<_>>().join("; ")
+        }
     }
 }
 

@@ -91,7 +91,7 @@ pub struct Status {
     pub running: usize,
     /// Jobs that wait.
     pub waiting: usize,
-    /// Tokens whose keys and values there is memory for.
+    /// Tokens whose keys and values there is memory for. States of layers that have none count as the tokens that take as much.
     pub kv_tokens: usize,
     /// Of them, those of running jobs.
     pub kv_active: usize,

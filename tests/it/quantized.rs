@@ -15,7 +15,7 @@ use std::{
 
 fn fixtures() -> Vec<PathBuf> {
     let found = checkpoints(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/quantized"));
-    assert_eq!(found.len(), 9, "fixtures are missing");
+    assert_eq!(found.len(), 10, "fixtures are missing");
     found
 }
 
@@ -39,12 +39,18 @@ fn dequantized(checkpoint: &Checkpoint, folder: &Path) {
             return ram_run::read_rows(checkpoint, &spec.name, spec.shape[1], &(0..spec.shape[0]).collect::<Vec<_>>()).unwrap();
         }
         let tensor = stored.tensor(&spec.name).unwrap();
-        let widen: fn([u8; 2]) -> f32 = match tensor.dtype() {
-            Dtype::F16 => |b| half::f16::from_le_bytes(b).to_f32(),
-            Dtype::BF16 => |b| half::bf16::from_le_bytes(b).to_f32(),
+        let halves = |widen: fn([u8; 2]) -> f32| tensor.data().as_chunks().0.iter().map(|b| widen(*b)).collect::<Vec<f32>>();
+        let mut all = match tensor.dtype() {
+            Dtype::F16 => halves(|b| half::f16::from_le_bytes(b).to_f32()),
+            Dtype::BF16 => halves(|b| half::bf16::from_le_bytes(b).to_f32()),
+            Dtype::F32 => tensor.data().as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
             other => panic!("{} is {other:?}", spec.name),
         };
-        tensor.data().as_chunks().0.iter().map(|b| widen(*b)).collect()
+        // MLX has them whole.
+        if spec.kind == Kind::Norm && checkpoint.description().norms_less_one {
+            all.iter_mut().for_each(|w| *w -= 1.0);
+        }
+        all
     };
     let bytes: Vec<(&TensorSpec, Vec<u8>)> =
         checkpoint.specs().iter().map(|s| (s, values(s).into_iter().flat_map(f32::to_le_bytes).collect())).collect();
@@ -78,7 +84,9 @@ fn their_weights_are_what_the_library_says() {
         let mut off: Vec<f32> = tokens.map(|(a, b)| (a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f32>() / vocab as f32).sqrt()).collect();
         off.sort_by(f32::total_cmp);
         let median = off[off.len() / 2];
-        assert!(median > 0.0 && median < 0.05, "{}: logits in packed form off by {off:?}", folder.display());
+        // Where a query of a random delta net finds next to nothing, the norm behind it makes what rounding leaves as large as all else.
+        let most = if checkpoint.description().layers.iter().all(|layer| layer.mixer.attention().is_some()) { 0.05 } else { 0.25 };
+        assert!(median > 0.0 && median < most, "{}: logits in packed form off by {off:?}", folder.display());
     }
 }
 
