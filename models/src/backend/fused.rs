@@ -363,12 +363,12 @@ impl<'a> Fused<'a> {
         Ok(())
     }
 
-    /// Adds to the stream `times` what `output` and a bias make of what was found.
-    fn add_found(&mut self, output: &Matrix, bias: Option<&Vec<f32>>, times: f32) -> Result<(), Fault> {
+    /// Adds to the stream `times` what `output` and a bias make of what was found, which is `what`.
+    fn add_found(&mut self, what: &'static str, output: &Matrix, bias: Option<&Vec<f32>>, times: f32) -> Result<(), Fault> {
         let Scratch { tokens, hidden, inputs, products, mixed, .. } = &mut *self.s;
         let (tokens, n, cols, team) = (tokens.as_slice(), tokens.len(), output.cols(), self.team);
         let filled = inputs.fill(team, [(output, tokens)].into_iter(), n, cols, |t| Same(&mixed[t * cols..][..cols]));
-        filled.map_err(|_| NotFinite("results of the attention"))?;
+        filled.map_err(|_| NotFinite(what))?;
         products.run(team, &[inputs.product(output, tokens)]);
         add_tiles(team, products.of(0), n, times, hidden);
         if let Some(bias) = bias {
@@ -449,7 +449,7 @@ impl Pass for Fused<'_> {
 
     fn mix(&mut self, mixer: &Mixer<Matrix, Vec<f32>>, states: &mut [&mut LayerState]) -> Result<(), Fault> {
         self.find(&mixer.norm, &mixer.inputs, &mixer.of, states)?;
-        self.add_found(&mixer.output, mixer.bias.as_ref(), mixer.times)
+        self.add_found(mixer.of.results(), &mixer.output, mixer.bias.as_ref(), mixer.times)
     }
 
     fn route(&mut self, norm: &Norm<Vec<f32>>, routers: &[Matrix], more: [Option<&Vec<f32>>; 2], router: &Router) -> Result<(), Fault> {

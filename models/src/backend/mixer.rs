@@ -40,6 +40,14 @@ pub enum Mixing<V> {
 }
 
 impl<V> Mixing<V> {
+    /// What it makes, for an error.
+    pub fn results(&self) -> &'static str {
+        match self {
+            Mixing::Attention { .. } => "results of the attention",
+            Mixing::DeltaNet { .. } => "results of the delta net",
+        }
+    }
+
     /// The same of other vectors.
     pub fn map<U>(&self, vector: impl Fn(&V) -> U) -> Mixing<U> {
         match self {

@@ -255,7 +255,7 @@ impl<C: Coder> Pass for Refining<'_, C> {
         for i in 0..self.pieces.len() {
             self.piece(i, true, |fused| {
                 fused.find_alone(&norm, &matrices, &of)?;
-                fused.add_found(&output, bias, mixer.times)
+                fused.add_found(of.results(), &output, bias, mixer.times)
             })?;
         }
         Ok(())

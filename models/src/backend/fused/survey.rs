@@ -335,10 +335,10 @@ impl<W: Published> Pass for Survey<'_, W> {
         let before = self.fused.s.hidden.clone();
         self.fused.find_alone(&norm, &inputs, &of)?;
         let (output, bias, times) = (self.matrix(&mixer.output)?, mixer.bias.as_ref().map(|(_, values)| values), mixer.times);
-        self.fused.add_found(&output, bias, times)?;
+        self.fused.add_found(of.results(), &output, bias, times)?;
         let (after, mut spreads) = (self.fused.s.hidden.clone(), Vec::new());
         self.fused.s.hidden.clone_from(&before);
-        self.fused.add_found(&noisy(team, &output, None)?, bias, times)?;
+        self.fused.add_found(of.results(), &noisy(team, &output, None)?, bias, times)?;
         spreads.push((&mixer.output, self.lens.spread(team, &minus(&self.fused.s.hidden, &after))?));
         for (i, spec) in specs.iter().enumerate().filter(|(_, spec)| !spec.kind.steers()) {
             self.fused.s.hidden.clone_from(&before);
@@ -346,7 +346,7 @@ impl<W: Published> Pass for Survey<'_, W> {
             let own = std::mem::replace(&mut inputs[i], own);
             self.fused.find_alone(&norm, &inputs, &of)?;
             inputs[i] = own;
-            self.fused.add_found(&output, bias, times)?;
+            self.fused.add_found(of.results(), &output, bias, times)?;
             spreads.push((spec, self.lens.spread(team, &minus(&self.fused.s.hidden, &after))?));
         }
         self.fused.s.hidden = after;
