@@ -71,20 +71,23 @@ pub fn of(spec: &TensorSpec, head: f64, shares: &Shares, description: &Descripti
     // measured). In the first layer routers decide: 0.88 is measured.
     let mass =
         mixture.filter(|m| !first && m.router.norm_topk_prob.is_none()).map_or(1.0, |m| (m.router.num_experts_per_tok as f64 / experts).sqrt());
-    // Errors of k routed experts, whose weights sum to 1, reach the stream by 1 / sqrt(k), a shared one's by what its gate lets through: half,
-    // in the first layer all. That gives what is measured where k is 2. Without a gate it would be whole, but routed outputs are scaled or longer
-    // to make up for it: it is taken for what all routed ones are together; not measured yet.
-    let gate = if first { 1.0 } else { 0.25 };
-    let part = |m: &Mixture| if m.shared_gate { gate * m.router.num_experts_per_tok as f64 / 16.0 } else { 1.0 };
+    // Errors of k routed experts, whose weights sum to 1, reach the stream by 1 / sqrt(k), a shared one's by what its gate lets through: a
+    // quarter of its size is between what is measured where k is 2 (0.03 to 0.32 of all routed ones, twice as wide) and 4 (0.16 to 1.1, as wide).
+    // Without a gate it would be whole, but routed outputs are scaled or longer to make up for it: it is taken for what all routed ones are
+    // together; not measured yet.
+    let part = |m: &Mixture| if m.shared_gate { m.router.num_experts_per_tok as f64 / 16.0 } else { 1.0 };
     let shared = mixture.and_then(|m| Some(part(m) * m.shared.as_ref()?.width as f64 / m.expert.width as f64)).unwrap_or(0.0);
     let depth = |at| depth(spec, description.layers.len(), at) * if first { readers } else { 1.0 };
     head * match spec.kind {
         Kind::Head => 1.0,
         Kind::Embedding => EMBEDDING * readers + if description.tie_word_embeddings { 1.0 } else { 0.0 },
         Kind::Norm | Kind::Bias | Kind::Recurrence => 0.0,
-        // What a delta net reads and writes is taken for what an attention does; not measured yet.
-        Kind::Value | Kind::DeltaInput | Kind::DeltaGate => depth([0.036, 0.35, 0.25]),
-        Kind::Output | Kind::DeltaOutput => depth([0.034, 0.24, 0.28]),
+        Kind::Value => depth([0.036, 0.35, 0.25]),
+        Kind::Output => depth([0.034, 0.24, 0.28]),
+        // On one checkpoint of 8 layers, beside what its attention and MLPs cost.
+        Kind::DeltaInput => depth([0.063, 1.6, 1.6]),
+        Kind::DeltaGate => depth([0.025, 1.0, 1.0]),
+        Kind::DeltaOutput => depth([0.031, 1.6, 1.6]),
         Kind::Query => depth([0.009, 0.21, 0.20]),
         Kind::Key => depth([0.012, 0.21, 0.22]),
         Kind::Router | Kind::DeltaRates => depth([0.027, 1.0, 1.6]) * mass,
