@@ -209,7 +209,8 @@ impl KvLayer {
 
     /// The largest number of tokens, up to `len`, that it can be cut back to: those whose windows are still there.
     pub fn reach(&self, len: usize) -> usize {
-        let there = self.heads.first().is_none_or(|head| self.seen(len).all(|page| head.has(page)));
+        // Without a window all pages are there: whoever looks for beginnings asks often.
+        let there = self.window.is_none() || self.heads.first().is_none_or(|head| self.seen(len).all(|page| head.has(page)));
         if there { len } else { self.lengths.reach(len) }
     }
 
