@@ -14,6 +14,8 @@ mod encode;
 mod feedback_tests;
 mod format;
 pub mod isa;
+#[cfg(test)]
+mod latent_tests;
 mod ops;
 #[cfg(test)]
 mod oracle;

@@ -1,6 +1,7 @@
 //! Causal attention over keys and values that are laid out so that no sum crosses lanes.
 mod page;
 mod part;
+mod rows;
 
 use super::{
     finite::NotFinite,
@@ -20,6 +21,11 @@ const SEGMENT: usize = 16 * PAGE;
 /// Tokens of a task where there are many.
 const TOKENS: usize = 8;
 
+/// Query heads of a task, of `group` that look at the same keys: of many not all, as threads would have nothing to do.
+fn shared(group: usize) -> usize {
+    [8, 4].into_iter().find(|n| group >= 16 && group.is_multiple_of(*n)).unwrap_or(group)
+}
+
 /// The segments of the first `sees` tokens: what is held in another way is one of its own.
 fn segments(element: KvElement, sees: usize) -> impl Iterator<Item = Range<usize>> {
     let first = if element.at(0) == element { 0 } else { PAGE.min(sees) };
@@ -30,7 +36,7 @@ fn segments(element: KvElement, sees: usize) -> impl Iterator<Item = Range<usize
 /// Appends `k` and `v`, then lets each new token look at everything up to itself.
 ///
 /// `q` and `out` are (tokens, heads, head_dim), `k` and `v` (tokens, kv_heads, head_dim); keys and queries already
-/// have their positions; scores are scaled by 1 / sqrt(head_dim).
+/// have their positions; scores are scaled by 1 / sqrt(head_dim). Of latents `out` is (tokens, heads, value_dim), and there is no `v`.
 ///
 /// Where a query is not finite, or its product with a key, its results are NaN.
 ///
@@ -50,8 +56,9 @@ pub fn attention(cache: &mut KvLayer, q: &[f32], k: &[f32], v: &[f32], heads: us
 pub fn attention_at(level: Level, cache: &mut KvLayer, [q, k, v]: [&[f32]; 3], heads: usize, look: Look, out: &mut [f32]) -> Result<(), NotFinite> {
     let own = heads.checked_mul(cache.head_dim()).expect("as many heads as memory holds");
     let kv = cache.kv_heads() * cache.head_dim();
-    let tokens = q.len() / own;
-    assert_eq!((q.len(), k.len(), v.len(), out.len()), (tokens * own, tokens * kv, tokens * kv, tokens * own));
+    let (tokens, values) = (q.len() / own, if cache.is_latent() { 0 } else { kv });
+    let results = heads * cache.value_dim();
+    assert_eq!((q.len(), k.len(), v.len(), out.len()), (tokens * own, tokens * kv, tokens * values, tokens * results));
     let [q, k, v] = [(q, own), (k, kv), (v, kv)].map(|(data, stride)| Heads { data, stride, step: cache.head_dim() });
     team(level, |team| attend(team, &mut [(cache, tokens)], [q, k, v], heads, look, &mut Vec::new(), out))
 }
@@ -66,7 +73,7 @@ pub struct Look<'a> {
 }
 
 /// [`attention`] by a team, of several sequences at once: each has a cache and a number of new tokens, which lie one sequence's after the
-/// other's. `by_head` is memory to work in: [`attend_numbers`].
+/// other's. Values of latents are not looked at; `out` is (tokens, heads, value_dim). `by_head` is memory to work in: [`attend_numbers`].
 ///
 /// # Errors
 /// As for [`attention`]; all caches are as they were.
@@ -86,7 +93,8 @@ pub fn attend(
     let Some((cache, _)) = caches.first() else { return Ok(()) };
     let (kv_heads, d, level) = (cache.kv_heads(), cache.head_dim(), team.level());
     assert!(heads.is_multiple_of(kv_heads) && heads > 0, "as many query heads for every KV head");
-    let group = heads / kv_heads;
+    let (all, group, e) = (heads / kv_heads, shared(heads / kv_heads), cache.value_dim());
+    let parts = heads / group;
     let mut first = 0;
     let spans: Vec<Span> = caches
         .iter()
@@ -95,40 +103,41 @@ pub fn attend(
             Span { cache, first: first - tokens, tokens: *tokens, window: look.window.unwrap_or(usize::MAX) }
         })
         .collect();
-    assert!(heads.checked_mul(d).and_then(|own| own.checked_mul(first)) == Some(out.len()), "a result for every token");
+    assert!(heads.checked_mul(e).and_then(|own| own.checked_mul(first)) == Some(out.len()), "a result for every token");
     if spans.iter().all(|span| span.tokens == 1) {
-        decode(team, &spans, q, group, look.sinks, by_head, out);
+        decode(team, &spans, q, [all, group], look.sinks, by_head, out);
         return Ok(());
     }
-    // A task is one KV head with the queries of some tokens: their results lie together, and are put in order after.
+    // A task is one KV head with queries of some tokens: their results lie together, and are put in order after.
     let each = TOKENS.min(spans.iter().map(|span| span.tokens).max().unwrap_or(1));
     let mut tasks: Vec<(&Span, usize)> = spans.iter().flat_map(|span| (0..span.tokens).step_by(each).map(move |from| (span, from))).collect();
     // What sees most goes first, so that no thread is left with a long task at the end.
     tasks.sort_by_key(|(span, from)| std::cmp::Reverse(span.cache.len() - span.tokens + from));
-    let len = each * group * d;
-    resize(by_head, by_head.len().max(tasks.len() * kv_heads * len));
-    team.chunks(&mut by_head[..tasks.len() * kv_heads * len], len, |i, out| {
-        let ((span, from), head) = (tasks[i / kv_heads], i % kv_heads);
+    let len = each * group * e;
+    resize(by_head, by_head.len().max(tasks.len() * parts * len));
+    team.chunks(&mut by_head[..tasks.len() * parts * len], len, |i, out| {
+        let ((span, from), part) = (tasks[i / parts], i % parts);
         let n = each.min(span.tokens - from);
-        let row = |i: usize| span.query(q.head(span.first + from + i / group, head * group + i % group, d), from + i / group);
-        let sink = |i: usize| look.sinks.map(|sinks| sinks[head * group + i % group]);
-        look_back(level, span.cache, head, row, sink, &mut out[..n * group * d]);
+        let row = |i: usize| span.query(q.head(span.first + from + i / group, part * group + i % group, d), from + i / group);
+        let sink = |i: usize| look.sinks.map(|sinks| sinks[part * group + i % group]);
+        look_back(level, span.cache, part * group / all, row, sink, &mut out[..n * group * e]);
     });
     // Where the results of a token are: which task, and which of its tokens.
     let mut places = vec![(0, 0); first];
     for (i, (span, from)) in tasks.iter().enumerate() {
         (0..each.min(span.tokens - from)).for_each(|t| places[span.first + from + t] = (i, t));
     }
-    team.chunks(out, heads * d, |t, out| {
+    team.chunks(out, heads * e, |t, out| {
         let (task, t) = places[t];
-        for (h, out) in out.chunks_exact_mut(group * d).enumerate() {
-            out.copy_from_slice(&by_head[(task * kv_heads + h) * len + t * group * d..][..group * d]);
+        for (h, out) in out.chunks_exact_mut(group * e).enumerate() {
+            out.copy_from_slice(&by_head[(task * parts + h) * len + t * group * e..][..group * e]);
         }
     });
     Ok(())
 }
 
-/// Numbers that [`attend`] works in, at the most: for `tokens` new tokens of `sequences` sequences of up to `context`.
+/// Numbers that [`attend`] works in, at the most: for `tokens` new tokens of `sequences` sequences of up to `context`. Of latents `head_dim`
+/// is that of their values, up to a multiple of 128.
 pub fn attend_numbers(heads: usize, head_dim: usize, tokens: usize, sequences: usize, context: usize) -> usize {
     let several = (tokens + sequences * (TOKENS - 1)) * heads * head_dim;
     several.max(sequences * (context.div_ceil(SEGMENT) + 1) * heads * (head_dim.next_multiple_of(16) + 16))
@@ -155,18 +164,19 @@ impl Span<'_> {
     }
 }
 
-/// One new token of each sequence.
-fn decode(team: &Team, spans: &[Span], q: Heads, group: usize, sinks: Option<&[f32]>, by_head: &mut Vec<f32>, out: &mut [f32]) {
-    let (kv_heads, d, level) = (spans[0].cache.kv_heads(), spans[0].cache.head_dim(), team.level());
+/// One new token of each sequence; `all` queries look at the same keys, `group` of them in one task.
+fn decode(team: &Team, spans: &[Span], q: Heads, [all, group]: [usize; 2], sinks: Option<&[f32]>, by_head: &mut Vec<f32>, out: &mut [f32]) {
+    let (cache, level) = (spans[0].cache, team.level());
+    let (kv_parts, d, e) = (cache.kv_heads() * all / group, cache.head_dim(), cache.value_dim());
     fn row<'q>(q: &'q Heads, span: &Span, head: usize, d: usize) -> Query<'q> {
         span.query(q.head(span.first, head, d), 0)
     }
-    let sink = |head: usize, i: usize| sinks.map(|sinks| sinks[head * group + i]);
+    let sink = |part: usize, i: usize| sinks.map(|sinks| sinks[part * group + i]);
     let few = |span: &Span| span.sees(0).min(span.window) <= SEGMENT;
     if spans.iter().all(few) {
-        team.chunks(out, group * d, |i, out| {
-            let (span, head) = (&spans[i / kv_heads], i % kv_heads);
-            look_back(level, span.cache, head, |i| row(&q, span, head * group + i, d), |i| sink(head, i), out);
+        team.chunks(out, group * e, |i, out| {
+            let (span, part) = (&spans[i / kv_parts], i % kv_parts);
+            look_back(level, span.cache, part * group / all, |i| row(&q, span, part * group + i, d), |i| sink(part, i), out);
         });
         return;
     }
@@ -176,36 +186,35 @@ fn decode(team: &Team, spans: &[Span], q: Heads, group: usize, sinks: Option<&[f
         segments(span.cache.element(), to).filter(move |within| within.end > from)
     };
     let tasks: Vec<(&Span, usize, Range<usize>)> =
-        spans.iter().flat_map(|span| (0..kv_heads).flat_map(move |head| own(span).map(move |within| (span, head, within)))).collect();
-    let each = part_vectors(d);
+        spans.iter().flat_map(|span| (0..kv_parts).flat_map(move |part| own(span).map(move |within| (span, part, within)))).collect();
+    let each = part_vectors(cache);
     let len = group * each * 16;
     resize(by_head, by_head.len().max(tasks.len() * len));
     team.chunks(&mut by_head[..tasks.len() * len], len, |i, parts| {
-        let (span, head, within) = &tasks[i];
-        look_into(level, span.cache, *head, within, |i| row(&q, span, *head * group + i, d), parts.as_chunks_mut().0);
+        let (span, part, within) = &tasks[i];
+        look_into(level, span.cache, part * group / all, within, |i| row(&q, span, part * group + i, d), parts.as_chunks_mut().0);
     });
-    let firsts = spans.iter().scan(0, |next, span| Some(std::mem::replace(next, *next + kv_heads * own(span).count())));
+    let firsts = spans.iter().scan(0, |next, span| Some(std::mem::replace(next, *next + kv_parts * own(span).count())));
     let firsts: Vec<usize> = firsts.collect();
-    team.chunks(out, group * d, |i, out| {
-        let (span, head) = (i / kv_heads, i % kv_heads);
+    team.chunks(out, group * e, |i, out| {
+        let (span, part) = (i / kv_parts, i % kv_parts);
         let count = own(&spans[span]).count();
-        let parts = by_head[(firsts[span] + head * count) * len..][..count * len].as_chunks().0;
+        let parts = by_head[(firsts[span] + part * count) * len..][..count * len].as_chunks().0;
         let mut joined = parts[..group * each].to_vec();
         for next in parts.chunks_exact(group * each).skip(1) {
             dispatch(level, Join { joined: &mut joined, next, each });
         }
-        finish(d, &joined, |i| sink(head, i), out);
+        finish(cache, &joined, |i| sink(part, i), out);
     });
 }
 
 /// Queries of one KV head, some after the other: `row` gives each, `sink` its sink, later ones seeing later tokens; `out` is
-/// (queries, head_dim).
+/// (queries, value_dim).
 fn look_back<'q>(level: Level, cache: &KvLayer, head: usize, row: impl Fn(usize) -> Query<'q>, sink: impl Fn(usize) -> Option<f32>, out: &mut [f32]) {
-    let (d, most) = (cache.head_dim(), most_queries(level));
-    let each = part_vectors(d);
+    let (e, most, each) = (cache.value_dim(), most_queries(level), part_vectors(cache));
     let (mut joined, mut next) = (vec![[0.0; 16]; most * each], vec![[0.0; 16]; most * each]);
-    for (block, out) in out.chunks_mut(most * d).enumerate() {
-        let n = out.len() / d;
+    for (block, out) in out.chunks_mut(most * e).enumerate() {
+        let n = out.len() / e;
         let queries: [_; QUERIES] = std::array::from_fn(|i| row(block * most + i.min(n - 1)));
         let (from, to) = (queries[0].from, queries[n - 1].to);
         // Segments that no query sees would add nothing, in no bit.
@@ -216,13 +225,13 @@ fn look_back<'q>(level: Level, cache: &KvLayer, head: usize, row: impl Fn(usize)
                 dispatch(level, Join { joined: &mut joined[..n * each], next: &next, each });
             }
         }
-        finish(d, &joined[..n * each], |i| sink(block * most + i), out);
+        finish(cache, &joined[..n * each], |i| sink(block * most + i), out);
     }
 }
 
 /// What the queries of one token find in the tokens `within`, in `parts`.
 fn look_into<'q>(level: Level, cache: &KvLayer, head: usize, within: &Range<usize>, row: impl Fn(usize) -> Query<'q>, parts: &mut [[f32; 16]]) {
-    let (most, each) = (most_queries(level), part_vectors(cache.head_dim()));
+    let (most, each) = (most_queries(level), part_vectors(cache));
     for (block, parts) in parts.chunks_mut(most * each).enumerate() {
         let n = parts.len() / each;
         let queries: [_; QUERIES] = std::array::from_fn(|i| row(block * most + i.min(n - 1)));

@@ -62,11 +62,10 @@ impl KvElement {
         }
     }
 
-    /// Bytes of a page of heads of `head_dim`.
-    fn page_bytes(self, head_dim: usize) -> usize {
+    /// Bytes of a page of `parts`, keys and values or latents alone, of `wide` numbers each.
+    fn page_bytes(self, wide: usize, parts: usize) -> usize {
         let (bits, more) = self.size();
-        let wide = head_dim.checked_next_multiple_of(16).unwrap_or(usize::MAX);
-        wide.saturating_mul(bits).saturating_add(8 * more).saturating_mul(2 * PAGE / 8)
+        wide.saturating_mul(bits).saturating_add(8 * more).saturating_mul(parts * PAGE / 8)
     }
 
     /// What the number of a token's place makes of it: the first tokens of [`KvElement::Q4`] are in 16 bits.
@@ -96,7 +95,13 @@ pub fn centre(head_dim: usize, key: impl Fn(usize, usize) -> f32) -> Vec<f32> {
 /// What a page costs besides its numbers: its place in the list, its count of owners, the allocator's note.
 const PAGE_MORE: usize = 48;
 
-/// Pages of one KV head: keys (PAGE / 16, head_dim, 16 tokens), then values (PAGE, head_dim), head_dim up to a multiple of 16.
+/// Numbers that a head takes in a page: up to a multiple of 16, of latents of 64.
+fn wide(head_dim: usize, latent: bool) -> usize {
+    head_dim.checked_next_multiple_of(if latent { 64 } else { 16 }).unwrap_or(usize::MAX)
+}
+
+/// Pages of one KV head: keys (PAGE / 16, head_dim, 16 tokens), then values (PAGE, head_dim), head_dim up to a multiple of 16. Of latents
+/// values alone, of which the first numbers are values and all are keys.
 #[derive(Clone, Debug)]
 pub(super) enum Pages {
     F32(Vec<Arc<[f32]>>),
@@ -122,6 +127,8 @@ pub(super) struct Centred {
 pub struct KvLayer {
     element: KvElement,
     head_dim: usize,
+    /// How many numbers of a key are its value, where it has no other.
+    latent: Option<usize>,
     len: usize,
     capacity: usize,
     /// How many tokens queries look at, up to their own: pages that none sees any more are given back, but for those of some lengths that
@@ -143,7 +150,13 @@ impl KvLayer {
             KvElement::Q8 => Pages::Codes(Vec::new()),
             KvElement::Q4 => Pages::Centred(Centred::default()),
         };
-        KvLayer { element, head_dim, len: 0, capacity, window: None, lengths: Checkpoints::default(), heads: vec![none; kv_heads] }
+        KvLayer { element, head_dim, latent: None, len: 0, capacity, window: None, lengths: Checkpoints::default(), heads: vec![none; kv_heads] }
+    }
+
+    /// Of no tokens that have one key of `head_dim` numbers each, whose first `values` numbers are its value.
+    pub fn latent(head_dim: usize, values: usize, capacity: usize, element: KvElement) -> KvLayer {
+        assert!(values <= head_dim, "a value is a part of its key");
+        KvLayer { latent: Some(values), ..KvLayer::new(1, head_dim, capacity, element) }
     }
 
     /// The same, of no tokens, for queries that look at `window` tokens up to their own.
@@ -164,11 +177,20 @@ impl KvLayer {
 
     /// Bytes of `tokens` tokens; `usize::MAX` where they are more than that counts.
     pub fn bytes(kv_heads: usize, head_dim: usize, tokens: usize, element: KvElement) -> usize {
-        let (pages, each) = (tokens.div_ceil(PAGE), |element: KvElement| element.page_bytes(head_dim).saturating_add(PAGE_MORE));
+        kv_heads.saturating_mul(KvLayer::head_bytes(head_dim, tokens, element, false))
+    }
+
+    /// The same of latents.
+    pub fn latent_bytes(head_dim: usize, tokens: usize, element: KvElement) -> usize {
+        KvLayer::head_bytes(head_dim, tokens, element, true)
+    }
+
+    fn head_bytes(head_dim: usize, tokens: usize, element: KvElement, latent: bool) -> usize {
+        let page = |element: KvElement| element.page_bytes(wide(head_dim, latent), if latent { 1 } else { 2 });
+        let (pages, each) = (tokens.div_ceil(PAGE), |element: KvElement| page(element).saturating_add(PAGE_MORE));
         let first =
             if element == KvElement::Q4 { each(KvElement::F16).saturating_add(size_of::<f32>().saturating_mul(head_dim)) } else { each(element) };
-        let all = first.saturating_mul(pages.min(1)).saturating_add(each(element).saturating_mul(pages.saturating_sub(1)));
-        kv_heads.saturating_mul(all)
+        first.saturating_mul(pages.min(1)).saturating_add(each(element).saturating_mul(pages.saturating_sub(1)))
     }
 
     /// Heads of a token's keys, and of its values.
@@ -179,6 +201,30 @@ impl KvLayer {
     /// Numbers of a head.
     pub fn head_dim(&self) -> usize {
         self.head_dim
+    }
+
+    /// Numbers of a value.
+    pub fn value_dim(&self) -> usize {
+        self.latent.unwrap_or(self.head_dim)
+    }
+
+    /// Whether values are their keys' first numbers.
+    pub(super) fn is_latent(&self) -> bool {
+        self.latent.is_some()
+    }
+
+    /// Numbers that a head takes in a page.
+    pub(super) fn wide(&self) -> usize {
+        wide(self.head_dim, self.is_latent())
+    }
+
+    /// Keys and values, or latents alone.
+    fn parts(&self) -> usize {
+        if self.is_latent() { 1 } else { 2 }
+    }
+
+    fn page_bytes(&self, element: KvElement) -> usize {
+        element.page_bytes(self.wide(), self.parts())
     }
 
     /// What it holds.
@@ -309,7 +355,8 @@ impl KvLayer {
     pub fn restore(&mut self, len: usize, from: &mut dyn Read) -> io::Result<()> {
         assert!(len <= self.capacity, "room for {len} tokens");
         self.truncate(0);
-        let (pages, d, element) = (self.seen(len), self.head_dim, self.element);
+        let (pages, d, element, (wide, latent)) = (self.seen(len), self.head_dim, self.element, (self.wide(), self.is_latent()));
+        let (first, later, parts) = (self.page_bytes(element.at(0)), self.page_bytes(element), self.parts());
         self.make(pages.clone(), false);
         for head in &mut self.heads {
             if let (Pages::Centred(c), true) = (&mut *head, pages.start > 0) {
@@ -321,7 +368,7 @@ impl KvLayer {
                 }
             }
             for page in pages.clone() {
-                let mut bytes = vec![0; element.at(page * PAGE).page_bytes(d)];
+                let mut bytes = vec![0; if page == 0 { first } else { later }];
                 from.read_exact(&mut bytes)?;
                 let finite = match head {
                     Pages::F32(p) => {
@@ -330,13 +377,13 @@ impl KvLayer {
                         page.iter().all(|v| v.is_finite())
                     }
                     Pages::F16(p) => halves(own(&mut p[page]), &bytes),
-                    Pages::Codes(p) => codes(own(&mut p[page]), &bytes),
+                    Pages::Codes(p) => codes(own(&mut p[page]), &bytes, parts),
                     Pages::Centred(c) if page == 0 => {
                         let whole = halves(own(&mut c.first[0]), &bytes);
-                        c.recentre(d);
+                        c.recentre(d, wide, latent);
                         whole
                     }
-                    Pages::Centred(c) => codes(own(&mut c.rest[page - 1]), &bytes),
+                    Pages::Centred(c) => codes(own(&mut c.rest[page - 1]), &bytes, parts),
                 };
                 if !finite {
                     return Err(io::Error::new(io::ErrorKind::InvalidData, "has keys or values that are no numbers"));
@@ -369,8 +416,8 @@ impl KvLayer {
 
     /// Makes pages its own; the first keeps what it has if it is `kept`.
     fn make(&mut self, new: Range<usize>, kept: bool) {
-        let numbers = 2 * PAGE * self.head_dim.next_multiple_of(16);
-        let bytes = self.element.page_bytes(self.head_dim);
+        let numbers = self.parts() * PAGE * self.wide();
+        let bytes = self.page_bytes(self.element);
         for head in &mut self.heads {
             match head {
                 Pages::F32(pages) => make(pages, new.clone(), kept, numbers),
@@ -442,18 +489,19 @@ fn halves(page: &mut [u16], bytes: &[u8]) -> bool {
     page.iter().all(|v| f16::from_bits(*v).is_finite())
 }
 
-/// Codes from their bytes; whether all scales are finite.
-fn codes(page: &mut [u8], bytes: &[u8]) -> bool {
+/// Codes of `parts` from their bytes; whether all scales are finite.
+fn codes(page: &mut [u8], bytes: &[u8], parts: usize) -> bool {
     page.copy_from_slice(bytes);
-    let scales = &bytes[bytes.len() - 2 * PAGE * size_of::<f32>()..];
+    let scales = &bytes[bytes.len() - parts * PAGE * size_of::<f32>()..];
     scales.as_chunks().0.iter().all(|b| f32::from_le_bytes(*b).is_finite())
 }
 
 impl Centred {
     /// Finds the centre of the first page, which is full.
-    fn recentre(&mut self, d: usize) {
-        let (wide, page) = (d.next_multiple_of(16), &self.first[0]);
-        self.centre = centre(d, |t, i| f16::from_bits(page[t / 16 * wide * 16 + 16 * i + t % 16]).to_f32());
+    fn recentre(&mut self, d: usize, wide: usize, latent: bool) {
+        let page = &self.first[0];
+        let place = |t: usize, i: usize| if latent { t * wide + i } else { t / 16 * wide * 16 + 16 * i + t % 16 };
+        self.centre = centre(d, |t, i| f16::from_bits(page[place(t, i)]).to_f32());
     }
 }
 
@@ -478,8 +526,8 @@ impl<'a> Heads<'a> {
     }
 }
 
-/// Adds to each layer the keys and values of as many tokens, one sequence's after the other's; heads in parallel. Those that are not finite
-/// are not written, so that nobody comes across them later, and no layer counts its new ones.
+/// Adds to each layer the keys and values of as many tokens, one sequence's after the other's; heads in parallel. Of latents there are only
+/// keys. Those that are not finite are not written, so that nobody comes across them later, and no layer counts its new ones.
 pub(super) fn append(team: &Team, layers: &mut [(&mut KvLayer, usize)], k: Heads, v: Heads) -> Result<(), NotFinite> {
     let (level, watch) = (team.level(), Watch::default());
     let mut tasks = Vec::with_capacity(layers.iter().map(|(layer, _)| layer.heads.len()).sum());
@@ -487,32 +535,32 @@ pub(super) fn append(team: &Team, layers: &mut [(&mut KvLayer, usize)], k: Heads
     for (layer, tokens) in layers.iter_mut() {
         assert!(*tokens <= layer.capacity - layer.len, "the KV cache is full");
         layer.reserve(*tokens);
-        let (element, d, at) = (layer.element, layer.head_dim, layer.len);
-        tasks.extend(layer.heads.iter_mut().enumerate().map(|(h, pages)| (pages, h, element, d, at, first..first + *tokens)));
+        let (element, d, at, wide, latent) = (layer.element, layer.head_dim, layer.len, layer.wide(), layer.is_latent());
+        tasks.extend(layer.heads.iter_mut().enumerate().map(|(h, pages)| (pages, h, element, [d, wide, at], latent, first..first + *tokens)));
         first += *tokens;
     }
     team.chunks(&mut tasks, 1, |_, task| {
-        for (pages, h, element, d, at, tokens) in task {
-            let new = tokens.clone().map(|t| (*at + t - tokens.start, k.head(t, *h, *d), v.head(t, *h, *d)));
+        for (pages, h, element, [d, wide, at], latent, tokens) in task {
+            let new = tokens.clone().map(|t| (*at + t - tokens.start, k.head(t, *h, *d), if *latent { &[] } else { v.head(t, *h, *d) }));
             let new = new.filter(|(_, k, v)| {
                 let both = finite(level, k) && finite(level, v);
                 watch.see(both);
                 both
             });
             match pages {
-                Pages::F32(pages) => write(pages, *d, new, |v| v),
-                Pages::F16(pages) => write(pages, *d, new, half_bits),
-                Pages::Codes(pages) => dispatch(level, WriteCodes { pages, centre: &[], element: *element, d: *d, new }),
+                Pages::F32(pages) => write(pages, *wide, *latent, new, |v| v),
+                Pages::F16(pages) => write(pages, *wide, *latent, new, half_bits),
+                Pages::Codes(pages) => dispatch(level, WriteCodes { pages, centre: &[], element: *element, wide: *wide, latent: *latent, new }),
                 Pages::Centred(c) => {
                     let mut new = new.peekable();
                     while let Some(token) = new.next_if(|(at, ..)| *at < PAGE) {
-                        write(&mut c.first, *d, std::iter::once(token), half_bits);
+                        write(&mut c.first, *wide, *latent, std::iter::once(token), half_bits);
                     }
                     if (*at..*at + tokens.len()).contains(&(PAGE - 1)) {
-                        c.recentre(*d);
+                        c.recentre(*d, *wide, *latent);
                     }
                     let new = new.map(|(at, k, v)| (at - PAGE, k, v));
-                    dispatch(level, WriteCodes { pages: &mut c.rest, centre: &c.centre, element: *element, d: *d, new });
+                    dispatch(level, WriteCodes { pages: &mut c.rest, centre: &c.centre, element: *element, wide: *wide, latent: *latent, new });
                 }
             }
         }
@@ -525,14 +573,22 @@ pub(super) fn append(team: &Team, layers: &mut [(&mut KvLayer, usize)], k: Heads
     Ok(())
 }
 
-/// Writes keys and values of one KV head, each with the number of its token.
-fn write<'a, E>(pages: &mut [Arc<[E]>], d: usize, new: impl Iterator<Item = (usize, &'a [f32], &'a [f32])>, store: impl Fn(f32) -> E) {
-    let wide = d.next_multiple_of(16);
+/// Writes keys and values of one KV head, each with the number of its token; of latents the keys, as values are.
+fn write<'a, E>(
+    pages: &mut [Arc<[E]>],
+    wide: usize,
+    latent: bool,
+    new: impl Iterator<Item = (usize, &'a [f32], &'a [f32])>,
+    store: impl Fn(f32) -> E,
+) {
     for (at, k, v) in new {
-        let (keys, values) = own(&mut pages[at / PAGE]).split_at_mut(PAGE * wide);
+        let (keys, values) = own(&mut pages[at / PAGE]).split_at_mut(if latent { 0 } else { PAGE * wide });
         let at = at % PAGE;
-        keys[at / 16 * wide * 16 + at % 16..].iter_mut().step_by(16).zip(k).for_each(|(to, &k)| *to = store(k));
+        let v = if latent { k } else { v };
         values[at * wide..].iter_mut().zip(v).for_each(|(to, &v)| *to = store(v));
+        if !latent {
+            keys[at / 16 * wide * 16 + at % 16..].iter_mut().step_by(16).zip(k).for_each(|(to, &k)| *to = store(k));
+        }
     }
 }
 

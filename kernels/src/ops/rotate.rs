@@ -51,7 +51,7 @@ pub fn sign(input: usize) -> f64 {
 }
 
 /// Bits set where the lane number has bit N.
-const fn lanes(n: usize) -> u16 {
+pub const fn lanes(n: usize) -> u16 {
     let (mut mask, mut i) = (0, 0);
     while i < 16 {
         if i & n != 0 {

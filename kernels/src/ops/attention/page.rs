@@ -1,13 +1,18 @@
 //! How the pages of a KV cache are read.
-use super::super::kv::{LEVELS, PAGE};
+use super::{
+    super::kv::{LEVELS, PAGE},
+    rows,
+};
 use crate::isa::Isa;
 
 /// N queries as a page wants them.
 pub struct Queries<'a, const N: usize> {
-    /// head_dim numbers each.
+    /// head_dim numbers each; of latents with zeros behind them.
     pub floats: [&'a [f32]; N],
     /// Rotated and in 8 bits, four codes a word, where pages have codes.
     pub words: [&'a [u32]; N],
+    /// The same as bytes, of latents.
+    pub bytes: [&'a [[u8; 64]]; N],
     /// What is taken off a product of codes.
     pub off: [i32; N],
     /// What a product is multiplied with.
@@ -26,11 +31,14 @@ pub trait Page {
     const CODES: bool;
     /// Whether values are read from a room, where [`Page::ready`] has put them.
     const ROOM: bool;
+    /// Whether keys and values are the same numbers: latents.
+    const LATENT: bool;
 
-    /// Products of N queries with the keys of R blocks of 16 tokens; `soon` gives what is read after.
+    /// Products of N queries with the keys of R blocks of 16 tokens; `soon` gives what is read after. Latents were made ready.
     fn dots<I: Isa, const N: usize, const R: usize>(
         isa: I,
         page: &[Self::Unit],
+        room: &[u8],
         wide: usize,
         blocks: [usize; R],
         q: &Queries<N>,
@@ -68,25 +76,30 @@ impl Float for f32 {
     }
 }
 
-pub struct Floats<E>(std::marker::PhantomData<E>);
+pub struct Floats<E, const LATENT: bool>(std::marker::PhantomData<E>);
 
-impl<E: Float> Page for Floats<E> {
+impl<E: Float, const LATENT: bool> Page for Floats<E, LATENT> {
     type Unit = E;
     type Value = E;
     const PER: usize = 1;
     const CODES: bool = false;
     const ROOM: bool = false;
+    const LATENT: bool = LATENT;
 
     #[inline(always)]
     #[allow(clippy::needless_range_loop)]
     fn dots<I: Isa, const N: usize, const R: usize>(
         isa: I,
         page: &[E],
+        _: &[u8],
         wide: usize,
         blocks: [usize; R],
         q: &Queries<N>,
         soon: *const u8,
     ) -> [[I::F; N]; R] {
+        if LATENT {
+            return rows::floats(isa, page, wide, blocks, q);
+        }
         let d = q.floats[0].len();
         let mut dots = [[isa.splat(0.0); N]; R];
         let mut own = [&[][..]; R];
@@ -114,7 +127,7 @@ impl<E: Float> Page for Floats<E> {
 
     #[inline(always)]
     fn values<'a>(page: &'a [E], _: &'a [u8], wide: usize) -> &'a [E] {
-        &page[PAGE * wide..]
+        if LATENT { page } else { &page[PAGE * wide..] }
     }
 
     #[inline(always)]
@@ -129,7 +142,7 @@ impl<E: Float> Page for Floats<E> {
 }
 
 /// Codes of 8 or 4 bits.
-pub struct Codes<const BITS: usize>;
+pub struct Codes<const BITS: usize, const LATENT: bool>;
 
 /// Levels as bytes with signs, and as those without that keys are multiplied as.
 const SIGNED: [u8; 64] = levels(0);
@@ -151,23 +164,28 @@ fn halves<I: Isa>(isa: I, table: I::Table, bytes: &[u8; 64]) -> [I::B; 2] {
     [isa.look::<16>(table, isa.and_b(both, mask)), isa.look::<16>(table, isa.and_b(isa.shr_b::<4>(both), mask))]
 }
 
-impl<const BITS: usize> Page for Codes<BITS> {
+impl<const BITS: usize, const LATENT: bool> Page for Codes<BITS, LATENT> {
     type Unit = u8;
     type Value = u8;
     const PER: usize = 8 / BITS;
     const CODES: bool = true;
     const ROOM: bool = BITS == 4;
+    const LATENT: bool = LATENT;
 
     #[inline(always)]
     #[allow(clippy::needless_range_loop)]
     fn dots<I: Isa, const N: usize, const R: usize>(
         isa: I,
         page: &[u8],
+        room: &[u8],
         wide: usize,
         blocks: [usize; R],
         q: &Queries<N>,
         soon: *const u8,
     ) -> [[I::F; N]; R] {
+        if LATENT {
+            return rows::codes(isa, Self::values(page, room, wide), wide, blocks, q);
+        }
         let (mut dots, table) = ([[isa.splat_i(0); N]; R], isa.table(&RAISED));
         // Of 16 tokens 64 bytes have 4 numbers each, or 8.
         let lines = wide * BITS / 32;
@@ -205,7 +223,7 @@ impl<const BITS: usize> Page for Codes<BITS> {
     fn ready<I: Isa>(isa: I, page: &[u8], wide: usize, tokens: usize, room: &mut [u8]) {
         if Self::ROOM {
             let table = isa.table(&SIGNED);
-            let bytes = page[PAGE * wide / 2..].as_chunks().0.iter();
+            let bytes = page[if LATENT { 0 } else { PAGE * wide / 2 }..].as_chunks().0.iter();
             for (room, bytes) in room.as_chunks_mut::<128>().0.iter_mut().zip(bytes).take((tokens * wide).div_ceil(128)) {
                 let [lower, upper] = halves(isa, table, bytes);
                 let [first, second] = room.as_chunks_mut::<64>().0 else { return };
@@ -217,7 +235,11 @@ impl<const BITS: usize> Page for Codes<BITS> {
 
     #[inline(always)]
     fn values<'a>(page: &'a [u8], room: &'a [u8], wide: usize) -> &'a [u8] {
-        if Self::ROOM { room } else { &page[PAGE * wide..] }
+        match (Self::ROOM, LATENT) {
+            (true, _) => room,
+            (_, true) => page,
+            _ => &page[PAGE * wide..],
+        }
     }
 
     #[inline(always)]
@@ -227,7 +249,8 @@ impl<const BITS: usize> Page for Codes<BITS> {
 
     #[inline(always)]
     fn scales<I: Isa>(isa: I, page: &[u8], wide: usize, values: bool, b: usize) -> I::F {
-        let from = 2 * PAGE * wide * BITS / 8 + 4 * (PAGE * usize::from(values) + 16 * b);
+        let (parts, before) = if LATENT { (1, 0) } else { (2, PAGE * usize::from(values)) };
+        let from = parts * PAGE * wide * BITS / 8 + 4 * (before + 16 * b);
         let mut scales = [0.0; 16];
         for (scale, bytes) in scales.iter_mut().zip(page[from..from + 64].as_chunks().0) {
             *scale = f32::from_le_bytes(*bytes);

@@ -3,18 +3,25 @@ use super::{
     super::kv::{KvLayer, PAGE, Pages, rotated, rotated_back},
     page::{Codes, Floats, Page, Queries},
 };
-use crate::isa::{Isa, Kernel};
+use crate::{
+    isa::{Isa, Kernel},
+    ops::rotate,
+};
 use std::{ops::Range, sync::Arc};
 
 /// Queries that share each load of a key or a value, at the most.
 pub const QUERIES: usize = 8;
-/// Up to this head_dim what belongs to a block of queries stays on the stack.
+/// Up to so many numbers of a value what belongs to a block of queries stays on the stack.
 const MOST_DIM: usize = 256;
 
-/// Vectors of what a query has found in a part of the tokens: its sums, head_dim of them, and one with the largest score and the sum of
-/// all weights.
-pub fn part_vectors(d: usize) -> usize {
-    d.div_ceil(16) + 1
+/// Vectors of what a query has found in a part of the tokens: its sums, and one with the largest score and the sum of all weights.
+pub fn part_vectors(cache: &KvLayer) -> usize {
+    found(cache.wide(), cache.value_dim()) / 16 + 1
+}
+
+/// Numbers that are summed for a value: those that are rotated together with some of it.
+pub fn found(wide: usize, value_dim: usize) -> usize {
+    value_dim.next_multiple_of(rotate::block(wide)).min(wide)
 }
 
 /// A query, and the tokens that it sees.
@@ -40,11 +47,18 @@ impl Kernel for Part<'_> {
     type Out = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
+        if self.cache.is_latent() { self.by_layout::<I, true>(isa) } else { self.by_layout::<I, false>(isa) }
+    }
+}
+
+impl Part<'_> {
+    #[inline(always)]
+    fn by_layout<I: Isa, const LATENT: bool>(self, isa: I) {
         match self.cache.pages(self.head) {
-            Pages::F32(pages) => self.of::<I, Floats<f32>>(isa, pages, &[]),
-            Pages::F16(pages) => self.of::<I, Floats<u16>>(isa, pages, &[]),
-            Pages::Codes(pages) => self.of::<I, Codes<8>>(isa, pages, &[]),
-            Pages::Centred(c) if self.within.start == 0 => self.of::<I, Floats<u16>>(isa, &c.first, &[]),
+            Pages::F32(pages) => self.of::<I, Floats<f32, LATENT>>(isa, pages, &[]),
+            Pages::F16(pages) => self.of::<I, Floats<u16, LATENT>>(isa, pages, &[]),
+            Pages::Codes(pages) => self.of::<I, Codes<8, LATENT>>(isa, pages, &[]),
+            Pages::Centred(c) if self.within.start == 0 => self.of::<I, Floats<u16, LATENT>>(isa, &c.first, &[]),
             // Its pages begin behind the first one.
             Pages::Centred(c) => {
                 let later = |at: usize| at.saturating_sub(PAGE);
@@ -54,13 +68,11 @@ impl Kernel for Part<'_> {
                 });
                 let within = later(self.within.start)..later(self.within.end);
                 let part = Part { queries: &queries[..self.queries.len()], within, ..self };
-                part.of::<I, Codes<4>>(isa, &c.rest, &c.centre);
+                part.of::<I, Codes<4, LATENT>>(isa, &c.rest, &c.centre);
             }
         }
     }
-}
 
-impl Part<'_> {
     #[inline(always)]
     fn of<I: Isa, P: Page>(self, isa: I, pages: &[Arc<[P::Unit]>], centre: &[f32]) {
         if const { I::TILES == 2 } { self.by::<I, P, 2>(isa, pages, centre) } else { self.by::<I, P, 1>(isa, pages, centre) }
@@ -90,11 +102,16 @@ impl Part<'_> {
 fn block<I: Isa, P: Page, const N: usize, const R: usize>(isa: I, pages: &[Arc<[P::Unit]>], centre: &[f32], part: Part) {
     let Part { cache, queries, within, parts, .. } = part;
     let d = cache.head_dim();
-    let (wide, row) = (d.next_multiple_of(16), |i: usize| queries[i.min(queries.len() - 1)]);
-    let (mut words, mut room) = (Vec::new(), Vec::new());
-    let floats: [&[f32]; N] = std::array::from_fn(|i| &row(i).row[..d]);
+    let (wide, row) = (cache.wide(), |i: usize| queries[i.min(queries.len() - 1)]);
+    let (mut words, mut bytes, mut room, mut longer) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut floats: [&[f32]; N] = std::array::from_fn(|i| &row(i).row[..d]);
     let sees: [[usize; 2]; N] = std::array::from_fn(|i| [row(i).from, row(i).to]);
-    let mut q = Queries { floats, words: [&[]; N], off: [0; N], factor: [1.0 / (d as f32).sqrt(); N], more: [0.0; N] };
+    if P::LATENT && wide > d {
+        longer.resize(N * wide, 0.0);
+        longer.chunks_exact_mut(wide).zip(floats).for_each(|(longer, q)| longer[..d].copy_from_slice(q));
+        floats = std::array::from_fn(|i| &longer[i * wide..][..wide]);
+    }
+    let mut q = Queries { floats, words: [&[]; N], bytes: [&[]; N], off: [0; N], factor: [1.0 / (d as f32).sqrt(); N], more: [0.0; N] };
     if P::CODES {
         words.resize(N * wide / 4, 0);
         room.resize(if P::ROOM { PAGE * wide } else { 0 }, 0);
@@ -104,6 +121,10 @@ fn block<I: Isa, P: Page, const N: usize, const R: usize>(isa: I, pages: &[Arc<[
             (q.factor[i], q.off[i]) = (q.factor[i] * scale, (128 - I::CENTRE) * sum);
         }
         q.words = std::array::from_fn(|i| &words[i * wide / 4..][..wide / 4]);
+        if P::LATENT {
+            bytes.extend(words.iter().flat_map(|word| word.to_le_bytes()));
+            q.bytes = std::array::from_fn(|i| bytes[i * wide..][..wide].as_chunks().0);
+        }
         // What every key is less adds the same to all scores.
         q.more = floats.map(|q| q.iter().zip(centre).map(|(q, c)| q * c).sum::<f32>() / (d as f32).sqrt());
     }
@@ -111,10 +132,11 @@ fn block<I: Isa, P: Page, const N: usize, const R: usize>(isa: I, pages: &[Arc<[
     // 0, or NaN from the first product on that is not finite: an infinity's weight may look like any other.
     let mut fault = isa.splat(0.0);
     let (mut small, mut large) = ([[[0.0f32; 16]; N]; MOST_DIM / 16], Vec::new());
-    let sums = if wide <= MOST_DIM {
-        &mut small[..wide / 16]
+    let vectors = found(wide, cache.value_dim()) / 16;
+    let sums = if vectors <= MOST_DIM / 16 {
+        &mut small[..vectors]
     } else {
-        large.resize(wide / 16, [[0.0; 16]; N]);
+        large.resize(vectors, [[0.0; 16]; N]);
         &mut large
     };
     // Bytes of 16 numbers, and of the keys of 16 tokens.
@@ -125,13 +147,16 @@ fn block<I: Isa, P: Page, const N: usize, const R: usize>(isa: I, pages: &[Arc<[
     for start in (first_seen..within.end).step_by(PAGE) {
         let stop = (start + PAGE).min(within.end);
         let page = &*pages[start / PAGE];
+        if P::LATENT {
+            P::ready(isa, page, wide, stop - start, &mut room);
+        }
         let mut scores = [[[0.0f32; 16]; PAGE / 16]; N];
         let blocks = (stop - start).div_ceil(16);
         for b in (0..blocks).step_by(R) {
             let at: [usize; R] = std::array::from_fn(|r| (b + r).min(blocks - 1));
             // The values of 16 tokens are as many bytes as their keys, and come while these are used.
             let soon = page.as_ptr().cast::<u8>().wrapping_add((PAGE / 16 + b) * keys);
-            let dots = P::dots(isa, page, wide, at, &q, soon);
+            let dots = P::dots(isa, page, &room, wide, at, &q, soon);
             for r in 0..R {
                 let b = at[r];
                 let scales = P::scales(isa, page, wide, false, b);
@@ -168,7 +193,9 @@ fn block<I: Isa, P: Page, const N: usize, const R: usize>(isa: I, pages: &[Arc<[
             }
             total[i] = total[i] * shrink[i] + isa.sum(sum);
         }
-        P::ready(isa, page, wide, stop - start, &mut room);
+        if !P::LATENT {
+            P::ready(isa, page, wide, stop - start, &mut room);
+        }
         let values = &P::values(page, &room, wide)[..(stop - start) * wide];
         // The next keys come while values are used.
         let next = pages.get(start / PAGE + 1).unwrap_or(&pages[start / PAGE]).as_ptr().cast::<u8>();
@@ -205,11 +232,15 @@ fn block<I: Isa, P: Page, const N: usize, const R: usize>(isa: I, pages: &[Arc<[
         }
     }
     let fault = isa.sum(fault);
-    for (i, part) in parts.chunks_exact_mut(wide / 16 + 1).enumerate() {
-        let (found, [known]) = part.split_at_mut(wide / 16) else { return };
+    for (i, part) in parts.chunks_exact_mut(vectors + 1).enumerate() {
+        let (found, [known]) = part.split_at_mut(vectors) else { return };
         found.iter_mut().zip(&*sums).for_each(|(found, sums)| *found = sums[i]);
         if P::CODES {
-            rotated_back(isa, found);
+            rotated_back(isa, found, wide);
+        }
+        if P::LATENT {
+            // What every key is less, every value is.
+            found.as_flattened_mut().iter_mut().zip(centre).for_each(|(found, c)| *found += total[i] * c);
         }
         (known[0], known[1]) = (most[i], total[i] + fault);
     }
@@ -260,10 +291,10 @@ impl Kernel for Join<'_> {
     }
 }
 
-/// Sums over their weights; `out` is (queries, `d`). `sink` is the score of something that has no value, of each query.
-pub fn finish(d: usize, joined: &[[f32; 16]], sink: impl Fn(usize) -> Option<f32>, out: &mut [f32]) {
-    let each = part_vectors(d);
-    for (i, (found, out)) in joined.chunks_exact(each).zip(out.chunks_exact_mut(d)).enumerate() {
+/// Sums over their weights; `out` is (queries, value_dim). `sink` is the score of something that has no value, of each query.
+pub fn finish(cache: &KvLayer, joined: &[[f32; 16]], sink: impl Fn(usize) -> Option<f32>, out: &mut [f32]) {
+    let each = part_vectors(cache);
+    for (i, (found, out)) in joined.chunks_exact(each).zip(out.chunks_exact_mut(cache.value_dim())).enumerate() {
         let (most, total) = (found[each - 1][0], found[each - 1][1]);
         let total = total + sink(i).map_or(0.0, |sink| (sink - most).exp());
         out.iter_mut().zip(found.as_flattened()).for_each(|(out, sum)| *out = sum / total);

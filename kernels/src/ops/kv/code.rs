@@ -62,10 +62,10 @@ pub fn rotated<I: Isa>(isa: I, head: &[f32], row: &mut [[f32; 16]]) {
     }
 }
 
-/// The inverse.
+/// The inverse, of the first blocks of a head of `wide` numbers.
 #[inline(always)]
-pub fn rotated_back<I: Isa>(isa: I, row: &mut [[f32; 16]]) {
-    let block = rotate::block(16 * row.len()) / 16;
+pub fn rotated_back<I: Isa>(isa: I, row: &mut [[f32; 16]], wide: usize) {
+    let block = rotate::block(wide) / 16;
     for (i, block_of) in row.chunks_exact_mut(block).enumerate() {
         rotate::rotate_block_back(isa, 16 * block * i, block_of);
     }
@@ -77,7 +77,10 @@ pub struct WriteCodes<'p, T> {
     /// What keys are less, where there is one.
     pub centre: &'p [f32],
     pub element: KvElement,
-    pub d: usize,
+    /// Numbers that a head takes.
+    pub wide: usize,
+    /// Whether there are only keys, which lie as values do.
+    pub latent: bool,
     /// The place of each token, its key and its value.
     pub new: T,
 }
@@ -86,14 +89,15 @@ impl<'a, T: Iterator<Item = (usize, &'a [f32], &'a [f32])>> Kernel for WriteCode
     type Out = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let (element, wide) = (self.element, self.d.next_multiple_of(16));
+        let (element, wide, latent) = (self.element, self.wide, self.latent);
         let (mut row, mut codes) = (vec![[0.0; 16]; wide / 16], vec![[0; 16]; wide / 16]);
         let mut less = vec![0.0; self.centre.len()];
         let part = if element == KvElement::Q8 { PAGE * wide } else { PAGE * wide / 2 };
         for (at, k, v) in self.new {
             let page = own(&mut self.pages[at / PAGE]);
             let at = at % PAGE;
-            for (values, head) in [k, v].into_iter().enumerate() {
+            let heads = if latent { 1 } else { 2 };
+            for (values, head) in [k, v].into_iter().enumerate().take(heads) {
                 if values == 0 && !less.is_empty() {
                     less.iter_mut().zip(head.iter().zip(self.centre)).for_each(|(less, (k, c))| *less = k - c);
                     rotated(isa, &less, &mut row);
@@ -101,18 +105,19 @@ impl<'a, T: Iterator<Item = (usize, &'a [f32], &'a [f32])>> Kernel for WriteCode
                     rotated(isa, head, &mut row);
                 }
                 let scale = code(isa, element, &row, &mut codes);
-                let (numbers, scales) = page.split_at_mut(2 * part);
+                let (numbers, scales) = page.split_at_mut(heads * part);
                 scales[4 * (values * PAGE + at)..][..4].copy_from_slice(&scale.to_le_bytes());
                 let numbers = &mut numbers[values * part..][..part];
+                let by_token = latent || values == 1;
                 for (j, &code) in codes.as_flattened().iter().enumerate() {
                     // Of the part, where it is taken as one number after the other.
-                    let place = if values == 1 { at * wide + j } else { at / 16 * wide * 16 + j / 4 * 64 + at % 16 * 4 + j % 4 };
+                    let place = if by_token { at * wide + j } else { at / 16 * wide * 16 + j / 4 * 64 + at % 16 * 4 + j % 4 };
                     if element == KvElement::Q4 {
                         let (byte, upper) = (&mut numbers[place / 128 * 64 + place % 64], place % 128 >= 64);
                         *byte = if upper { *byte & 15 | (code as u8) << 4 } else { *byte & 240 | code as u8 };
                     } else {
                         // Keys are multiplied as bytes without signs.
-                        numbers[place] = (code as u8).wrapping_add(if values == 1 { 0 } else { 128 });
+                        numbers[place] = (code as u8).wrapping_add(if by_token { 0 } else { 128 });
                     }
                 }
             }
@@ -137,7 +142,7 @@ impl Kernel for Held<'_> {
         for (v, code) in row.as_flattened_mut().iter_mut().zip(codes.as_flattened()) {
             *v = scale * if self.element == KvElement::Q8 { *code as f32 } else { f32::from(LEVELS[*code as usize & 15]) };
         }
-        rotated_back(isa, &mut row);
+        rotated_back(isa, &mut row, 16 * vectors);
         let len = self.head.len();
         self.head.copy_from_slice(&row.as_flattened()[..len]);
     }
