@@ -2,9 +2,13 @@
 //!
 //! A family is a file with a `describe` and a line in [`FAMILIES`]. The file says which keys it needs and which it must not have; what
 //! several of them share is here.
+mod deepseek;
+mod deepseek_v2;
+mod deepseek_v3;
 mod delta_net;
 mod ernie4_5_moe;
 mod glm4_moe;
+mod glm4_moe_lite;
 mod gpt_oss;
 mod granitemoe;
 mod hunyuan_v1_moe;
@@ -23,7 +27,10 @@ mod qwen3_next;
 mod rope;
 
 use crate::{
-    description::{Attention, ConfigError, Description, Gated, GatedNames, Layer, LeftOut, Mixer, Mixture, Mlp, NAMES, Normed, QkNorm, Router},
+    description::{
+        Attention, ConfigError, Correction, Description, Gated, GatedNames, Groups, LEAST, Layer, LeftOut, Mixer, Mixture, Mlp, NAMES, Normed,
+        QkNorm, Router, Score,
+    },
     json::Keys,
     quantization,
 };
@@ -32,12 +39,16 @@ use ram_kernels::Pairs;
 type Describe = fn(&mut Keys) -> Result<Description, ConfigError>;
 
 /// Families by `model_type`.
-const FAMILIES: [(&str, Describe); 19] = [
+const FAMILIES: [(&str, Describe); 23] = [
+    ("deepseek_v2", deepseek_v2::describe),
+    ("deepseek_v3", deepseek_v3::describe),
     ("ernie4_5_moe", ernie4_5_moe::describe),
     ("glm4_moe", glm4_moe::describe),
+    ("glm4_moe_lite", glm4_moe_lite::describe),
     ("gpt_oss", gpt_oss::describe),
     ("granitemoe", granitemoe::describe),
     ("hunyuan_v1_moe", hunyuan_v1_moe::describe),
+    ("kimi_k2", deepseek_v3::describe),
     ("llama", llama::describe),
     ("minimax_m2", minimax_m2::describe),
     ("mistral", mistral::describe),
@@ -271,7 +282,7 @@ fn taken(keys: &mut Keys, key: &str, num_experts: usize) -> Result<usize, Config
 }
 
 /// Experts that lie in groups, as DeepSeek-V3 has them: how many groups, and of how many a token takes experts.
-fn groups(keys: &mut Keys, num_experts: usize, taken: usize) -> Result<[usize; 2], ConfigError> {
+fn groups(keys: &mut Keys, num_experts: usize, taken: usize) -> Result<Groups, ConfigError> {
     let (count, kept) = (size(keys, "n_group")?.unwrap_or(1), size(keys, "topk_group")?.unwrap_or(1));
     // A group is known by two of its experts.
     if !num_experts.is_multiple_of(count) || (count > 1 && num_experts / count < 2) {
@@ -280,19 +291,40 @@ fn groups(keys: &mut Keys, num_experts: usize, taken: usize) -> Result<[usize; 2
     if kept > count || num_experts / count * kept < taken {
         return Err(keys.invalid("topk_group", &format!("at most n_group, {count}, and enough for {taken} experts")));
     }
-    Ok([count, kept])
+    Ok(Groups { count, kept, summed: 2 })
 }
 
 /// Layers of which the first are dense.
-fn first_dense(keys: &mut Keys, attention: &Attention, mixture: Mixture) -> Result<Vec<Layer>, ConfigError> {
+fn first_dense(keys: &mut Keys, mixer: &Mixer, mixture: Mixture) -> Result<Vec<Layer>, ConfigError> {
     let count = layers(keys)?;
     let first = keys.size("first_k_dense_replace", 0, MOST)?.unwrap_or(0);
-    mixed(keys, same(attention, count), &mixture, |l| l >= first)
+    mixed(keys, vec![mixer.clone(); count], &mixture, |l| l >= first)
 }
 
 /// The same attention in so many layers.
 fn same(attention: &Attention, count: usize) -> Vec<Mixer> {
     vec![Mixer::Attention(Box::new(attention.clone())); count]
+}
+
+/// Sigmoid scores with a correction that chooses among groups: DeepSeek-V3's router.
+fn corrected(keys: &mut Keys, num_experts: usize) -> Result<Router, ConfigError> {
+    keys.only_text("scoring_func", "sigmoid")?;
+    keys.only_text("topk_method", "noaux_tc")?;
+    let num_experts_per_tok = taken(keys, "num_experts_per_tok", num_experts)?;
+    Ok(Router {
+        num_experts_per_tok,
+        score: Score::Sigmoid,
+        bias: None,
+        correction: Some(Correction { name: "mlp.gate.e_score_correction_bias", shape: vec![num_experts] }),
+        groups: groups(keys, num_experts, num_experts_per_tok)?,
+        norm_topk_prob: keys.need("norm_topk_prob", Keys::flag)?.then_some(LEAST),
+        scaling: keys.need("routed_scaling_factor", factor)?,
+    })
+}
+
+/// What something is multiplied with.
+fn factor(keys: &mut Keys, key: &str) -> Result<Option<f64>, ConfigError> {
+    keys.number(key, 1e-6, 1e6)
 }
 
 /// What kind each layer is of, as a list says or else a rule.
@@ -383,7 +415,12 @@ fn dtype(keys: &mut Keys) -> Result<(), ConfigError> {
 
 /// What all families have around their layers.
 fn around(keys: &mut Keys, layers: Vec<Layer>) -> Result<Description, ConfigError> {
-    if layers.iter().all(|layer| layer.mixer.attention().is_some_and(|attention| attention.window.is_none())) {
+    let full = |mixer: &Mixer| match mixer {
+        Mixer::Attention(attention) => attention.window.is_none(),
+        Mixer::Latent(_) => true,
+        Mixer::DeltaNet(_) => false,
+    };
+    if layers.iter().all(|layer| full(&layer.mixer)) {
         keys.every("layer_types", layers.len(), FULL)?;
     }
     for (key, only) in [("hidden_act", "silu"), ("position_embedding_type", "rotary")] {
@@ -391,7 +428,7 @@ fn around(keys: &mut Keys, layers: Vec<Layer>) -> Result<Description, ConfigErro
     }
     dtype(keys)?;
     let trained = trained(keys)?;
-    let reached = layers.iter().filter_map(|l| l.mixer.attention()).map(|a| a.rope.positions(trained)).min().unwrap_or(trained);
+    let reached = layers.iter().filter_map(|l| l.mixer.rope()).map(|rope| rope.positions(trained)).min().unwrap_or(trained);
     Ok(Description {
         model_type: String::new(),
         vocab_size: keys.need("vocab_size", size)?,

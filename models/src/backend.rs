@@ -73,6 +73,8 @@ impl<V> Norm<V> {
 pub enum StateShape {
     /// KV heads, numbers of each, and how many tokens a query looks at, where that is not all.
     Kv(usize, usize, Option<usize>),
+    /// Numbers that are kept of a token, and those of them that are its value.
+    Latent(usize, usize),
     /// Of a delta net.
     Delta(DeltaShape),
 }
@@ -81,8 +83,26 @@ impl StateShape {
     /// That of a layer with this mixer.
     pub fn of(mixer: &description::Mixer) -> StateShape {
         match mixer {
-            description::Mixer::Attention(a) => StateShape::Kv(a.num_key_value_heads, a.head_dim, a.window),
+            description::Mixer::Attention(attention) => StateShape::of_attention(attention),
+            description::Mixer::Latent(latent) => StateShape::of_latents(latent),
             description::Mixer::DeltaNet(net) => StateShape::Delta(net.shape),
+        }
+    }
+
+    fn of_attention(a: &description::Attention) -> StateShape {
+        StateShape::Kv(a.num_key_value_heads, a.head_dim, a.window)
+    }
+
+    fn of_latents(latent: &description::Latent) -> StateShape {
+        StateShape::Latent(latent.kept(), latent.kv_lora_rank)
+    }
+
+    /// Heads of keys, and numbers of each.
+    pub fn keys(self) -> Option<(usize, usize)> {
+        match self {
+            StateShape::Kv(heads, dim, _) => Some((heads, dim)),
+            StateShape::Latent(dim, _) => Some((1, dim)),
+            StateShape::Delta(_) => None,
         }
     }
 }

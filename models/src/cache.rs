@@ -42,6 +42,7 @@ fn pages_of_states(shapes: &[StateShape], element: KvElement, capacity: usize) -
             StateShape::Kv(heads, dim, Some(window)) => {
                 windows = windows.saturating_add(KvLayer::window_bytes(*heads, *dim, capacity, element, *window));
             }
+            StateShape::Latent(dim, _) => page = page.saturating_add(KvLayer::latent_bytes(*dim, PAGE, element)),
             StateShape::Delta(shape) => state = state.saturating_add(DeltaLayer::state_bytes(*shape)),
         }
     }
@@ -60,7 +61,7 @@ impl KvCache {
 
     /// Room for `capacity` tokens, for the fused backend. Memory is taken as it is used.
     pub fn new(description: &Description, capacity: usize, element: KvElement) -> KvCache {
-        let layers = description.layers.iter().map(|l| LayerState::new(&l.mixer, capacity, element)).collect();
+        let layers = shapes(description).map(|shape| LayerState::new(shape, capacity, element)).collect();
         KvCache::with(States::Fused(layers), description, capacity, element)
     }
 
@@ -81,8 +82,7 @@ impl KvCache {
         }
         // Those of the first attention stand for all.
         fn all(shapes: impl ExactSizeIterator<Item = StateShape>) -> (usize, usize, usize) {
-            let (layers, mut kv) =
-                (shapes.len(), shapes.filter_map(|shape| if let StateShape::Kv(heads, dim, _) = shape { Some((heads, dim)) } else { None }));
+            let (layers, mut kv) = (shapes.len(), shapes.filter_map(StateShape::keys));
             kv.next().map_or((layers, 0, 0), |(heads, dim)| (layers, heads, dim))
         }
         Err(ForwardError::OtherModel { cache: all(self.shapes.iter().copied()), model: all(shapes(description)) })
@@ -164,7 +164,7 @@ impl KvCache {
             // The first layer of each kind stands for all.
             States::Fused(layers) => {
                 let [state, windows] = pages_of_states(&self.shapes, self.element, self.capacity);
-                let all = self.shapes.iter().position(|shape| matches!(shape, StateShape::Kv(_, _, None)));
+                let all = self.shapes.iter().position(|shape| matches!(shape, StateShape::Kv(_, _, None) | StateShape::Latent(..)));
                 let kv = all.and_then(|at| if let LayerState::Kv(layer) = &layers[at] { Some(layer.pages_held()) } else { None });
                 let delta = layers.iter().find_map(|layer| if let LayerState::Delta(layer) = layer { Some(layer.states_held()) } else { None });
                 // A state has more bytes than that, so that no two have one number.

@@ -74,6 +74,8 @@ pub struct Layer {
 pub enum Mixer {
     /// They look at them.
     Attention(Box<Attention>),
+    /// They look at what is kept of them for all heads together.
+    Latent(Box<Latent>),
     /// They read what was made of them.
     DeltaNet(DeltaNet),
 }
@@ -83,6 +85,24 @@ impl Mixer {
     pub fn attention_mut(&mut self) -> Option<&mut Attention> {
         match self {
             Mixer::Attention(attention) => Some(attention),
+            Mixer::Latent(_) | Mixer::DeltaNet(_) => None,
+        }
+    }
+
+    /// Heads whose keys are kept.
+    pub fn key_value_heads(&self) -> usize {
+        match self {
+            Mixer::Attention(attention) => attention.num_key_value_heads,
+            Mixer::Latent(_) => 1,
+            Mixer::DeltaNet(_) => 0,
+        }
+    }
+
+    /// How positions turn what it makes, where they do.
+    pub fn rope(&self) -> Option<&Rope> {
+        match self {
+            Mixer::Attention(attention) => Some(&attention.rope),
+            Mixer::Latent(latent) => Some(&latent.rope),
             Mixer::DeltaNet(_) => None,
         }
     }
@@ -91,8 +111,45 @@ impl Mixer {
     pub fn attention(&self) -> Option<&Attention> {
         match self {
             Mixer::Attention(attention) => Some(attention),
-            Mixer::DeltaNet(_) => None,
+            Mixer::Latent(_) | Mixer::DeltaNet(_) => None,
         }
+    }
+}
+
+/// Multi-head latent attention (DeepSeek-AI, arXiv 2405.04434): keys and values of all heads are products of one vector of a token, the
+/// latent, beside which every key has the same few numbers that tell positions. The latent and those are kept. Queries are multiplied with what makes
+/// keys of latents, and the latents that they find with what makes values, so that no token's keys and values are ever made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Latent {
+    /// Heads of queries.
+    pub num_attention_heads: usize,
+    /// Numbers that the queries of a token are made of, where it is not the stream.
+    pub q_lora_rank: Option<usize>,
+    /// Numbers of a latent.
+    pub kv_lora_rank: usize,
+    /// Numbers of a query or a key that do not tell positions.
+    pub qk_nope_head_dim: usize,
+    /// Those that do, behind them.
+    pub qk_rope_head_dim: usize,
+    /// Numbers of a value.
+    pub v_head_dim: usize,
+    /// How positions turn them.
+    pub rope: Rope,
+    /// What the products of queries and keys are multiplied with.
+    pub scale: f64,
+    /// Added to the mean square in the norms of latents, and of what queries are made of.
+    pub eps: f64,
+}
+
+impl Latent {
+    /// Numbers that are kept of a token: its latent, and what its keys tell positions by.
+    pub fn kept(&self) -> usize {
+        self.kv_lora_rank + self.qk_rope_head_dim
+    }
+
+    /// Numbers of a query.
+    pub fn query(&self) -> usize {
+        self.qk_nope_head_dim + self.qk_rope_head_dim
     }
 }
 
@@ -235,6 +292,21 @@ pub struct Stacked {
     pub ends: &'static [(&'static str, &'static str)],
 }
 
+/// Where the rows of a matrix lie that is one of two, which take turns by head in a stored one.
+#[derive(Clone, Debug)]
+pub struct ByHead {
+    /// The stored one.
+    pub name: String,
+    /// Heads.
+    pub heads: usize,
+    /// Rows that a head has there.
+    pub rows: usize,
+    /// Which of those are this matrix'.
+    pub own: std::ops::Range<usize>,
+    /// Whether the matrix has of every head their columns as rows.
+    pub transposed: bool,
+}
+
 /// Tensor names of a [`Mixture`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct MixtureNames {
@@ -253,12 +325,28 @@ pub struct Router {
     pub(crate) bias: Option<&'static str>,
     /// What is added to scores while experts are chosen, and not to the weights of the chosen ones: a tensor of the layer, and its shape.
     pub correction: Option<Correction>,
-    /// Experts lie in groups: so many, and a token takes experts of so many of them, those with the largest sums of two scores.
-    pub groups: [usize; 2],
+    /// Experts lie in groups, of some of which a token takes its experts.
+    pub groups: Groups,
     /// Whether weights are divided by their sum, or by this if it is larger.
     pub norm_topk_prob: Option<f64>,
     /// What weights are multiplied with then.
     pub scaling: f64,
+}
+
+/// Groups of experts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Groups {
+    /// How many there are.
+    pub count: usize,
+    /// Of how many a token takes experts: those with the largest sums of scores.
+    pub kept: usize,
+    /// Of how many scores those are, the largest of each group: one or two.
+    pub summed: usize,
+}
+
+impl Groups {
+    /// All experts as one.
+    pub(crate) const ONE: Groups = Groups { count: 1, kept: 1, summed: 1 };
 }
 
 /// The correction of a router's scores.
@@ -281,7 +369,7 @@ impl Router {
     /// The softmax of all, or of those that are chosen.
     pub(crate) fn softmax(num_experts_per_tok: usize, norm_topk_prob: bool) -> Router {
         let (score, norm_topk_prob) = (Score::Softmax, norm_topk_prob.then_some(LEAST));
-        Router { num_experts_per_tok, score, bias: None, correction: None, groups: [1, 1], norm_topk_prob, scaling: 1.0 }
+        Router { num_experts_per_tok, score, bias: None, correction: None, groups: Groups::ONE, norm_topk_prob, scaling: 1.0 }
     }
 }
 
@@ -319,6 +407,7 @@ impl Description {
         let layer = |l: &Layer| {
             let mixer = match &l.mixer {
                 Mixer::Attention(a) => 2.0 * (a.num_attention_heads + a.num_key_value_heads) as f64 * a.head_dim as f64,
+                Mixer::Latent(l) => (l.num_attention_heads * (l.query() + l.v_head_dim)) as f64 + l.kept() as f64,
                 Mixer::DeltaNet(d) => (d.shape.inputs() + d.shape.values()) as f64,
             };
             let (width, experts) = match &l.mlp {

@@ -2,6 +2,7 @@
 //! that takes.
 mod attention;
 mod delta_net;
+mod latent;
 mod mixer;
 mod mlp;
 mod model;

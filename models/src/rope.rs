@@ -51,6 +51,8 @@ pub enum Scaling {
         beta_slow: f64,
         /// What queries and keys are multiplied with.
         attention_factor: f64,
+        /// What queries and keys of latents are multiplied with besides, whether they are turned or not.
+        scores: f64,
         /// Positions the model was trained for first.
         original_max_position_embeddings: f64,
         /// Whether the ramp begins and ends at whole pairs.

@@ -1,5 +1,5 @@
 //! Which experts a token takes and with what weights, from the router's logits.
-use crate::description::{Router, Score};
+use crate::description::{Groups, Router, Score};
 use std::cmp::Ordering;
 
 /// (expert, weight) pairs of one token, as many as it takes: the largest scores, the lower number where two are equal. `logits` become
@@ -24,8 +24,8 @@ pub(crate) fn route(router: &Router, logits: &mut [f32], correction: Option<&[f3
     }
 }
 
-/// The experts with the largest values, of `kept` groups of `count`.
-fn choose([count, kept]: [usize; 2], value: impl Fn(usize) -> f32, experts: usize, routes: &mut [(u32, f32)]) {
+/// The experts with the largest values, of the groups that are kept.
+fn choose(Groups { count, kept, summed }: Groups, value: impl Fn(usize) -> f32, experts: usize, routes: &mut [(u32, f32)]) {
     let valued = |e: usize| (e as u32, value(e));
     if kept == count {
         largest((0..experts).map(valued), routes);
@@ -36,7 +36,7 @@ fn choose([count, kept]: [usize; 2], value: impl Fn(usize) -> f32, experts: usiz
     let two = |group: usize| {
         let mut two = [(0, 0.0); 2];
         let found = largest(members(group), &mut two);
-        two[..found].iter().map(|(_, value)| value).sum::<f32>()
+        two[..found.min(summed)].iter().map(|(_, value)| value).sum::<f32>()
     };
     largest((0..count).map(|group| (group as u32, two(group))), &mut groups);
     groups.sort_unstable_by_key(|(group, _)| *group);
@@ -72,7 +72,7 @@ fn largest(all: impl Iterator<Item = (u32, f32)>, to: &mut [(u32, f32)]) -> usiz
 
 #[cfg(test)]
 mod tests {
-    use crate::description::{Router, Score};
+    use crate::description::{Groups, Router, Score};
 
     fn routes(router: &Router, logits: &[f32], correction: Option<&[f32]>) -> Vec<(u32, f32)> {
         let mut routes = vec![(9, 9.0); router.num_experts_per_tok];
@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn nan_still_gives_different_experts() {
         let plain = Router::softmax(4, true);
-        for router in [plain.clone(), Router { score: Score::Sigmoid, groups: [2, 2], ..plain }] {
+        for router in [plain.clone(), Router { score: Score::Sigmoid, groups: Groups { count: 2, kept: 2, summed: 2 }, ..plain }] {
             let routes = routes(&router, &[f32::NAN; 4], Some(&[0.0; 4]));
             assert_eq!(routes.iter().map(|(e, _)| *e).collect::<Vec<_>>(), [0, 1, 2, 3]);
         }
@@ -121,10 +121,13 @@ mod tests {
     /// Groups by the sum of their two largest, as many experts of those as are wanted.
     #[test]
     fn experts_come_from_the_groups_with_the_largest_sums() {
-        let router = Router { score: Score::Sigmoid, groups: [3, 1], ..Router::softmax(2, true) };
         // The largest of all is alone in its group.
-        let routes = routes(&router, &[5.0, -9.0, -9.0, 2.0, 0.0, 2.0, 1.0, 1.0, 1.0], None);
-        assert_eq!(routes.iter().map(|(e, _)| *e).collect::<Vec<_>>(), [3, 5]);
-        assert!((routes[0].1 - 0.5).abs() < 1e-6);
+        let logits = [5.0, -9.0, -9.0, 2.0, 0.0, 2.0, 1.0, 1.0, 1.0];
+        for (summed, expected) in [(2, [3, 5]), (1, [0, 1])] {
+            let router = Router { score: Score::Sigmoid, groups: Groups { count: 3, kept: 1, summed }, ..Router::softmax(2, true) };
+            let routes = routes(&router, &logits, None);
+            assert_eq!(routes.iter().map(|(e, _)| *e).collect::<Vec<_>>(), expected);
+            assert!(summed == 1 || (routes[0].1 - 0.5).abs() < 1e-6);
+        }
     }
 }

@@ -16,6 +16,14 @@ pub enum Kind {
     Value,
     /// Output projection of attention.
     Output,
+    /// What queries are made of, of an attention over latents.
+    QueryDown,
+    /// Latents, and what their keys tell positions by.
+    LatentDown,
+    /// (heads of latent numbers, numbers of a query): queries for latents, of those for keys.
+    KeyUp,
+    /// (heads of numbers of a value, latent numbers): values of latents.
+    ValueUp,
     /// (num_experts, hidden_size): which experts a token takes.
     Router,
     /// Gate projection of an expert, or of a dense layer's MLP (then without an expert number).
@@ -69,6 +77,10 @@ impl fmt::Display for Kind {
             Kind::Key => "k",
             Kind::Value => "v",
             Kind::Output => "o",
+            Kind::QueryDown => "q_a",
+            Kind::LatentDown => "kv_a",
+            Kind::KeyUp => "k_up",
+            Kind::ValueUp => "v_up",
             Kind::Router => "router",
             Kind::Gate => "gate",
             Kind::Up => "up",

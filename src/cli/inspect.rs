@@ -120,6 +120,10 @@ fn mixer(mixer: &description::Mixer) -> String {
             let gated = if a.gated { ", gated" } else { "" };
             format!("{} heads, {} key-value heads, head_dim {}{turned}{gated}", a.num_attention_heads, a.num_key_value_heads, a.head_dim)
         }
+        description::Mixer::Latent(l) => {
+            let [heads, rank, turned, value] = [l.num_attention_heads, l.kv_lora_rank, l.qk_rope_head_dim, l.v_head_dim];
+            format!("{heads} heads over latents of {rank}, head_dim {} of which {turned} turn, values of {value}", l.query())
+        }
         description::Mixer::DeltaNet(net) => {
             let s = net.shape;
             format!("gated delta net, {} value heads of {}, {} key heads of {}", s.value_heads, s.value_dim, s.key_heads, s.key_dim)
@@ -132,7 +136,7 @@ fn mlp(mlp: &description::Mlp) -> String {
         description::Mlp::Dense(mlp) => format!("dense, width {}", mlp.width),
         description::Mlp::Sparse(m) => {
             let shared = m.shared.as_ref().map_or(String::new(), |s| format!(", and a shared one of width {}", s.width));
-            let [count, kept] = m.router.groups;
+            let description::Groups { count, kept, .. } = m.router.groups;
             let groups = if kept < count { format!(" in {kept} of {count} groups") } else { String::new() };
             format!("{} of {} experts per token{groups}, width {}{shared}", m.router.num_experts_per_tok, m.num_experts, m.expert.width)
         }

@@ -1,6 +1,7 @@
 //! A model folder as its authors published it: configuration, and where every tensor lies; nothing is read ahead.
 mod coded;
 mod fp8;
+mod head_rows;
 mod header;
 mod mxfp4;
 mod pieces;
@@ -19,7 +20,10 @@ use crate::{
 use coded::Coded;
 use header::Stored;
 use ram_kernels::Format;
-use ram_models::{Description, Kind, TensorSpec, description::Stacked};
+use ram_models::{
+    Description, Kind, TensorSpec,
+    description::{ByHead, Stacked},
+};
 use rayon::prelude::*;
 use safetensors::Dtype;
 use sha2::{Digest, Sha256};
@@ -41,6 +45,8 @@ pub struct TensorInfo {
     len: u64,
     /// Where rows of several tensors take turns: bytes of a row, which of them this one's are, of how many.
     turns: Option<[u64; 3]>,
+    /// Where its rows lie in another tensor, head by head.
+    by_head: Option<ByHead>,
     /// Whether its numbers are stored less 1.
     pub(crate) less_one: bool,
 }
@@ -122,12 +128,14 @@ impl Checkpoint {
             if tensors.contains_key(&s.name) {
                 return Err(Error::Tensor { name: s.name, reason: "is in two files of the checkpoint: remove one".into() });
             }
-            tensors.insert(s.name, TensorInfo { dtype: s.dtype, shape: s.shape, file, offset: s.offset, len: s.len, turns: None, less_one: false });
+            let Stored { dtype, shape, offset, len, .. } = s;
+            tensors.insert(s.name, TensorInfo { dtype, shape, file, offset, len, turns: None, by_head: None, less_one: false });
         }
         let fingerprint = hex::encode(hash.finalize());
         let mut checkpoint =
             Checkpoint { folder: folder.into(), config: text, description, specs, files, tensors, coded: HashMap::new(), fingerprint };
         checkpoint.unstack();
+        head_rows::part(&mut checkpoint)?;
         checkpoint.complete_norms();
         checkpoint.coded = coded::find(&checkpoint)?;
         checkpoint.validate()?;
@@ -190,7 +198,7 @@ impl Checkpoint {
         let mut scales = Vec::new();
         for spec in self.specs.iter().filter(|s| !self.coded.contains_key(&s.name)) {
             let info = self.tensors.get(&spec.name).ok_or_else(|| Error::MissingTensor(spec.name.clone()))?;
-            let wrong = |reason: String| Error::Tensor { name: spec.name.clone(), reason };
+            let wrong = |reason: String| Error::Tensor { name: self.origin(&spec.name).into(), reason };
             let stored = mxfp4::shape(self, &spec.name)?;
             if stored.as_ref().map_or(&info.shape[..], |shape| shape) != spec.shape {
                 return Err(wrong(format!("has shape {:?}, and config.json asks for {:?}", info.shape, spec.shape)));
@@ -202,7 +210,7 @@ impl Checkpoint {
             if blocks.is_some() || stored.is_some() {
                 scales.extend(self.scales_of(&spec.name));
             }
-            asked.insert(spec.name.as_str());
+            asked.extend([spec.name.as_str(), self.origin(&spec.name)]);
         }
         asked.extend(scales.iter().map(String::as_str));
         let harmless = |name: &str| {
@@ -282,8 +290,14 @@ impl Checkpoint {
         self.find(name).filter(|info| info.dtype == Dtype::U8).map(|_| Format::MXFP4)
     }
 
+    /// The tensor that a tensor's numbers lie in.
+    fn origin<'a>(&'a self, name: &'a str) -> &'a str {
+        self.find(name).and_then(|info| info.by_head.as_ref()).map_or(name, |part| &part.name)
+    }
+
     /// The tensor of scales beside a matrix of numbers of 8 or 4 bits.
     fn scales_of(&self, name: &str) -> Vec<String> {
+        let name = self.origin(name);
         [fp8::scales_of(name), mxfp4::scales_of(name)].into_iter().filter(|scales| self.tensors.contains_key(scales)).collect()
     }
 

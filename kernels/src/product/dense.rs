@@ -92,8 +92,8 @@ impl Dense<'_> {
     /// Tile `i` times T tokens from number `at`, R rows at a time.
     #[inline(always)]
     fn block<I: Isa, W: Stored, const R: usize, const T: usize>(&mut self, isa: I, i: usize, at: usize) -> usize {
-        let Product { matrix: m, rows, tokens } = self.product;
-        let first = (self.first + i) * 16;
+        let Product { matrix: m, rows, tokens, part } = self.product;
+        let first = (part.0 + self.first + i) * 16;
         let count = 16.min(m.rows() - first);
         let mut x = [rows.floats(tokens[at]); T];
         for (x, token) in x.iter_mut().zip(&tokens[at..]) {

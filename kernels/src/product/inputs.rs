@@ -120,11 +120,11 @@ impl Inputs {
     /// `matrix` times `tokens`, for which they were made ready.
     pub fn product<'a>(&'a self, matrix: &'a Matrix, tokens: &'a [u32]) -> Product<'a> {
         match matrix.order() {
-            None => Product { matrix, rows: &self.forms[Want::of(matrix.format()) as usize], tokens },
+            None => Product::new(matrix, &self.forms[Want::of(matrix.format()) as usize], tokens),
             Some(order) => {
                 let own = self.ordered[..self.used].iter().find(|o| o.order == order && o.tokens == tokens);
                 let rows = &own.expect("inputs were made for this matrix").rows;
-                Product { matrix, rows, tokens: &self.count[..tokens.len()] }
+                Product::new(matrix, rows, &self.count[..tokens.len()])
             }
         }
     }

@@ -11,12 +11,29 @@ pub struct Product<'a> {
     pub rows: &'a Rows,
     /// Which rows, in the order of the results.
     pub tokens: &'a [u32],
+    /// Which tiles of 16 rows of the matrix: from where, and how many. The last one may be partly empty.
+    pub part: (usize, usize),
 }
 
 impl<'a> Product<'a> {
+    /// Of all rows of the matrix.
+    pub(super) fn new(matrix: &'a Matrix, rows: &'a Rows, tokens: &'a [u32]) -> Product<'a> {
+        Product { matrix, rows, tokens, part: (0, matrix.rows().div_ceil(16)) }
+    }
+
+    /// The same of some rows of the matrix alone, `count` from `first`.
+    ///
+    /// # Panics
+    /// If those are not whole tiles of 16.
+    #[must_use]
+    pub fn of_rows(self, first: usize, count: usize) -> Product<'a> {
+        assert!(first.is_multiple_of(16) && count.is_multiple_of(16) && first + count <= self.matrix.rows(), "whole tiles");
+        Product { part: (first / 16, count / 16), ..self }
+    }
+
     /// Tiles of 16 rows, the last one partly empty.
     pub fn tiles(&self) -> usize {
-        self.matrix.rows().div_ceil(16)
+        self.part.1
     }
 
     /// Bytes of a tile.
@@ -26,6 +43,6 @@ impl<'a> Product<'a> {
 
     /// Bytes of the tiles from `first`.
     pub fn bytes_from(&self, first: usize) -> &'a [u8] {
-        &self.matrix.bytes()[first * self.tile_bytes()..]
+        &self.matrix.bytes()[(self.part.0 + first) * self.tile_bytes()..]
     }
 }

@@ -1,7 +1,7 @@
 //! MiniMax-M2: Mixtral's names, sigmoid scores with a correction, queries and keys normalised as wholes, part of a head turned.
 use super::{Variant, alike, attention, mixture, num_experts, size, taken};
 use crate::{
-    description::{ConfigError, Correction, Description, Gated, GatedNames, LEAST, LeftOut, Mixture, Mlp, Normed, QkNorm, Router, Score},
+    description::{ConfigError, Correction, Description, Gated, GatedNames, Groups, LEAST, LeftOut, Mixture, Mlp, Normed, QkNorm, Router, Score},
     json::Keys,
 };
 
@@ -21,7 +21,7 @@ pub fn describe(keys: &mut Keys) -> Result<Description, ConfigError> {
         score: Score::Sigmoid,
         bias: None,
         correction: Some(Correction { name: "block_sparse_moe.e_score_correction_bias", shape: vec![num_experts] }),
-        groups: [1, 1],
+        groups: Groups::ONE,
         norm_topk_prob: Some(LEAST),
         scaling: 1.0,
     };

@@ -80,7 +80,8 @@ fn read_scaling(keys: &mut Keys, trained: usize, alpha: bool) -> Result<Scaling,
             let original_max_position_embeddings = original_max_position_embeddings(keys)?;
             let factor = positive(keys, "factor")?.unwrap_or(trained as f64 / original_max_position_embeddings);
             let longer = |scale: f64| if factor <= 1.0 { 1.0 } else { 0.1 * scale * factor.ln() + 1.0 };
-            let inferred = match (number(keys, "mscale")?, number(keys, "mscale_all_dim")?) {
+            let all = number(keys, "mscale_all_dim")?;
+            let inferred = match (number(keys, "mscale")?, all) {
                 (Some(part), Some(all)) if part != 0.0 && all != 0.0 => longer(part) / longer(all),
                 _ => longer(1.0),
             };
@@ -88,6 +89,7 @@ fn read_scaling(keys: &mut Keys, trained: usize, alpha: bool) -> Result<Scaling,
                 factor,
                 beta_fast: positive(keys, "beta_fast")?.unwrap_or(32.0),
                 beta_slow: positive(keys, "beta_slow")?.unwrap_or(1.0),
+                scores: all.filter(|all| *all != 0.0).map_or(1.0, longer),
                 attention_factor: positive(keys, "attention_factor")?.unwrap_or(inferred),
                 original_max_position_embeddings,
                 truncate: keys.flag("truncate")?.unwrap_or(true),

@@ -1,5 +1,6 @@
 //! The same operations in candle's tensors, on any device: what is computed, as it is written in papers. The reference of the other.
 mod delta_net;
+mod latent;
 mod state;
 
 pub use state::State;
@@ -9,6 +10,7 @@ use crate::{
     description::{Attention, Clamped, Normed, Router},
     forward_error::Fault,
     packed_linear::{DECODED, PackedLinear},
+    rope::Rope,
     router::route,
 };
 use candle_core::{DType, Device, Result, Tensor};
@@ -16,7 +18,7 @@ use candle_nn::{
     ops::{rms_norm, sigmoid, silu, softmax_last_dim},
     rotary_emb::{rope, rope_i},
 };
-use ram_kernels::{KvElement, NotFinite, Pairs};
+use ram_kernels::{NotFinite, Pairs};
 use state::KvState;
 
 /// Matrices packed in the CPU's memory, all else on a device.
@@ -39,7 +41,7 @@ impl Plain {
         let Work { tokens, context, threads, .. } = work;
         // The stream, its norm, sums; q, k and v as they come and turned; an MLP's gate, up and what is made of them.
         let width = needs.mlps.iter().flatten().map(|mlp| mlp.width).max().unwrap_or(0);
-        let each = 6 * hidden_size + 3 * needs.heads_in + 2 * needs.mixed + 8 * needs.deltas + 4 * width + 2 * needs.products;
+        let each = 6 * hidden_size + 3 * needs.heads_in + 2 * needs.mixed + 8 * needs.deltas + 3 * needs.between + 4 * width + 2 * needs.products;
         // Scores of all heads, masked, their softmax; the mask.
         let scores = (3 * needs.heads + 2) * context;
         // Keys and values of a layer: held, joined, in f32.
@@ -99,7 +101,7 @@ impl<'a> Candle<'a> {
         norms: Option<&[Norm<Tensor>; 2]>,
         shape: &Attention,
     ) -> Result<(Vec<Tensor>, Option<Tensor>)> {
-        let [cos, sin] = self.angles(shape)?;
+        let [cos, sin] = self.angles(&shape.rope)?;
         let (mut heads, mut gates) = (Vec::new(), None);
         for (i, mut y) in products.into_iter().enumerate() {
             let tokens = y.dim(0)?;
@@ -120,7 +122,7 @@ impl<'a> Candle<'a> {
             y = normed(y, Normed::All)?.reshape((tokens, (), shape.head_dim))?;
             y = normed(y, Normed::Heads)?.transpose(0, 1)?.contiguous()?;
             if i < 2 {
-                y = normed(turned(&y, shape, &cos, &sin)?, Normed::TurnedHeads)?;
+                y = normed(turned(&y, &shape.rope, &cos, &sin)?, Normed::TurnedHeads)?;
             }
             heads.push(y);
         }
@@ -131,43 +133,35 @@ impl<'a> Candle<'a> {
     fn look_back(&self, state: &mut KvState, heads: &[Tensor], span: &Span, shape: &Attention, sinks: Option<&Tensor>) -> Result<Tensor> {
         let own = |i: usize| heads[i].narrow(1, span.tokens.start, span.tokens.len())?.contiguous();
         let (q, k, v) = (own(0)?, own(1)?, own(2)?);
-        let before = state.held.as_ref().filter(|_| state.len > 0);
-        let joined = |i: usize, new: &Tensor| match before {
-            Some(held) => Tensor::cat(&[&held[i].narrow(1, 0, state.len)?.to_device(self.device)?, new], 1),
-            None => Ok(new.clone()),
-        };
-        // Numbers that are held in codes are held as what codes make of them.
-        let store = |x: &Tensor| match state.element {
-            // The largest half for what is larger.
-            KvElement::F16 => x.clamp(-65504.0, 65504.0)?.to_dtype(DType::F16),
-            _ => Ok(x.clone()),
-        };
-        let [k, v] = [state.hold(&joined(0, &store(&k)?)?, true)?, state.hold(&joined(1, &store(&v)?)?, false)?];
-        let (kv_heads, seen) = (shape.num_key_value_heads, k.dim(1)?);
+        let held = state.join(&[k, v], self.device)?;
+        let (k, v, kv_heads, seen) = (&held[0], &held[1], shape.num_key_value_heads, state.len);
         let (heads, tokens, dim) = q.dims3()?;
         // Queries of one group lie behind each other.
         let q = q.reshape((kv_heads, heads / kv_heads * tokens, dim))?;
-        let scores = (q.matmul(&k.to_dtype(DType::F32)?.t()?)? * shape.scale.unwrap_or(1.0 / (dim as f64).sqrt()))?;
-        let window = shape.window.unwrap_or(usize::MAX);
-        let hidden = |t: usize, s: usize| if s > span.start + t || span.start + t - s >= window { f32::NEG_INFINITY } else { 0.0 };
-        let mask: Vec<f32> = (0..tokens).flat_map(|t| (0..seen).map(move |s| hidden(t, s))).collect();
-        let mask = Tensor::from_vec(mask, (tokens, seen), self.device)?;
+        let scores = (q.matmul(&k.t()?)? * shape.scale.unwrap_or(1.0 / (dim as f64).sqrt()))?;
+        let mask = self.mask(span, seen, shape.window.unwrap_or(usize::MAX))?;
         let mut scores = scores.reshape((heads, tokens, seen))?.broadcast_add(&mask)?;
         if let Some(sinks) = sinks {
             // One more that all see.
             scores = Tensor::cat(&[scores, sinks.reshape((heads, 1, 1))?.broadcast_as((heads, tokens, 1))?.contiguous()?], 2)?;
         }
         let weights = softmax_last_dim(&scores)?.narrow(2, 0, seen)?.contiguous()?;
-        let out = weights.reshape((kv_heads, (), seen))?.matmul(&v.to_dtype(DType::F32)?)?;
-        (state.held, state.len) = (Some([k, v]), seen);
+        let out = weights.reshape((kv_heads, (), seen))?.matmul(v)?;
         out.reshape((heads, tokens, dim))?.transpose(0, 1)?.contiguous()?.reshape((tokens, heads * dim))
     }
 
+    /// What keeps a sequence's tokens from what they do not see of `seen`, (tokens, seen).
+    fn mask(&self, span: &Span, seen: usize, window: usize) -> Result<Tensor> {
+        let hidden = |t: usize, s: usize| if s > span.start + t || span.start + t - s >= window { f32::NEG_INFINITY } else { 0.0 };
+        let mask: Vec<f32> = (0..span.tokens.len()).flat_map(|t| (0..seen).map(move |s| hidden(t, s))).collect();
+        Tensor::from_vec(mask, (span.tokens.len(), seen), self.device)
+    }
+
     /// Cosines and sines (tokens, pairs) of the tokens' positions.
-    fn angles(&self, shape: &Attention) -> Result<[Tensor; 2]> {
-        let (tokens, dim) = (self.stream.dim(0)?, shape.rope.dim);
+    fn angles(&self, turned: &Rope) -> Result<[Tensor; 2]> {
+        let (tokens, dim) = (self.stream.dim(0)?, turned.dim);
         let (half, mut all) = (dim / 2, vec![0.0; tokens * dim]);
-        if let Some(rotary) = self.rotaries.iter().find(|r| r.is(shape)) {
+        if let Some(rotary) = self.rotaries.iter().find(|r| r.is(turned)) {
             let positions = self.spans.iter().flat_map(|span| (span.start..).take(span.tokens.len()));
             all.chunks_exact_mut(dim).zip(positions).for_each(|(out, position)| rotary.angles(position, out));
         }
@@ -177,10 +171,10 @@ impl<'a> Candle<'a> {
 }
 
 /// Heads (heads, tokens, head_dim) whose first numbers are turned.
-fn turned(y: &Tensor, shape: &Attention, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
-    let (dim, all) = (shape.rope.dim, shape.head_dim);
+fn turned(y: &Tensor, by: &Rope, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
+    let (dim, all) = (by.dim, y.dim(2)?);
     let first = y.narrow(2, 0, dim)?.contiguous()?.unsqueeze(0)?;
-    let first = match shape.rope.pairs {
+    let first = match by.pairs {
         Pairs::Halves => rope(&first, cos, sin)?,
         Pairs::Neighbours => rope_i(&first, cos, sin)?,
     };
@@ -237,6 +231,15 @@ impl Pass for Candle<'_> {
                 });
                 let found = Tensor::cat(&each.collect::<Result<Vec<_>>>()?, 0)?;
                 if let Some(gates) = gates { (found * sigmoid(&gates)?)? } else { found }
+            }
+            Mixing::Latent { shape, query, latent } => {
+                let parts = self.latents(products, &mixer.inner, shape, [query.as_ref(), Some(latent)])?;
+                finite(&parts.kept, "keys or values")?;
+                let each = each.filter_map(|(state, span)| match &mut **state {
+                    State::Kv(state) => Some(self.look_at_latents(state, &parts, span, shape)),
+                    State::Delta(_) => None,
+                });
+                Tensor::cat(&each.collect::<Result<Vec<_>>>()?, 0)?
             }
             Mixing::DeltaNet { shape, taps, decay, time, norm } => {
                 let inputs = delta_net::inputs(shape, &products)?;

@@ -1,5 +1,6 @@
 //! Operations of ram-kernels by a team of threads, each of a few parallel regions over all tokens.
 mod delta_net;
+mod latent;
 mod noise;
 mod refine;
 mod state;
@@ -13,7 +14,7 @@ pub use survey::{Channels, Cost, Observer, Survey, Unread};
 use super::{Home, Mixer, Mixing, Mlps, Norm, Pass, Span, Tensors, rotary::Rotary};
 use crate::{
     KvElement,
-    description::{self, Attention, Clamped, Normed, Router},
+    description::{Attention, Clamped, Normed, Router},
     forward_error::Fault,
     router::route,
 };
@@ -77,6 +78,10 @@ pub struct Scratch {
     heads: Vec<f32>,
     /// What a mixer works in.
     work: Vec<f32>,
+    /// Of every token what an attention over latents has on its way.
+    between: Vec<f32>,
+    /// By head the rows of all tokens, where each head of a token has a row.
+    rows: Vec<u32>,
     /// Of every token what a mixer's output takes.
     mixed: Vec<f32>,
     /// (tokens, num_experts).
@@ -101,6 +106,8 @@ pub struct Needs {
     pub mixed: usize,
     /// What a delta net works in.
     pub deltas: usize,
+    /// What an attention over latents has on its way, and rows by head.
+    pub between: usize,
     /// Heads of queries.
     pub heads: usize,
     /// Numbers of a head.
@@ -137,6 +144,7 @@ impl Needs {
             heads_in: self.heads_in.max(other.heads_in),
             mixed: self.mixed.max(other.mixed),
             deltas: self.deltas.max(other.deltas),
+            between: self.between.max(other.between),
             heads: self.heads.max(other.heads),
             head_dim: self.head_dim.max(other.head_dim),
             experts: self.experts.max(other.experts),
@@ -150,9 +158,10 @@ impl Scratch {
     /// Bytes that it has taken.
     #[cfg(test)]
     pub fn bytes(&self) -> usize {
-        let numbers = [&self.hidden, &self.heads, &self.work, &self.mixed, &self.logits].map(Vec::capacity);
+        let numbers = [&self.hidden, &self.heads, &self.work, &self.between, &self.mixed, &self.logits].map(Vec::capacity);
         let routes = size_of::<(u32, f32)>() * (self.routes.capacity() + self.shared_routes.capacity());
-        let places = size_of::<u32>() * (self.tokens.capacity() + self.last.capacity()) + size_of::<usize>() * self.positions.capacity();
+        let places = size_of::<u32>() * (self.tokens.capacity() + self.last.capacity() + self.rows.capacity())
+            + size_of::<usize>() * self.positions.capacity();
         let angles = self.angles.iter().map(Vec::capacity).sum::<usize>();
         let floats = size_of::<f32>() * (numbers.iter().sum::<usize>() + angles);
         floats + routes + places + self.inputs.bytes() + self.products.bytes() + self.mixture.bytes()
@@ -165,7 +174,7 @@ impl Scratch {
         // Lists that grow may be twice as long as they were.
         let places = 2 * tokens * (2 * size_of::<u32>() + size_of::<usize>());
         let angles = rotaries * needs.head_dim;
-        let floats = tokens * (hidden_size + angles + needs.heads_in + needs.mixed + needs.experts)
+        let floats = tokens * (hidden_size + angles + needs.heads_in + needs.mixed + needs.between + needs.experts)
             + attend_numbers(needs.heads, needs.head_dim, tokens, sequences, context).max(tokens * needs.deltas);
         let routes = tokens * size_of::<(u32, f32)>() * (needs.taken.max(1) + 1);
         // What a mixer takes may have an order for each matrix, of which there are four at the most.
@@ -270,27 +279,42 @@ impl<'a> Fused<'a> {
         Ok(())
     }
 
-    /// What a mixer finds for its inputs, in the scratch's `mixed`.
-    fn find(&mut self, norm: &Norm<Vec<f32>>, inputs: &[Matrix], of: &Mixing<Vec<f32>>, states: &mut [&mut LayerState]) -> Result<(), Fault> {
+    /// What a mixer finds for its inputs, in the scratch's `mixed`; or, where inner matrices end before that, the inputs of the next one.
+    fn find(
+        &mut self,
+        norm: &Norm<Vec<f32>>,
+        [inputs, inner]: [&[Matrix]; 2],
+        of: &Mixing<Vec<f32>>,
+        states: &mut [&mut LayerState],
+    ) -> Result<Option<Vec<f32>>, Fault> {
         match of {
+            Mixing::Latent { shape, query, latent } => {
+                return self.find_latents(norm, [inputs, inner], shape, [query.as_ref(), Some(latent)], states);
+            }
             Mixing::Attention { shape, biases, norms, sinks } => {
                 self.heads(norm, inputs, biases.as_ref(), norms.as_ref(), shape)?;
-                self.attend(states, shape, sinks.as_ref())
+                self.attend(states, shape, sinks.as_ref())?;
             }
             Mixing::DeltaNet { shape, taps, decay, time, norm: results } => {
-                self.recall(norm, inputs, shape, &delta_net::Parts { taps, decay, time, norm: results }, states)
+                self.recall(norm, inputs, shape, &delta_net::Parts { taps, decay, time, norm: results }, states)?;
             }
         }
+        Ok(None)
     }
 
     /// The same where each sequence has nothing before it.
-    fn find_alone(&mut self, norm: &Norm<Vec<f32>>, inputs: &[Matrix], of: &Mixing<Vec<f32>>) -> Result<(), Fault> {
-        let mixer = match of {
-            Mixing::Attention { shape, .. } => description::Mixer::Attention(Box::new(shape.clone())),
-            Mixing::DeltaNet { shape, .. } => description::Mixer::DeltaNet(shape.clone()),
-        };
-        let mut own: Vec<LayerState> = self.spans.iter().map(|span| LayerState::new(&mixer, span.tokens.len(), KvElement::F32)).collect();
-        self.find(norm, inputs, of, &mut own.iter_mut().collect::<Vec<_>>())
+    fn find_alone(&mut self, norm: &Norm<Vec<f32>>, matrices: [&[Matrix]; 2], of: &Mixing<Vec<f32>>) -> Result<Option<Vec<f32>>, Fault> {
+        let mut own: Vec<LayerState> = self.spans.iter().map(|span| LayerState::new(of.state(), span.tokens.len(), KvElement::F32)).collect();
+        self.find(norm, matrices, of, &mut own.iter_mut().collect::<Vec<_>>())
+    }
+
+    /// The sequences' keys and values, and how many tokens each has in the pass.
+    fn caches<'s>(&self, states: &'s mut [&mut LayerState]) -> Vec<(&'s mut KvLayer, usize)> {
+        let each = states.iter_mut().zip(self.spans).filter_map(|(state, span)| match &mut **state {
+            LayerState::Kv(layer) => Some((layer, span.tokens.len())),
+            LayerState::Delta(_) => None,
+        });
+        each.collect()
     }
 
     /// Queries, keys and values, with biases where there are some; queries and keys normed where there are norms for them, as `shape` says, and
@@ -306,7 +330,7 @@ impl<'a> Fused<'a> {
         self.project(norm, qkv, "inputs of the attention")?;
         let Scratch { tokens, angles, products, heads: out, .. } = &mut *self.s;
         let (n, team, level, head_dim) = (tokens.len(), self.team, self.team.level(), shape.head_dim);
-        let (angles, dim) = (self.rotaries.iter().position(|r| r.is(shape)).map_or(&[][..], |i| &angles[i]), shape.rope.dim);
+        let (angles, dim) = (self.rotaries.iter().position(|r| r.is(&shape.rope)).map_or(&[][..], |i| &angles[i]), shape.rope.dim);
         let of = shape.qk_norm.map(|norm| norm.of);
         // Scores are divided by the root of head_dim where they are computed.
         let longer = shape.scale.map(|scale| (scale * (head_dim as f64).sqrt()) as f32);
@@ -344,6 +368,7 @@ impl<'a> Fused<'a> {
 
     /// What queries find.
     fn attend(&mut self, states: &mut [&mut LayerState], shape: &Attention, sinks: Option<&Vec<f32>>) -> Result<(), Fault> {
+        let mut caches = self.caches(states);
         let Scratch { tokens, heads, work, mixed, .. } = &mut *self.s;
         let ([q, kv], rows, d) = (shape.widths(), shape.query_rows(), shape.head_dim);
         let stride = rows + 2 * kv;
@@ -351,11 +376,6 @@ impl<'a> Fused<'a> {
         let look = Look { window: shape.window, sinks: sinks.map(Vec::as_slice) };
         let of = |start: usize, step| Heads { data: &heads[start..], stride, step };
         let step = rows / shape.num_attention_heads;
-        let each = states.iter_mut().zip(self.spans).filter_map(|(state, span)| match &mut **state {
-            LayerState::Kv(layer) => Some((layer, span.tokens.len())),
-            LayerState::Delta(_) => None,
-        });
-        let mut caches: Vec<(&mut KvLayer, usize)> = each.collect();
         attend(self.team, &mut caches, [of(0, step), of(rows, d), of(rows + kv, d)], shape.num_attention_heads, look, work, mixed)?;
         if shape.gated {
             gate_heads(self.team, of(d, step), d, mixed, q);
@@ -448,7 +468,7 @@ impl Pass for Fused<'_> {
     }
 
     fn mix(&mut self, mixer: &Mixer<Matrix, Vec<f32>>, states: &mut [&mut LayerState]) -> Result<(), Fault> {
-        self.find(&mixer.norm, &mixer.inputs, &mixer.of, states)?;
+        self.find(&mixer.norm, [&mixer.inputs, &mixer.inner], &mixer.of, states)?;
         self.add_found(mixer.of.results(), &mixer.output, mixer.bias.as_ref(), mixer.times)
     }
 

@@ -1,6 +1,6 @@
 //! How tokens learn of those before them, in tensors: what comes in, what is made of it, what goes out.
-use super::Norm;
-use crate::description::{Attention, DeltaNet};
+use super::{Norm, StateShape};
+use crate::description::{Attention, DeltaNet, Latent};
 
 /// Adds `times` what `output` makes of what is found, to the stream.
 #[derive(Clone, Debug)]
@@ -8,6 +8,8 @@ pub struct Mixer<M, V> {
     pub norm: Norm<V>,
     /// Of the normed stream: queries, keys and values; of a delta net what they, gates, betas and decays come from.
     pub inputs: Vec<M>,
+    /// Of what is made of those: what makes queries of theirs where that is another, queries for latents of those for keys, values of latents.
+    pub inner: Vec<M>,
     pub of: Mixing<V>,
     pub output: M,
     pub bias: Option<V>,
@@ -26,6 +28,13 @@ pub enum Mixing<V> {
         norms: Option<[Norm<V>; 2]>,
         sinks: Option<V>,
     },
+    /// The same of latents.
+    Latent {
+        shape: Latent,
+        /// Of what queries are made of, where it is not the stream.
+        query: Option<Norm<V>>,
+        latent: Norm<V>,
+    },
     DeltaNet {
         shape: DeltaNet,
         /// Of the convolution, as [`super::Tensors::taps`] has them.
@@ -43,8 +52,17 @@ impl<V> Mixing<V> {
     /// What it makes, for an error.
     pub fn results(&self) -> &'static str {
         match self {
-            Mixing::Attention { .. } => "results of the attention",
+            Mixing::Attention { .. } | Mixing::Latent { .. } => "results of the attention",
             Mixing::DeltaNet { .. } => "results of the delta net",
+        }
+    }
+
+    /// The state of a layer of it.
+    pub fn state(&self) -> StateShape {
+        match self {
+            Mixing::Attention { shape, .. } => StateShape::of_attention(shape),
+            Mixing::Latent { shape, .. } => StateShape::of_latents(shape),
+            Mixing::DeltaNet { shape, .. } => StateShape::Delta(shape.shape),
         }
     }
 
@@ -57,6 +75,9 @@ impl<V> Mixing<V> {
                 norms: norms.as_ref().map(|both| both.each_ref().map(|norm| norm.map(&vector))),
                 sinks: sinks.as_ref().map(&vector),
             },
+            Mixing::Latent { shape, query, latent } => {
+                Mixing::Latent { shape: shape.clone(), query: query.as_ref().map(|norm| norm.map(&vector)), latent: latent.map(&vector) }
+            }
             Mixing::DeltaNet { shape, taps, decay, time, norm } => {
                 Mixing::DeltaNet { shape: shape.clone(), taps: vector(taps), decay: vector(decay), time: vector(time), norm: norm.map(&vector) }
             }

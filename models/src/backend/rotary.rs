@@ -1,8 +1,5 @@
 //! Rotary positions, ready to be used: every kind that a model has, once.
-use crate::{
-    description::{Attention, Description},
-    rope::Rope,
-};
+use crate::{description::Description, rope::Rope};
 
 /// The frequencies of one kind of rotary positions.
 #[derive(Debug)]
@@ -16,18 +13,18 @@ impl Rotary {
     /// One for every kind that a model has.
     pub fn of(description: &Description) -> Vec<Rotary> {
         let mut all: Vec<Rotary> = Vec::new();
-        for shape in description.layers.iter().filter_map(|l| l.mixer.attention()) {
-            if !all.iter().any(|r| r.is(shape)) {
-                let (frequencies, longer) = shape.rope.frequencies();
-                all.push(Rotary { rope: shape.rope.clone(), frequencies, longer });
+        for rope in description.layers.iter().filter_map(|l| l.mixer.rope()) {
+            if !all.iter().any(|r| r.is(rope)) {
+                let (frequencies, longer) = rope.frequencies();
+                all.push(Rotary { rope: rope.clone(), frequencies, longer });
             }
         }
         all
     }
 
-    /// Whether it is that of a layer's attention.
-    pub fn is(&self, shape: &Attention) -> bool {
-        self.rope == shape.rope
+    /// Whether it is of these.
+    pub fn is(&self, rope: &Rope) -> bool {
+        self.rope == *rope
     }
 
     /// Numbers of a head that are turned.

@@ -60,6 +60,6 @@ impl Attention {
         let bias = at.spec("self_attn.o_proj.bias", vec![at.hidden_size], Kind::Bias);
         let bias = if self.output_bias { Some(from.vector(bias)?) } else { None };
         let of = Mixing::Attention { shape: self.clone(), biases, norms, sinks };
-        Ok(Mixer { norm, inputs, of, output, bias, times: self.multiplier as f32 })
+        Ok(Mixer { norm, inputs, inner: Vec::new(), of, output, bias, times: self.multiplier as f32 })
     }
 }

@@ -7,6 +7,7 @@ impl Mixer {
     pub(crate) fn state_bytes(&self, capacity: usize, element: KvElement) -> usize {
         match self {
             Mixer::Attention(attention) => attention.state_bytes(capacity, element),
+            Mixer::Latent(latent) => latent.state_bytes(capacity, element),
             Mixer::DeltaNet(net) => net.state_bytes(),
         }
     }
@@ -15,6 +16,7 @@ impl Mixer {
     pub(crate) fn is_bounded(&self) -> bool {
         match self {
             Mixer::Attention(attention) => attention.window.is_some(),
+            Mixer::Latent(_) => false,
             Mixer::DeltaNet(_) => true,
         }
     }
@@ -22,6 +24,7 @@ impl Mixer {
     pub(crate) fn needs(&self, hidden_size: usize) -> Needs {
         match self {
             Mixer::Attention(attention) => attention.needs(hidden_size),
+            Mixer::Latent(latent) => latent.needs(hidden_size),
             Mixer::DeltaNet(net) => net.needs(hidden_size),
         }
     }
@@ -29,6 +32,7 @@ impl Mixer {
     pub(super) fn build<S: Supply>(&self, at: At, from: &mut S) -> Result<MixerOf<S>, S::Error> {
         match self {
             Mixer::Attention(attention) => attention.build(at, from),
+            Mixer::Latent(latent) => latent.build(at, from),
             Mixer::DeltaNet(net) => net.build(at, from),
         }
     }

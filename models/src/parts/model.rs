@@ -3,7 +3,7 @@ use super::{At, List, Supply, mlp::Mlp};
 use crate::{
     KvElement,
     backend::{Mixer, Needs, Norm, Pass, Tensors},
-    description::{self, Description, Stacked},
+    description::{self, ByHead, Description, Stacked},
     forward_error::ForwardError,
     tensors::{Kind, TensorSpec},
 };
@@ -62,6 +62,14 @@ impl Description {
             all.push(Stacked { name: format!("{}.layers.{layer}.{name}", self.names.model), part, turns: fused.turns, ends: fused.ends });
         }
         all
+    }
+
+    /// Where a matrix lies that files have with another as one, head by head.
+    pub fn by_head(&self, spec: &TensorSpec) -> Option<ByHead> {
+        match &self.layers.get(spec.layer?)?.mixer {
+            description::Mixer::Latent(latent) => latent.by_head(spec),
+            description::Mixer::Attention(_) | description::Mixer::DeltaNet(_) => None,
+        }
     }
 
     /// The part of its tokens that a tensor is multiplied with: below 1 for those of routed experts.

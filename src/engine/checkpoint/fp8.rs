@@ -28,6 +28,7 @@ pub fn scales_of(name: &str) -> String {
 /// # Errors
 /// Where its scales are not those of its blocks.
 pub fn block(checkpoint: &Checkpoint, name: &str) -> Result<Option<[usize; 2]>, Error> {
+    let name = checkpoint.origin(name);
     let Some(info) = checkpoint.find(name).filter(|info| info.dtype == Dtype::F8_E4M3) else { return Ok(None) };
     let wrong = |name: &str, reason: String| Err(Error::Tensor { name: name.into(), reason });
     let Some(Quantization::Fp8(fp8)) = &checkpoint.description().quantization else {

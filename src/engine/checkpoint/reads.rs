@@ -2,7 +2,7 @@
 use super::{
     Checkpoint, Source,
     coded::{self, Coded},
-    fp8, mxfp4,
+    fp8, head_rows, mxfp4,
 };
 use crate::Error;
 use half::{bf16, f16};
@@ -26,6 +26,11 @@ pub fn sampled_rows(rows: usize, count: usize, run: usize) -> Vec<usize> {
 pub fn read_rows(checkpoint: &Checkpoint, name: &str, cols: usize, rows: &[usize]) -> Result<Vec<f32>, Error> {
     if let Some(q) = checkpoint.coded(name) {
         return coded_sample(checkpoint, q, cols, rows);
+    }
+    if let Some(part) = &checkpoint.info(name).by_head {
+        let mut out = vec![0.0; rows.len() * cols];
+        head_rows::numbers(checkpoint, None, part, rows.iter().copied(), cols, &mut out)?;
+        return Ok(out);
     }
     if mxfp4::shape(checkpoint, name)?.is_some() {
         let mut out = vec![0.0; rows.len() * cols];
@@ -51,7 +56,8 @@ pub fn read_rows(checkpoint: &Checkpoint, name: &str, cols: usize, rows: &[usize
     Ok(out)
 }
 
-/// Rows of a matrix from `first`, as many as `out` has of `cols` numbers; `bytes` are as they are stored then.
+/// Rows of a matrix from `first`, as many as `out` has of `cols` numbers; `bytes` are as they are stored then, or none where they do not lie
+/// like that.
 ///
 /// # Errors
 /// Where they cannot be read or hold a number that is not finite.
@@ -64,6 +70,10 @@ pub fn numbers(
     out: &mut [f32],
 ) -> Result<(), Error> {
     let dtype = checkpoint.info(name).dtype;
+    if let Some(part) = &checkpoint.info(name).by_head {
+        bytes.clear();
+        return head_rows::numbers(checkpoint, source, part, first.., cols, out);
+    }
     if mxfp4::shape(checkpoint, name)?.is_some() {
         bytes.clear();
         return mxfp4::numbers(checkpoint, source, name, first, cols, out);

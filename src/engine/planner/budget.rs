@@ -141,7 +141,7 @@ impl Besides {
         };
         // Each sequence may be copying a page that it shared until now.
         let all = own.saturating_add(of((tokens.div_ceil(PAGE) + self.sequences).saturating_mul(PAGE)));
-        let heads: usize = self.description.layers.iter().filter_map(|l| Some(l.mixer.attention()?.num_key_value_heads)).sum();
+        let heads: usize = self.description.layers.iter().map(|l| l.mixer.key_value_heads()).sum();
         // What a first page takes more than others, and the lists of pages, is each one's own, of those that are kept too.
         let (first, list) = ((2 * of(PAGE)).saturating_sub(of(2 * PAGE)), heads * (32 + 8 * self.context.div_ceil(PAGE)));
         all.saturating_add(((1 + KEPT) * self.sequences) as u64 * (first + list as u64))

@@ -31,6 +31,7 @@ pub fn bytes(description: &Description, matrices: &[&TensorSpec], menu: &[Vec<Fo
 
 /// Whether a matrix is one of those by which tokens learn of those before them.
 fn is_mixer(kind: Kind) -> bool {
-    use Kind::{DeltaGate, DeltaInput, DeltaOutput, DeltaRates, Key, Output, Query, Value};
-    matches!(kind, Query | Key | Value | Output | DeltaInput | DeltaGate | DeltaRates | DeltaOutput)
+    use Kind::{DeltaGate, DeltaInput, DeltaOutput, DeltaRates, Key, KeyUp, LatentDown, Output, Query, QueryDown, Value, ValueUp};
+    let latents = matches!(kind, QueryDown | LatentDown | KeyUp | ValueUp);
+    latents || matches!(kind, Query | Key | Value | Output | DeltaInput | DeltaGate | DeltaRates | DeltaOutput)
 }

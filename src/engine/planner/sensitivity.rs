@@ -90,6 +90,11 @@ pub fn of(spec: &TensorSpec, head: f64, shares: &Shares, description: &Descripti
         Kind::DeltaOutput => depth([0.031, 1.6, 1.6]),
         Kind::Query => depth([0.009, 0.21, 0.20]),
         Kind::Key => depth([0.012, 0.21, 0.22]),
+        // What keys and values, or queries, are made of counts as these do.
+        Kind::QueryDown => depth([0.009, 0.21, 0.20]),
+        Kind::LatentDown => depth([0.048, 0.56, 0.47]),
+        Kind::KeyUp => depth([0.012, 0.21, 0.22]),
+        Kind::ValueUp => depth([0.036, 0.35, 0.25]),
         Kind::Router | Kind::DeltaRates => depth([0.027, 1.0, 1.6]) * mass,
         Kind::Gate => depth(GATE) * share * mass,
         Kind::Up => depth(UP) * share * mass,

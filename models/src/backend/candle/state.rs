@@ -11,13 +11,14 @@ pub enum State {
     Delta(DeltaState),
 }
 
-/// Keys and values (kv_heads, tokens, head_dim) of a layer, as the cache holds them.
+/// Keys and values (kv_heads, tokens, head_dim) of a layer, or latents (1, tokens, kept), as the cache holds them.
 #[derive(Clone, Debug)]
 pub struct KvState {
-    pub held: Option<[Tensor; 2]>,
+    pub held: Vec<Tensor>,
     /// Those of them that count.
     pub len: usize,
     shape: (usize, usize),
+    latent: bool,
     pub element: KvElement,
 }
 
@@ -32,7 +33,8 @@ impl State {
     /// Of no tokens.
     pub fn new(shape: StateShape, element: KvElement) -> State {
         match shape {
-            StateShape::Kv(heads, dim, _) => State::Kv(KvState { held: None, len: 0, shape: (heads, dim), element }),
+            StateShape::Kv(heads, dim, _) => State::Kv(KvState { held: Vec::new(), len: 0, shape: (heads, dim), latent: false, element }),
+            StateShape::Latent(dim, _) => State::Kv(KvState { held: Vec::new(), len: 0, shape: (1, dim), latent: true, element }),
             StateShape::Delta(shape) => State::Delta(DeltaState { shape, states: Checkpoints::default() }),
         }
     }
@@ -56,14 +58,14 @@ impl State {
     /// Writes keys, then values, or a state, as f32.
     pub fn save(&self, to: &mut dyn Write) -> io::Result<()> {
         let (held, len) = match self {
-            State::Kv(state) => (state.held.as_ref(), Some(state.len)),
-            State::Delta(state) => (state.states.last(), None),
+            State::Kv(state) => (state.held.as_slice(), Some(state.len)),
+            State::Delta(state) => (state.states.last().map_or(&[][..], |state| state), None),
         };
         let numbers = |held: &Tensor| {
             let own = if let Some(len) = len { held.narrow(1, 0, len)? } else { held.clone() };
             own.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()
         };
-        for held in held.into_iter().flatten() {
+        for held in held {
             numbers(held).map_err(io::Error::other)?.iter().try_for_each(|v| to.write_all(&v.to_le_bytes()))?;
         }
         Ok(())
@@ -76,9 +78,10 @@ impl State {
             return Ok(());
         }
         match self {
-            State::Kv(KvState { held, len: own, shape: (heads, dim), element }) => {
+            State::Kv(KvState { held, len: own, shape: (heads, dim), latent, element }) => {
                 let (shape, dtype) = ([*heads, len, *dim], if *element == KvElement::F16 { DType::F16 } else { DType::F32 });
-                (*held, *own) = (Some([read(from, &shape, dtype)?, read(from, &shape, dtype)?]), len);
+                let parts = if *latent { 1 } else { 2 };
+                (*held, *own) = ((0..parts).map(|_| read(from, &shape, dtype)).collect::<io::Result<_>>()?, len);
             }
             State::Delta(DeltaState { shape, states }) => {
                 let memory = read(from, &[shape.value_heads, shape.key_dim, shape.value_dim], DType::F32)?;
@@ -102,8 +105,29 @@ fn read(from: &mut dyn Read, shape: &[usize], dtype: DType) -> io::Result<Tensor
 }
 
 impl KvState {
+    /// What the cache holds once `new` (kv_heads, tokens, head_dim) have joined it, keys and values or latents: in its numbers.
+    pub fn join(&mut self, new: &[Tensor], device: &Device) -> Result<Vec<Tensor>> {
+        // Numbers that are held in codes are held as what codes make of them.
+        let store = |x: &Tensor| match self.element {
+            // The largest half for what is larger.
+            KvElement::F16 => x.clamp(-65504.0, 65504.0)?.to_dtype(DType::F16),
+            _ => Ok(x.clone()),
+        };
+        let each = new.iter().enumerate().map(|(i, new)| {
+            let new = store(new)?;
+            let joined = match self.held.get(i).filter(|_| self.len > 0) {
+                Some(held) => Tensor::cat(&[&held.narrow(1, 0, self.len)?.to_device(device)?, &new], 1)?,
+                None => new,
+            };
+            self.hold(&joined, i == 0)
+        });
+        self.held = each.collect::<Result<_>>()?;
+        self.len = self.held[0].dim(1)?;
+        self.held.iter().map(|held| held.to_dtype(DType::F32)).collect()
+    }
+
     /// Keys or values (kv_heads, tokens, head_dim), of which the first are held already, with the others as codes make them.
-    pub fn hold(&self, x: &Tensor, keys: bool) -> Result<Tensor> {
+    fn hold(&self, x: &Tensor, keys: bool) -> Result<Tensor> {
         let (element, (_, tokens, dim)) = (self.element, x.dims3()?);
         if matches!(element, KvElement::F32 | KvElement::F16) {
             return Ok(x.clone());
@@ -116,7 +140,11 @@ impl KvState {
                 if keys && less.is_empty() && element != element.at(0) {
                     less = centre(dim, |t, i| own[t * dim + i]);
                 }
-                element.held(&mut own[t * dim..][..dim], &less);
+                // Latents are rotated with zeros behind them, up to a multiple of 64.
+                let mut head = own[t * dim..][..dim].to_vec();
+                head.resize(if self.latent { dim.next_multiple_of(64) } else { dim }, 0.0);
+                element.held(&mut head, &less);
+                own[t * dim..][..dim].copy_from_slice(&head[..dim]);
             }
         }
         Tensor::from_vec(all, x.shape(), x.device())

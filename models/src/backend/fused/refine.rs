@@ -238,12 +238,29 @@ impl<C: Coder> Pass for Refining<'_, C> {
     fn mix(&mut self, mixer: &Mixer<TensorSpec, Named>, _: &mut [&mut ()]) -> Result<(), Fault> {
         let (norm, of) = (plain(&mixer.norm), mixer.of.map(|(_, values)| values.clone()));
         let matrices = self.code(&mixer.inputs.iter().collect::<Vec<_>>(), |pass| Ok(pass.all_normed(&norm)))?;
+        let mut inner = Vec::new();
+        for spec in &mixer.inner {
+            let cols = spec.shape[1];
+            let inputs = |pass: &mut Self| {
+                let mut inputs = Moments::new(cols, pass.coder.span());
+                for i in 0..pass.pieces.len() {
+                    pass.piece(i, false, |fused| {
+                        let rows = fused.find_alone(&norm, [&matrices, &inner], &of)?.unwrap_or_default();
+                        inputs.add(fused.team, rows.len() / cols, |i, to| to.copy_from_slice(&rows[i * cols..][..cols]));
+                        Ok(())
+                    })?;
+                }
+                Ok(inputs)
+            };
+            let coded = self.code(&[spec], inputs)?.remove(0);
+            inner.push(coded);
+        }
         let (bias, cols) = (mixer.bias.as_ref().map(|(_, values)| values), mixer.output.shape[1]);
         let inputs = |pass: &mut Self| {
             let mut inputs = Moments::new(cols, pass.coder.span());
             for i in 0..pass.pieces.len() {
                 pass.piece(i, false, |fused| {
-                    fused.find_alone(&norm, &matrices, &of)?;
+                    fused.find_alone(&norm, [&matrices, &inner], &of)?;
                     let found = &fused.s.mixed;
                     inputs.add(fused.team, fused.s.tokens.len(), |i, to| to.copy_from_slice(&found[i * cols..][..cols]));
                     Ok(())
@@ -254,7 +271,7 @@ impl<C: Coder> Pass for Refining<'_, C> {
         let output = self.code(&[&mixer.output], inputs)?.remove(0);
         for i in 0..self.pieces.len() {
             self.piece(i, true, |fused| {
-                fused.find_alone(&norm, &matrices, &of)?;
+                fused.find_alone(&norm, [&matrices, &inner], &of)?;
                 fused.add_found(of.results(), &output, bias, mixer.times)
             })?;
         }

@@ -1,5 +1,5 @@
 //! What a layer knows of a sequence, in the CPU's memory.
-use crate::{backend::StateShape, description::Mixer};
+use crate::backend::StateShape;
 use ram_kernels::{DeltaLayer, KvElement, KvLayer};
 use std::io::{self, Read, Write};
 
@@ -11,10 +11,11 @@ pub enum LayerState {
 }
 
 impl LayerState {
-    /// Of no tokens of at most `capacity`, of a layer with this mixer.
-    pub fn new(mixer: &Mixer, capacity: usize, element: KvElement) -> LayerState {
-        match StateShape::of(mixer) {
+    /// Of no tokens of at most `capacity`.
+    pub fn new(shape: StateShape, capacity: usize, element: KvElement) -> LayerState {
+        match shape {
             StateShape::Kv(heads, dim, window) => LayerState::Kv(KvLayer::new(heads, dim, capacity, element).looking_at(window)),
+            StateShape::Latent(dim, values) => LayerState::Kv(KvLayer::latent(dim, values, capacity, element)),
             StateShape::Delta(shape) => LayerState::Delta(DeltaLayer::new(shape)),
         }
     }

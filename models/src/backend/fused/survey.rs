@@ -327,25 +327,28 @@ impl<W: Published> Pass for Survey<'_, W> {
         let (norm, of, team) = (plain(&mixer.norm), mixer.of.map(|(_, values)| values.clone()), self.fused.team);
         let specs = &mixer.inputs;
         let mut inputs = specs.iter().map(|spec| self.matrix(spec)).collect::<Result<Vec<_>, _>>()?;
+        let mut inner = mixer.inner.iter().map(|spec| self.matrix(spec)).collect::<Result<Vec<_>, _>>()?;
         let mut columns = Vec::new();
         inputs.iter().zip(specs).filter(|(_, spec)| !spec.kind.steers()).for_each(|(m, _)| add_columns(team, m, &mut columns));
         let (squares, all) = (self.normed_squares(&norm), self.fused.s.tokens.len());
         let seen = Channels { maker: mixer.norm.weight.0.clone(), readers: specs.clone(), tokens: all, squares, columns };
         let scale = self.see.channels(seen);
         let before = self.fused.s.hidden.clone();
-        self.fused.find_alone(&norm, &inputs, &of)?;
+        self.fused.find_alone(&norm, [&inputs, &inner], &of)?;
         let (output, bias, times) = (self.matrix(&mixer.output)?, mixer.bias.as_ref().map(|(_, values)| values), mixer.times);
         self.fused.add_found(of.results(), &output, bias, times)?;
         let (after, mut spreads) = (self.fused.s.hidden.clone(), Vec::new());
         self.fused.s.hidden.clone_from(&before);
         self.fused.add_found(of.results(), &noisy(team, &output, None)?, bias, times)?;
         spreads.push((&mixer.output, self.lens.spread(team, &minus(&self.fused.s.hidden, &after))?));
-        for (i, spec) in specs.iter().enumerate().filter(|(_, spec)| !spec.kind.steers()) {
+        let each = specs.iter().enumerate().chain(mixer.inner.iter().enumerate().map(|(i, spec)| (specs.len() + i, spec)));
+        for (i, spec) in each.filter(|(_, spec)| !spec.kind.steers()) {
             self.fused.s.hidden.clone_from(&before);
-            let own = noisy(team, &inputs[i], Some(&scale))?;
-            let own = std::mem::replace(&mut inputs[i], own);
-            self.fused.find_alone(&norm, &inputs, &of)?;
-            inputs[i] = own;
+            // Inputs alone have scales.
+            let (place, scale) = if i < specs.len() { (&mut inputs[i], Some(&scale[..])) } else { (&mut inner[i - specs.len()], None) };
+            let own = std::mem::replace(place, noisy(team, place, scale)?);
+            self.fused.find_alone(&norm, [&inputs, &inner], &of)?;
+            *(if i < specs.len() { &mut inputs[i] } else { &mut inner[i - specs.len()] }) = own;
             self.fused.add_found(of.results(), &output, bias, times)?;
             spreads.push((spec, self.lens.spread(team, &minus(&self.fused.s.hidden, &after))?));
         }

@@ -1,0 +1,26 @@
+//! GLM-4.7-Flash: DeepSeek-V3's attention and router, with a list of the layers that are dense.
+use super::{around, corrected, deepseek, first_dense, layers, mixed, next_layers, num_experts_as};
+use crate::{
+    description::{ConfigError, Description},
+    json::Keys,
+};
+
+pub fn describe(keys: &mut Keys) -> Result<Description, ConfigError> {
+    let mixer = deepseek::latents(keys, true)?;
+    let num_experts = num_experts_as(keys, "n_routed_experts")?;
+    let router = corrected(keys, num_experts)?;
+    let mixture = deepseek::experts(keys, num_experts, router)?;
+    let count = layers(keys)?;
+    let layers = match keys.texts("mlp_layer_types")? {
+        None => first_dense(keys, &mixer, mixture)?,
+        Some(list) if list.len() == count && list.iter().all(|kind| ["dense", "sparse"].contains(&kind.as_str())) => {
+            // What it says in fewer words.
+            keys.ignore(&["first_k_dense_replace"]);
+            mixed(keys, vec![mixer; count], &mixture, |l| list[l] == "sparse")?
+        }
+        Some(_) => return Err(keys.invalid("mlp_layer_types", &format!("a list of {count}, each 'dense' or 'sparse'"))),
+    };
+    let mut description = around(keys, layers)?;
+    next_layers(keys, "num_nextn_predict_layers", &mut description)?;
+    Ok(description)
+}

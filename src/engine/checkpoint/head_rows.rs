@@ -1,0 +1,76 @@
+//! Matrices that files have two of in one, by head: what makes keys and values of latents (DeepSeek's kv_b_proj). The one for keys is multiplied
+//! with queries here, so that its rows are every head's columns; MLX has them so.
+use super::{Checkpoint, Source, TensorInfo, numbers as stored_numbers};
+use crate::Error;
+use ram_models::description::ByHead;
+
+/// Finds both in the stored one, or as MLX has them: in three dimensions, of which the first is the head.
+///
+/// # Errors
+/// Where the stored one has another shape, or is quantized.
+pub fn part(checkpoint: &mut Checkpoint) -> Result<(), Error> {
+    for spec in checkpoint.specs.clone() {
+        let Some(part) = checkpoint.description.by_head(&spec) else { continue };
+        let module = spec.name.trim_end_matches(".weight");
+        for end in ["weight", "scales", "biases"] {
+            if let Some(info) = checkpoint.tensors.get_mut(&format!("{module}.{end}"))
+                && let [heads, rows, cols] = info.shape[..]
+                && heads == part.heads
+            {
+                info.shape = vec![heads * rows, cols];
+            }
+        }
+        if checkpoint.tensors.contains_key(&spec.name) {
+            continue;
+        }
+        let wrong = |reason: String| Err(Error::Tensor { name: part.name.clone(), reason });
+        let origin = part.name.trim_end_matches(".weight");
+        let coded = ["qweight", "weight_packed", "scales"].iter().any(|end| checkpoint.tensors.contains_key(&format!("{origin}.{end}")));
+        if coded {
+            return wrong(
+                "is quantized, and keys of latents take the columns of its heads as rows, which codes do not survive: leave it as it is published"
+                    .into(),
+            );
+        }
+        let Some(info) = checkpoint.tensors.get(&part.name) else { return Err(Error::MissingTensor(part.name)) };
+        let expected = [part.heads * part.rows, spec.shape[if part.transposed { 0 } else { 1 }] / if part.transposed { part.heads } else { 1 }];
+        if info.shape != expected {
+            return wrong(format!("has shape {:?}, and config.json asks for {expected:?}", info.shape));
+        }
+        let len = info.len / part.rows as u64 * part.own.len() as u64;
+        let info = TensorInfo { shape: spec.shape.clone(), len, by_head: Some(part), ..info.clone() };
+        checkpoint.tensors.insert(spec.name, info);
+    }
+    Ok(())
+}
+
+/// Rows by their numbers, as many as `out` has of `cols` numbers.
+///
+/// # Errors
+/// Where they cannot be read or hold a number that is not finite.
+pub fn numbers(
+    checkpoint: &Checkpoint,
+    source: Option<&Source>,
+    part: &ByHead,
+    rows: impl Iterator<Item = usize>,
+    cols: usize,
+    out: &mut [f32],
+) -> Result<(), Error> {
+    let stored = checkpoint.info(&part.name).shape[1];
+    let (mut there, mut own, mut bytes) = (None, vec![0.0; part.own.len() * stored], Vec::new());
+    for (row, out) in rows.zip(out.chunks_exact_mut(cols)) {
+        // One head's rows, or its columns.
+        let per_head = if part.transposed { stored } else { part.own.len() };
+        let (head, at) = (row / per_head, row % per_head);
+        if there != Some(head) {
+            stored_numbers(checkpoint, source, &part.name, [head * part.rows + part.own.start, stored], &mut bytes, &mut own)?;
+            there = Some(head);
+        }
+        if part.transposed {
+            out.iter_mut().zip(own[at..].iter().step_by(stored)).for_each(|(to, from)| *to = *from);
+        } else {
+            out.copy_from_slice(&own[at * stored..][..stored]);
+        }
+    }
+    Ok(())
+}
