@@ -27,6 +27,18 @@ fn deltas(layers: usize) -> Description {
     Description::from_json(&json).expect("a configuration")
 }
 
+/// Latents: the first layer dense, others with experts in groups and a shared one.
+fn latents(layers: usize) -> Description {
+    let json = format!(
+        r#"{{"model_type": "deepseek_v3", "hidden_act": "silu", "hidden_size": 64, "intermediate_size": 96, "moe_intermediate_size": 48,
+        "n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1, "n_group": 2, "topk_group": 2, "norm_topk_prob": true,
+        "routed_scaling_factor": 1.5, "first_k_dense_replace": 1, "num_hidden_layers": {layers}, "num_attention_heads": 4, "q_lora_rank": 32,
+        "kv_lora_rank": 64, "qk_nope_head_dim": 32, "qk_rope_head_dim": 16, "v_head_dim": 32, "vocab_size": 128,
+        "max_position_embeddings": 512, "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "tie_word_embeddings": false}}"#
+    );
+    Description::from_json(&json).expect("a configuration")
+}
+
 /// Parts of tensors' names, and what their weights are multiplied with.
 type Larger<'a> = &'a [(&'a str, f32)];
 
@@ -196,8 +208,9 @@ fn a_cache_of_another_model_is_refused() {
 fn a_batch_changes_nothing() {
     fn shared<T: Send + Sync>(_: &T) {}
     let weights = MadeUp { format: "t4g32".parse().expect("a format"), larger: &[] };
-    for backend in [Backend::Fused, Backend::Candle(candle_core::Device::Cpu)] {
-        let model = Transformer::new(config(4, 2), &weights, &backend).expect("a model");
+    let both = [Backend::Fused, Backend::Candle(candle_core::Device::Cpu)];
+    for (backend, description) in both.iter().flat_map(|backend| [config(4, 2), latents(3)].map(|d| (backend, d))) {
+        let model = Transformer::new(description, &weights, backend).expect("a model");
         shared(&model);
         let prompts: Vec<Vec<u32>> = [1usize, 40, 7, 130, 2].iter().map(|n| (0..*n as u32).map(|i| i * 37 % 128).collect()).collect();
         let mut caches: Vec<KvCache> = prompts.iter().map(|_| model.cache(200, KvElement::F16)).collect();
@@ -249,8 +262,9 @@ fn candle_says_what_is_not_finite() {
 #[test]
 fn what_is_cancelled_did_not_happen() {
     let weights = MadeUp { format: "t4g32".parse().expect("a format"), larger: &[] };
-    for backend in [Backend::Fused, Backend::Candle(candle_core::Device::Cpu)] {
-        let model = Transformer::new(config(4, 2), &weights, &backend).expect("a model");
+    let both = [Backend::Fused, Backend::Candle(candle_core::Device::Cpu)];
+    for (backend, description) in both.iter().flat_map(|backend| [config(4, 2), latents(3)].map(|d| (backend, d))) {
+        let model = Transformer::new(description, &weights, backend).expect("a model");
         let cancel = crate::Cancel::default();
         let [mut one, mut other, mut want] = [(); 3].map(|()| model.cache(200, KvElement::Q8));
         model.forward(&TOKENS, &mut one).expect("hidden states");
@@ -285,8 +299,10 @@ fn what_is_cancelled_did_not_happen() {
 #[test]
 fn scratch_is_what_was_said() {
     for (format, ordered) in [("f32", false), ("t4g32", false), ("a4g32", false), ("q4g32", false), ("p4g32", true)] {
-        let shapes = [(config(1, 2), 512), (config(2, 2), 512), (config(4, 2), 4000), (deltas(1), 512), (deltas(4), 4000)];
-        for (description, context) in shapes {
+        let small = [config(1, 2), config(2, 2), deltas(1), latents(1)].map(|description| (description, 512));
+        let shapes = small.into_iter().chain([config(4, 2), deltas(4), latents(2)].map(|description| (description, 4000)));
+        // What latents have by head never has an order.
+        for (description, context) in shapes.filter(|(description, _)| !ordered || description.model_type != "deepseek_v3") {
             let (description, layers) = (Description { max_position_embeddings: 4000, ..description.clone() }, description.layers.len());
             let weights = MadeUp { format: format.parse().expect("a format"), larger: &[] };
             let model = Transformer::new(description.clone(), &weights, &Backend::Fused).expect("a model");
@@ -329,10 +345,11 @@ fn holds(model: &Transformer, work: crate::Work, what: &str) {
 #[test]
 fn backends_agree_on_every_kv_cache() {
     let weights = MadeUp { format: Format::F32, larger: &[] };
-    let of = |backend| Transformer::new(config(4, 2), &weights, &backend).expect("a model");
-    let [fused, candle] = [Backend::Fused, Backend::Candle(candle_core::Device::Cpu)].map(of);
     let tokens: Vec<u32> = (0..200).map(|i| i * 37 % 128).collect();
-    for (element, limit) in KvElement::ALL.into_iter().zip([1e-4, 1e-2, 5e-2, 5e-2]) {
+    let elements = KvElement::ALL.into_iter().zip([1e-4, 1e-2, 5e-2, 5e-2]);
+    for ((element, limit), description) in elements.flat_map(|element| [config(4, 2), latents(3)].map(|d| (element, d))) {
+        let of = |backend| Transformer::new(description.clone(), &weights, &backend).expect("a model");
+        let [fused, candle] = [Backend::Fused, Backend::Candle(candle_core::Device::Cpu)].map(of);
         let logits = |model: &Transformer| {
             let mut cache = model.cache(200, element);
             // A prompt that ends within the second page, and a token at a time.

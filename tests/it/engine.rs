@@ -19,6 +19,8 @@ fn model(kv: KvElement, sequences: usize, kv_tokens: usize) -> Arc<Model> {
 const BUNDLED: (&str, u64) = ("models/tiny-qwen3-moe", 7_000_000);
 /// With states that cannot be cut back to any place.
 const STATES: (&str, u64) = ("tests/fixtures/qwen35-moe-bf16", 500_000);
+/// With latents.
+const LATENTS: (&str, u64) = ("tests/fixtures/deepseek3-fp8", 150_000);
 /// With layers that hold a window alone.
 const WINDOWS: (&str, u64) = ("tests/fixtures/gpt-oss-mxfp4", 500_000);
 
@@ -94,9 +96,13 @@ const JOBS: [(u32, u32, usize); 12] = [
 
 #[test]
 fn each_has_what_it_has_alone() {
-    for (folder, kv, sequences) in
-        [(BUNDLED, KvElement::F16, 4), (BUNDLED, KvElement::Q4, 4), (STATES, KvElement::F16, 2), (WINDOWS, KvElement::Q4, 3)]
-    {
+    for (folder, kv, sequences) in [
+        (BUNDLED, KvElement::F16, 4),
+        (BUNDLED, KvElement::Q4, 4),
+        (STATES, KvElement::F16, 2),
+        (LATENTS, KvElement::Q8, 4),
+        (WINDOWS, KvElement::Q4, 3),
+    ] {
         // Room for one whole context and a little: most of them have to give way to others.
         let model = model_of(folder, kv, sequences, CONTEXT + 128);
         let want: Vec<Vec<u32>> = JOBS.iter().zip(0..).map(|((from, len, tokens), seed)| alone(&model, &text(*from, *len), *tokens, seed)).collect();
@@ -119,7 +125,7 @@ fn each_has_what_it_has_alone() {
 
 #[test]
 fn what_begins_alike_is_computed_once() {
-    for folder in [BUNDLED, STATES, WINDOWS] {
+    for folder in [BUNDLED, STATES, LATENTS, WINDOWS] {
         begin_alike(&Engine::start(model_of(folder, KvElement::F16, 4, 4 * CONTEXT)).expect("starts"));
     }
 }

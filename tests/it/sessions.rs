@@ -10,6 +10,8 @@ fn model(kv: KvElement) -> Model {
 const BUNDLED: (&str, u64) = ("models/tiny-qwen3-moe", 7_000_000);
 /// With states that cannot be cut back to any place.
 const STATES: (&str, u64) = ("tests/fixtures/qwen3-next-bf16", 350_000);
+/// With latents.
+const LATENTS: (&str, u64) = ("tests/fixtures/glm4-lite-bf16", 350_000);
 /// With layers that hold a window alone.
 const WINDOWS: (&str, u64) = ("tests/fixtures/gpt-oss-mxfp4", 500_000);
 
@@ -78,7 +80,9 @@ fn only_what_is_new_is_computed() {
 /// Sessions that step together, one of them through a long prompt, have the tokens that each has alone.
 #[test]
 fn sessions_together_are_as_they_are_alone() {
-    for (folder, kv) in [(BUNDLED, KvElement::F16), (BUNDLED, KvElement::Q4), (STATES, KvElement::F16), (WINDOWS, KvElement::Q8)] {
+    for (folder, kv) in
+        [(BUNDLED, KvElement::F16), (BUNDLED, KvElement::Q4), (STATES, KvElement::F16), (LATENTS, KvElement::Q4), (WINDOWS, KvElement::Q8)]
+    {
         let model = model_of(folder, kv);
         let prompts: Vec<Vec<u32>> = [3usize, 450, 40, 1].iter().map(|n| (0..*n as u32).map(|i| i * 37 % 260).collect()).collect();
         let new = |prompt: &[u32]| {
@@ -103,9 +107,14 @@ fn sessions_together_are_as_they_are_alone() {
 fn forks_and_saved_sessions_go_on_the_same() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("a.session");
-    for (folder, kv) in
-        [(BUNDLED, KvElement::F16), (BUNDLED, KvElement::Q8), (BUNDLED, KvElement::Q4), (STATES, KvElement::Q8), (WINDOWS, KvElement::Q4)]
-    {
+    for (folder, kv) in [
+        (BUNDLED, KvElement::F16),
+        (BUNDLED, KvElement::Q8),
+        (BUNDLED, KvElement::Q4),
+        (STATES, KvElement::Q8),
+        (LATENTS, KvElement::Q8),
+        (WINDOWS, KvElement::Q4),
+    ] {
         let model = model_of(folder, kv);
         let mut session = model.session(drawn()).expect("a session");
         session.prompt(&(0..100).map(|i| i * 37 % 260).collect::<Vec<u32>>()).expect("fits");

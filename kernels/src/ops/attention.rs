@@ -136,11 +136,11 @@ pub fn attend(
     Ok(())
 }
 
-/// Numbers that [`attend`] works in, at the most: for `tokens` new tokens of `sequences` sequences of up to `context`. Of latents `head_dim`
-/// is that of their values, up to a multiple of 128.
-pub fn attend_numbers(heads: usize, head_dim: usize, tokens: usize, sequences: usize, context: usize) -> usize {
-    let several = (tokens + sequences * (TOKENS - 1)) * heads * head_dim;
-    several.max(sequences * (context.div_ceil(SEGMENT) + 1) * heads * (head_dim.next_multiple_of(16) + 16))
+/// Numbers that [`attend`] works in, at the most: for `tokens` new tokens of `sequences` sequences of up to `context`. A value has `value_dim`
+/// numbers, for which `summed` are summed.
+pub fn attend_numbers(heads: usize, [value_dim, summed]: [usize; 2], tokens: usize, sequences: usize, context: usize) -> usize {
+    let several = (tokens + sequences * (TOKENS - 1)) * heads * value_dim;
+    several.max(sequences * (context.div_ceil(SEGMENT) + 1) * heads * (summed + 16))
 }
 
 /// New tokens of one sequence: the first of them of all, and how many.

@@ -4,6 +4,7 @@ mod code;
 use super::{
     checkpoints::Checkpoints,
     finite::{NotFinite, Watch, finite},
+    rotate,
 };
 use crate::{
     isa::{Level, dispatch},
@@ -206,6 +207,17 @@ impl KvLayer {
     /// Numbers of a value.
     pub fn value_dim(&self) -> usize {
         self.latent.unwrap_or(self.head_dim)
+    }
+
+    /// Numbers that are summed for a value of `values` numbers, of latents of `head_dim`: those that are rotated together with some of it.
+    pub fn summed(head_dim: usize, values: usize) -> usize {
+        let wide = wide(head_dim, true);
+        values.next_multiple_of(rotate::block(wide)).min(wide)
+    }
+
+    /// The same of any.
+    pub(super) fn summed_here(&self) -> usize {
+        self.latent.map_or(self.wide(), |values| KvLayer::summed(self.head_dim, values))
     }
 
     /// Whether values are their keys' first numbers.

@@ -265,7 +265,7 @@ fn what_cannot_be_run_is_refused_by_name() {
     let cases = [
         (
             with(mixtral(), "model_type", json!("gemma4")),
-            "model_type 'gemma4' is not supported; these are: ernie4_5_moe, glm4_moe, gpt_oss, granitemoe,",
+            "model_type 'gemma4' is not supported; these are: deepseek_v2, deepseek_v3, ernie4_5_moe, glm4_moe,",
         ),
         (without(mixtral(), "hidden_size"), "the key hidden_size is missing"),
         (without(mixtral(), "intermediate_size"), "the key intermediate_size is missing"),

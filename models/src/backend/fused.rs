@@ -98,6 +98,8 @@ pub struct Scratch {
 pub struct Needs {
     /// Inputs of products outside the experts.
     pub inputs: usize,
+    /// Rows of inputs that a token has where each of its heads has one, and their length.
+    pub head_inputs: [usize; 2],
     /// Rows of products outside the experts.
     pub products: usize,
     /// What a mixer takes: queries, keys and values together.
@@ -110,8 +112,10 @@ pub struct Needs {
     pub between: usize,
     /// Heads of queries.
     pub heads: usize,
-    /// Numbers of a head.
-    pub head_dim: usize,
+    /// Numbers of a value, and those that are summed for one.
+    pub values: [usize; 2],
+    /// Numbers of a head that are turned.
+    pub turned: usize,
     /// Experts to choose from, and how many a token takes.
     pub experts: usize,
     pub taken: usize,
@@ -140,13 +144,15 @@ impl Needs {
         self.mlps.extend(other.mlps.into_iter().filter(|mlp| !self.mlps.contains(mlp)).collect::<Vec<_>>());
         Needs {
             inputs: self.inputs.max(other.inputs),
+            head_inputs: [0, 1].map(|i| self.head_inputs[i].max(other.head_inputs[i])),
             products: self.products.max(other.products),
             heads_in: self.heads_in.max(other.heads_in),
             mixed: self.mixed.max(other.mixed),
             deltas: self.deltas.max(other.deltas),
             between: self.between.max(other.between),
             heads: self.heads.max(other.heads),
-            head_dim: self.head_dim.max(other.head_dim),
+            values: [0, 1].map(|i| self.values[i].max(other.values[i])),
+            turned: self.turned.max(other.turned),
             experts: self.experts.max(other.experts),
             taken: self.taken.max(other.taken),
             mlps: self.mlps,
@@ -173,13 +179,14 @@ impl Scratch {
         let Work { tokens, sequences, context, ordered, .. } = work;
         // Lists that grow may be twice as long as they were.
         let places = 2 * tokens * (2 * size_of::<u32>() + size_of::<usize>());
-        let angles = rotaries * needs.head_dim;
+        let angles = rotaries * needs.turned;
         let floats = tokens * (hidden_size + angles + needs.heads_in + needs.mixed + needs.between + needs.experts)
-            + attend_numbers(needs.heads, needs.head_dim, tokens, sequences, context).max(tokens * needs.deltas);
+            + attend_numbers(needs.heads, needs.values, tokens, sequences, context).max(tokens * needs.deltas);
         let routes = tokens * size_of::<(u32, f32)>() * (needs.taken.max(1) + 1);
         // What a mixer takes may have an order for each matrix, of which there are four at the most.
         let (orders, rows) = if ordered { (4, 4 * tokens) } else { (0, 0) };
-        let inputs = Inputs::most_bytes(tokens, needs.inputs, orders, rows);
+        let [each, len] = needs.head_inputs;
+        let inputs = Inputs::most_bytes(tokens, needs.inputs, orders, rows).max(Inputs::most_bytes(tokens * each, len, 0, 0));
         // Of four products each may end within a tile.
         let products = Products::most_bytes(tokens, needs.products + 64);
         places + size_of::<f32>() * floats + routes + inputs + products + Mixture::most_bytes(tokens, hidden_size, &needs.mlps, ordered)

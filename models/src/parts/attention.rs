@@ -36,7 +36,8 @@ impl Attention {
             heads_in: rows + 2 * kv,
             mixed: q,
             heads: self.num_attention_heads,
-            head_dim: self.head_dim,
+            values: [self.head_dim, self.head_dim.next_multiple_of(16)],
+            turned: self.rope.dim,
             ..Needs::default()
         }
     }

@@ -27,18 +27,18 @@ impl Latent {
 
     pub(super) fn needs(&self, hidden_size: usize) -> Needs {
         let heads = self.num_attention_heads;
-        // Rows of one head's numbers, each up to a multiple of 128.
-        let rows = heads * self.qk_nope_head_dim.max(self.kv_lora_rank).next_multiple_of(128);
         let first = self.q_lora_rank.unwrap_or(heads * self.query()) + self.kept();
         Needs {
-            inputs: hidden_size.max(rows).max(heads * self.v_head_dim).max(self.q_lora_rank.unwrap_or(0)),
+            inputs: hidden_size.max(heads * self.v_head_dim).max(self.q_lora_rank.unwrap_or(0)),
+            head_inputs: [heads, self.qk_nope_head_dim.max(self.kv_lora_rank)],
             products: hidden_size.max(first).max(heads * self.query()).max(heads * self.kv_lora_rank.max(self.v_head_dim)),
             heads_in: (heads + 1) * self.kept(),
             mixed: heads * self.v_head_dim,
             // And a number for each of its rows.
             between: self.between() + heads,
             heads,
-            head_dim: self.kv_lora_rank.next_multiple_of(128),
+            values: [self.kv_lora_rank, KvLayer::summed(self.kept(), self.kv_lora_rank)],
+            turned: self.qk_rope_head_dim,
             ..Needs::default()
         }
     }

@@ -3,10 +3,7 @@ use super::{
     super::kv::{KvLayer, PAGE, Pages, rotated, rotated_back},
     page::{Codes, Floats, Page, Queries},
 };
-use crate::{
-    isa::{Isa, Kernel},
-    ops::rotate,
-};
+use crate::isa::{Isa, Kernel};
 use std::{ops::Range, sync::Arc};
 
 /// Queries that share each load of a key or a value, at the most.
@@ -16,12 +13,7 @@ const MOST_DIM: usize = 256;
 
 /// Vectors of what a query has found in a part of the tokens: its sums, and one with the largest score and the sum of all weights.
 pub fn part_vectors(cache: &KvLayer) -> usize {
-    found(cache.wide(), cache.value_dim()) / 16 + 1
-}
-
-/// Numbers that are summed for a value: those that are rotated together with some of it.
-pub fn found(wide: usize, value_dim: usize) -> usize {
-    value_dim.next_multiple_of(rotate::block(wide)).min(wide)
+    cache.summed_here() / 16 + 1
 }
 
 /// A query, and the tokens that it sees.
@@ -132,7 +124,7 @@ fn block<I: Isa, P: Page, const N: usize, const R: usize>(isa: I, pages: &[Arc<[
     // 0, or NaN from the first product on that is not finite: an infinity's weight may look like any other.
     let mut fault = isa.splat(0.0);
     let (mut small, mut large) = ([[[0.0f32; 16]; N]; MOST_DIM / 16], Vec::new());
-    let vectors = found(wide, cache.value_dim()) / 16;
+    let vectors = cache.summed_here() / 16;
     let sums = if vectors <= MOST_DIM / 16 {
         &mut small[..vectors]
     } else {
