@@ -1,4 +1,6 @@
 //! What configs are read as, and what is refused with which sentence.
+mod latents;
+
 use crate::{
     ConfigError, Description, Kind,
     description::{Attention, Mixture, Mlp},
