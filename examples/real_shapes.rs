@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fmt::Write};
 const COMPARED: &[&str] = &["16.1GiB", "19GiB", "24GiB", "24.5GiB", "29.9GiB"];
 
 /// Name and config.json of each model, as its authors published it (keys that do not shape a plan left out), and budgets for it.
-const MODELS: [(&str, &str, &[&str]); 13] = [
+const MODELS: [(&str, &str, &[&str]); 16] = [
     (
         "Mixtral-8x7B",
         r#"{"model_type": "mixtral", "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
@@ -109,12 +109,41 @@ const MODELS: [(&str, &str, &[&str]); 13] = [
             "rope_theta": 1e7}}"#,
         &["128GB", "192GB", "256GB"],
     ),
+    (
+        "GLM-4.7-Flash",
+        r#"{"model_type": "glm4_moe_lite", "vocab_size": 154880, "hidden_size": 2048, "intermediate_size": 10240, "num_hidden_layers": 47,
+            "num_attention_heads": 20, "q_lora_rank": 768, "kv_lora_rank": 512, "qk_nope_head_dim": 192, "qk_rope_head_dim": 64, "v_head_dim": 256,
+            "n_routed_experts": 64, "n_shared_experts": 1, "num_experts_per_tok": 4, "moe_intermediate_size": 1536, "first_k_dense_replace": 1,
+            "norm_topk_prob": true, "routed_scaling_factor": 1.8, "max_position_embeddings": 202752, "rms_norm_eps": 1e-5, "rope_theta": 1e6}"#,
+        &["12GB", "16GB", "24GB"],
+    ),
+    (
+        "DeepSeek-V3",
+        r#"{"model_type": "deepseek_v3", "vocab_size": 129280, "hidden_size": 7168, "intermediate_size": 18432, "num_hidden_layers": 61,
+            "num_attention_heads": 128, "q_lora_rank": 1536, "kv_lora_rank": 512, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128,
+            "n_routed_experts": 256, "n_shared_experts": 1, "n_group": 8, "topk_group": 4, "num_experts_per_tok": 8, "moe_intermediate_size": 2048,
+            "first_k_dense_replace": 3, "norm_topk_prob": true, "routed_scaling_factor": 2.5, "max_position_embeddings": 163840,
+            "rms_norm_eps": 1e-6, "rope_theta": 1e4}"#,
+        &["192GB", "256GB", "384GB", "512GB"],
+    ),
+    (
+        "Kimi-K2",
+        r#"{"model_type": "kimi_k2", "vocab_size": 163840, "hidden_size": 7168, "intermediate_size": 18432, "num_hidden_layers": 61,
+            "num_attention_heads": 64, "q_lora_rank": 1536, "kv_lora_rank": 512, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128,
+            "n_routed_experts": 384, "n_shared_experts": 1, "num_experts_per_tok": 8, "moe_intermediate_size": 2048, "first_k_dense_replace": 1,
+            "norm_topk_prob": true, "routed_scaling_factor": 2.827, "max_position_embeddings": 131072, "rms_norm_eps": 1e-6, "rope_theta": 5e4}"#,
+        &["256GB", "384GB", "512GB", "768GB"],
+    ),
 ];
 
-const KINDS: [Kind; 17] = [
+const KINDS: [Kind; 21] = [
     Kind::Embedding,
     Kind::Head,
+    Kind::QueryDown,
     Kind::Query,
+    Kind::LatentDown,
+    Kind::KeyUp,
+    Kind::ValueUp,
     Kind::Key,
     Kind::Value,
     Kind::Output,

@@ -14,7 +14,7 @@ pub enum Place {
 }
 
 /// Names whose repository depends on what is asked of the model: (name, to chat, otherwise).
-const KNOWN: [(&str, &str, &str); 12] = [
+const KNOWN: [(&str, &str, &str); 15] = [
     ("mistralai/Mixtral-8x7B", "mistralai/Mixtral-8x7B-Instruct-v0.1", "mistralai/Mixtral-8x7B-v0.1"),
     ("Qwen/Qwen1.5-MoE-A2.7B", "Qwen/Qwen1.5-MoE-A2.7B-Chat", "Qwen/Qwen1.5-MoE-A2.7B"),
     ("Qwen/Qwen2-57B-A14B", "Qwen/Qwen2-57B-A14B-Instruct", "Qwen/Qwen2-57B-A14B"),
@@ -23,8 +23,11 @@ const KNOWN: [(&str, &str, &str); 12] = [
     ("Qwen/Qwen3-Next-80B-A3B", "Qwen/Qwen3-Next-80B-A3B-Instruct", "Qwen/Qwen3-Next-80B-A3B-Instruct"),
     ("allenai/OLMoE-1B-7B", "allenai/OLMoE-1B-7B-0924-Instruct", "allenai/OLMoE-1B-7B-0924"),
     ("baidu/ERNIE-4.5-21B-A3B", "baidu/ERNIE-4.5-21B-A3B-PT", "baidu/ERNIE-4.5-21B-A3B-Base-PT"),
+    ("deepseek-ai/DeepSeek-V2-Lite", "deepseek-ai/DeepSeek-V2-Lite-Chat", "deepseek-ai/DeepSeek-V2-Lite"),
+    ("deepseek-ai/DeepSeek-V3", "deepseek-ai/DeepSeek-V3", "deepseek-ai/DeepSeek-V3-Base"),
     ("ibm-granite/granite-3.1-1b-a400m", "ibm-granite/granite-3.1-1b-a400m-instruct", "ibm-granite/granite-3.1-1b-a400m-base"),
     ("ibm-granite/granite-3.1-3b-a800m", "ibm-granite/granite-3.1-3b-a800m-instruct", "ibm-granite/granite-3.1-3b-a800m-base"),
+    ("moonshotai/Kimi-K2", "moonshotai/Kimi-K2-Instruct", "moonshotai/Kimi-K2-Base"),
     ("tencent/Hunyuan-A13B", "tencent/Hunyuan-A13B-Instruct", "tencent/Hunyuan-A13B-Pretrain"),
     ("zai-org/GLM-4.5-Air", "zai-org/GLM-4.5-Air", "zai-org/GLM-4.5-Air-Base"),
 ];

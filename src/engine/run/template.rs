@@ -6,6 +6,8 @@ mod tojson;
 use crate::Error;
 pub use conversation::{Conversation, Message};
 use minijinja::{Environment, ErrorKind, Value, context, syntax::SyntaxConfig, value::Serde};
+use regex::Regex;
+use std::{borrow::Cow, sync::LazyLock};
 
 /// A chat template.
 #[derive(Clone, Debug)]
@@ -42,13 +44,16 @@ impl Template {
         env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         let raise = |message: String| -> Result<String, minijinja::Error> { Err(minijinja::Error::new(ErrorKind::InvalidOperation, message)) };
         env.add_filter("tojson", tojson::tojson);
+        // As Python has it: what is none has nothing to go through.
+        env.add_test("iterable", |value: &Value| !value.is_none() && minijinja::tests::is_iterable(value));
         env.add_function("raise_exception", raise);
         env.add_function("strftime_now", strftime_now);
         let sentence = |e: minijinja::Error| match e.kind() {
             ErrorKind::OutOfFuel => Error::Template("it does not come to an end".into()),
             _ => Error::Template(e.detail().map_or_else(|| e.to_string(), String::from)),
         };
-        env.add_template("chat", &self.text).map_err(sentence)?;
+        let text = untracked(&self.text);
+        env.add_template("chat", &text).map_err(sentence)?;
         let chat = env.get_template("chat").map_err(sentence)?;
         let Conversation { messages, tools, variables, continues } = conversation;
         // None and not undefined, as transformers has it: templates ask for both.
@@ -57,6 +62,15 @@ impl Template {
         let text = chat.render(context! { ..own, ..Value::from(Serde(variables)) }).map_err(sentence)?;
         if *continues { within_last(text, messages) } else { Ok(text) }
     }
+}
+
+/// A template without what marks a model's own words for training (transformers' `generation` blocks): they are written as they stand there.
+fn untracked(text: &str) -> Cow<'_, str> {
+    static TAG: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}").expect("an expression"));
+    TAG.replace_all(text, |tag: &regex::Captures| {
+        let what = if tag.get(2).is_some() { "endif" } else { "if true" };
+        format!("{{%{} {what} {}%}}", &tag[1], &tag[3])
+    })
 }
 
 /// The text up to the end of what the last message says: what a template writes after it would end it.
@@ -108,6 +122,16 @@ mod tests {
         let lines = "{\n    \"x\": [\n        1\n    ]\n}";
         assert_eq!(said("{{ {'x': [1]} | tojson(indent=4) }}", vec![]).expect("renders"), lines);
         assert_eq!(said("{{ tools is none }}{% if tools %}x{% endif %}", vec![]).expect("renders"), "True");
+        assert_eq!(said("{% if tools is iterable and tools | length > 0 %}x{% endif %}.", vec![]).expect("renders"), ".");
+        let escaped = r#"{{ {"a": "é, 😀"} | tojson(ensure_ascii=True) }}"#;
+        assert_eq!(said(escaped, vec![]).expect("renders"), r#"{"a": "\u00e9, \ud83d\ude00"}"#);
+    }
+
+    /// What marks a model's words for training changes nothing but the space around it that it says to strip.
+    #[test]
+    fn words_of_the_model_are_not_tracked() {
+        let text = "{% for m in messages %}\n  [\n  {%- generation -%}\n {{ m.content }} {% endgeneration %}\n]{% endfor %}";
+        assert_eq!(render(text).expect("renders"), "  [ Hello  ]");
     }
 
     #[test]

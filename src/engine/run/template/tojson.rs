@@ -22,15 +22,11 @@ impl Formatter for OneLine {
 /// Spaces of an indentation at the most: nobody reads more.
 const INDENT: usize = 16;
 
-/// The filter that transformers gives templates: `json.dumps(x, ensure_ascii=False, indent=indent)`; nothing is escaped for HTML.
+/// The filter that transformers gives templates: `json.dumps(x, ensure_ascii, indent=indent)`; nothing is escaped for HTML.
 pub fn tojson(value: Value, options: Kwargs) -> Result<String, Error> {
     let bad = |e: &dyn std::fmt::Display| Error::new(ErrorKind::InvalidOperation, format!("tojson: {e}"));
     let indent: Option<usize> = options.get("indent")?;
-    // What others set is what is done without.
     let ascii: Option<bool> = options.get("ensure_ascii")?;
-    if ascii == Some(true) {
-        return Err(bad(&"ensure_ascii is not written here"));
-    }
     options.assert_all_used()?;
     let json = serde_json::to_value(&value).map_err(|e| bad(&e))?;
     let mut out = Vec::new();
@@ -42,5 +38,19 @@ pub fn tojson(value: Value, options: Kwargs) -> Result<String, Error> {
         Some(indent) => return Err(bad(&format!("an indent of {indent}"))),
     }
     .map_err(|e| bad(&e))?;
-    String::from_utf8(out).map_err(|e| bad(&e))
+    let json = String::from_utf8(out).map_err(|e| bad(&e))?;
+    Ok(if ascii == Some(true) { escaped(&json) } else { json })
+}
+
+/// JSON whose strings have escapes for what is not ASCII.
+fn escaped(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        if c.is_ascii() {
+            out.push(c);
+        } else {
+            c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| out += &format!("\\u{unit:04x}"));
+        }
+    }
+    out
 }
