@@ -2,13 +2,15 @@
 mod calls;
 mod channels;
 
-pub use calls::{Call, Calls};
+pub use calls::{Call, Calls, Section};
 use channels::{Begins, ENDS, Kind, MESSAGE};
 use serde_json::Value;
 
 /// Special tokens that divide an answer.
-pub(crate) const MARKS: [&str; 10] =
-    ["[TOOL_CALLS]", "[ARGS]", "[CALL_ID]", channels::CHANNEL, MESSAGE, channels::CONSTRAIN, ENDS[0], ENDS[1], ENDS[2], ENDS[3]];
+pub(crate) fn marks() -> impl Iterator<Item = &'static str> {
+    let sections = [calls::KIMI, calls::DEEPSEEK].into_iter().flat_map(|s| [s.all, s.each].into_iter().flatten().chain([s.between]));
+    ["[TOOL_CALLS]", "[ARGS]", "[CALL_ID]", channels::CHANNEL, MESSAGE, channels::CONSTRAIN].into_iter().chain(ENDS).chain(sections)
+}
 
 const OPEN: &str = "<think>";
 const CLOSE: &str = "</think>";
@@ -191,9 +193,9 @@ impl Answer {
             }
             Place::Saying => self.go_on_saying(parts),
             Place::Calling => {
-                let Some((Calls::Tagged, _)) = self.calls else { return false };
-                let Some(at) = self.waiting.find(calls::TAGGED.1) else { return false };
-                let inner = self.before(at, calls::TAGGED.1.len());
+                let Some(close) = self.calls.as_ref().and_then(|(calls, _)| calls.closes()) else { return false };
+                let Some(at) = self.waiting.find(close) else { return false };
+                let inner = self.before(at, close.len());
                 self.place = Place::Saying;
                 self.call(&inner, true, parts);
                 true
@@ -271,7 +273,7 @@ impl Answer {
                 self.skips = true;
             }
             None => {
-                let close = if closed { calls::TAGGED.1 } else { "" };
+                let close = calls.closes().filter(|_| closed).unwrap_or_default();
                 let text = format!("{}{inner}{close}", calls.opens().unwrap_or_default());
                 self.say(text, parts);
             }
@@ -377,6 +379,48 @@ mod tests {
                 vec![weather(r#"{"city":"New\nYork","days":3,"tags":["a"]}"#)],
                 None,
             ),
+            (
+                tagged,
+                "I look.<tool_call>weather\n<arg_key>city</arg_key>\n<arg_value>Bern</arg_value>\n<arg_key>days</arg_key>\n<arg_value>3</arg_value>\n</tool_call>",
+                vec![said("I look."), weather(r#"{"city":"Bern","days":3}"#)],
+                None,
+            ),
+            (
+                tagged,
+                "<tool_call>weather<arg_key>tags</arg_key><arg_value>[\"a\"]</arg_value></tool_call><tool_call>weather</tool_call>",
+                vec![weather(r#"{"tags":["a"]}"#), weather("{}")],
+                None,
+            ),
+            (
+                || Answer::to("").calling(Calls::Invoked, tools()),
+                "Yes.\n<minimax:tool_call>\n<invoke name=\"weather\">\n<parameter name=\"city\">New York</parameter>\n<parameter name=\"days\">2</parameter>\n</invoke>\n<invoke name=\"f\">\n</invoke>\n</minimax:tool_call>",
+                vec![said("Yes.\n"), weather(r#"{"city":"New York","days":2}"#), called("f", "{}")],
+                None,
+            ),
+            (
+                || Answer::to("").calling(Calls::Sections(&calls::KIMI), tools()),
+                "Yes.<|tool_calls_section_begin|><|tool_call_begin|>functions.weather:0<|tool_call_argument_begin|>{\"days\": 1}<|tool_call_end|><|tool_call_begin|>functions.f:1<|tool_call_argument_begin|>{}<|tool_call_end|><|tool_calls_section_end|>",
+                vec![said("Yes."), weather(r#"{"days":1}"#), called("f", "{}")],
+                None,
+            ),
+            (
+                || Answer::to("").calling(Calls::Sections(&calls::DEEPSEEK), tools()),
+                "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>weather<｜tool▁sep｜>{\"days\": 1}<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+                vec![weather(r#"{"days":1}"#)],
+                None,
+            ),
+            (
+                || Answer::to("").calling(Calls::Sections(&calls::DEEPSEEK), tools()),
+                "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>weather\n```json\n{\"days\": 1}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+                vec![weather(r#"{"days":1}"#)],
+                None,
+            ),
+            (
+                || Answer::to("").calling(Calls::Invoked, tools()),
+                "<minimax:tool_call>no</minimax:tool_call>",
+                vec![said("<minimax:tool_call>no</minimax:tool_call>")],
+                None,
+            ),
             // Not closed, but whole; and what is no call.
             (tagged, "<tool_call>{\"name\": \"weather\", \"arguments\": {}}", vec![weather("{}")], None),
             (tagged, "<tool_call>{\"name\": \"weather\", \"argum", vec![said("<tool_call>{\"name\": \"weather\", \"argum")], None),
@@ -456,8 +500,10 @@ mod tests {
         }
 
         #[test]
-        fn nothing_panics(text in "(<think>|</think>|<tool_call>|</tool_call>|<function=a>|<parameter=b>|</parameter>|\\[TOOL_CALLS\\]|\\[ARGS\\]|[{}\\[\\]:,\"a-c \n日]){0,30}") {
-            for answer in [tagged(), listed(), Answer::to("<think>").until(vec!["a".into(), "b日".into()])] {
+        fn nothing_panics(text in "(<think>|</think>|<tool_call>|</tool_call>|<function=a>|<parameter=b>|</parameter>|<arg_key>|</arg_key>|<arg_value>|</arg_value>|<minimax:tool_call>|</minimax:tool_call>|<invoke name=\"|\">|</invoke>|<.tool_calls_section_begin.>|<.tool_call_begin.>|<.tool_call_end.>|\\[TOOL_CALLS\\]|\\[ARGS\\]|[{}\\[\\]:,\"a-c \n日]){0,30}") {
+            let kimi = Answer::to("").calling(Calls::Sections(&calls::KIMI), tools());
+            let invoked = Answer::to("").calling(Calls::Invoked, tools());
+            for answer in [tagged(), listed(), kimi, invoked, Answer::to("<think>").until(vec!["a".into(), "b日".into()])] {
                 read(answer, &[&text]);
             }
         }

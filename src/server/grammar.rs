@@ -128,7 +128,7 @@ fn lark(tokenizer: &Tokenizer, calls: Calls, tools: &[Value], several: bool) -> 
             Value::Null => json!({"type": "object"}),
             schema => bounded("tools", schema)?,
         };
-        if calls == Calls::Channels {
+        if matches!(calls, Calls::Channels | Calls::Sections(_)) {
             each.push(spaced(arguments));
             continue;
         }
@@ -150,6 +150,22 @@ fn lark(tokenizer: &Tokenizer, calls: Calls, tools: &[Value], several: bool) -> 
         Calls::Tagged => {
             let more = if several { " (\"\\n\" one){0,7}" } else { "" };
             format!("start: one{more}\none: \"<tool_call>\\n\" ({any}) \"\\n</tool_call>\"\n{rules}")
+        }
+        Calls::Invoked => {
+            let more = if several { " (\"\\n</minimax:tool_call>\\n<minimax:tool_call>\\n\" any){0,7}" } else { "" };
+            format!("start: \"<minimax:tool_call>\\n\" any{more} \"\\n</minimax:tool_call>\"\nany: {any}\n{rules}")
+        }
+        Calls::Sections(section) => {
+            let mark = |mark| special(tokenizer, mark);
+            let ([open, close], [begin, end], between) = (section.all.map(mark), section.each.map(mark), mark(section.between));
+            let name = |tool: &Value| {
+                Value::from(format!("{}{}{}", section.name[0], tool["function"]["name"].as_str().unwrap_or_default(), section.name[1]))
+            };
+            let one = |(rule, tool)| format!("for_{rule}: {begin} {} {between} {rule} {end}\n", name(tool));
+            let all: String = names.iter().zip(tools).map(one).collect();
+            let any: Vec<String> = names.iter().map(|name| format!("for_{name}")).collect();
+            let more = if several { " any{0,7}" } else { "" };
+            format!("start: {open} any{more} {close}\nany: {}\n{all}{rules}", any.join(" | "))
         }
         Calls::Listed => {
             let mark = special(tokenizer, calls.opens().unwrap_or_default());
@@ -303,9 +319,9 @@ mod tests {
     fn nonsense_calls_what_may_be_called() {
         let (tokenizer, bytes) = tokenizer();
         let tools = ["f", "g"].map(|name| json!({"function": {"name": name, "parameters": {"type": "object", "properties": {"x": {"enum": [1, 2]}}, "required": ["x"], "additionalProperties": false}}}));
-        for (calls, several) in
-            [(Calls::Tagged, false), (Calls::Tagged, true), (Calls::Listed, false), (Calls::Listed, true), (Calls::Channels, false)]
-        {
+        let of = |mark: &str| Calls::of(&format!("tools {mark}")).expect("a way to write calls");
+        let ways = ["<tool_call>", "[TOOL_CALLS]", "<minimax:tool_call>", "<|tool_calls_section_begin|>", "<｜tool▁calls▁begin｜>"].map(of);
+        for (calls, several) in ways.into_iter().flat_map(|calls| [(calls, false), (calls, true)]).chain([(Calls::Channels, false)]) {
             let form = Form::Calls(calls, tools.to_vec(), several);
             let matcher = Grammars::default().rules(&tokenizer, &bytes, &form, false).expect("rules");
             let text = written(matcher, Thoughts::default(), 3);

@@ -82,7 +82,7 @@ impl Tokenizer {
             eos.extend(tokens.ok_or_else(|| Error::File { path: file.clone(), reason: reason() })?);
         }
         let chat_template = template(folder, &config["chat_template"])?;
-        let marks = answer::MARKS.iter().filter_map(|mark| Some((inner.token_to_id(mark)?, (*mark).to_string())));
+        let marks = answer::marks().filter_map(|mark| Some((inner.token_to_id(mark)?, mark.to_string())));
         let marks = marks.filter(|(_, mark)| inner.get_added_vocabulary().is_special_token(mark)).collect();
         Ok(Tokenizer { inner, longest, marks, bos, bos_text, eos_text, eos, chat_template })
     }
