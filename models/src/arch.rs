@@ -8,7 +8,6 @@ mod deepseek_v3;
 mod delta_net;
 mod ernie4_5_moe;
 mod glm4_moe;
-mod glm4_moe_lite;
 mod gpt_oss;
 mod granitemoe;
 mod hunyuan_v1_moe;
@@ -44,7 +43,7 @@ const FAMILIES: [(&str, Describe); 23] = [
     ("deepseek_v3", deepseek_v3::describe),
     ("ernie4_5_moe", ernie4_5_moe::describe),
     ("glm4_moe", glm4_moe::describe),
-    ("glm4_moe_lite", glm4_moe_lite::describe),
+    ("glm4_moe_lite", deepseek_v3::describe),
     ("gpt_oss", gpt_oss::describe),
     ("granitemoe", granitemoe::describe),
     ("hunyuan_v1_moe", hunyuan_v1_moe::describe),

@@ -27,7 +27,7 @@ pub use candle_core;
 pub use description::{ConfigError, Description};
 pub use forward_error::ForwardError;
 pub use packed_linear::{PackedLinear, floats};
-pub use quantization::{Fp8, Gptq, GptqModule, Mlx, MlxModule, PackedNumbers, Quantization};
+pub use quantization::{Awq, Fp8, Gptq, GptqModule, Mlx, MlxModule, PackedNumbers, Quantization};
 pub use ram_kernels::KvElement;
 pub use refine::{refine, refine_bytes};
 pub use survey::survey;

@@ -15,8 +15,18 @@ pub enum Quantization {
     Fp8(Fp8),
     /// Numbers of 4 bits (E2M1) with a power of two for every 32 inputs (OCP Microscaling Formats 1.0), as gpt-oss' experts.
     Mxfp4,
-    /// compressed-tensors, `pack-quantized`: symmetric whole numbers with a scale for every group of inputs, as Kimi-K2's experts.
+    /// compressed-tensors, `pack-quantized`: whole numbers with a scale, and a zero where they are not symmetric, for every group of inputs, as
+    /// Kimi-K2's experts.
     Packed(PackedNumbers),
+    /// AutoAWQ, 4 bits in the order of its `gemm`.
+    Awq(Awq),
+}
+
+/// A checkpoint of AWQ.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Awq {
+    /// Inputs per scale; none where a row has one.
+    pub group_size: Option<usize>,
 }
 
 /// A checkpoint of compressed-tensors.
@@ -26,6 +36,8 @@ pub struct PackedNumbers {
     pub bits: usize,
     /// Inputs per scale; none where a row has one.
     pub group_size: Option<usize>,
+    /// Whether every zero is the middle of the codes.
+    pub symmetric: bool,
 }
 
 /// A checkpoint of FP8.
@@ -89,7 +101,8 @@ pub(crate) fn read(keys: &mut Keys, text: &str) -> Result<Option<Quantization>, 
         Some("mxfp4") => Ok(Some(Quantization::Mxfp4)),
         Some("compressed-tensors") => Ok(Some(Quantization::Packed(packed(&mut inner)?))),
         Some("fp8") => Ok(Some(Quantization::Fp8(fp8(&mut inner)?))),
-        Some(_) => Err(inner.unsupported("quant_method", "'gptq', 'fp8', 'mxfp4', 'compressed-tensors', and MLX's affine quantization")),
+        Some("awq") => Ok(Some(Quantization::Awq(awq(&mut inner)?))),
+        Some(_) => Err(inner.unsupported("quant_method", "'gptq', 'awq', 'fp8', 'mxfp4', 'compressed-tensors', and MLX's affine quantization")),
     }
 }
 
@@ -105,16 +118,29 @@ fn packed(keys: &mut Keys) -> Result<PackedNumbers, ConfigError> {
     group.off("output_activations")?;
     let mut weights = group.need("weights", Keys::inner)?;
     weights.only_text("type", "int")?;
-    if weights.flag("symmetric")? == Some(false) {
-        return Err(weights.unsupported("symmetric", "true"));
-    }
+    let symmetric = weights.flag("symmetric")?.unwrap_or(true);
     weights.off("actorder")?;
     let group_size = match weights.need("strategy", Keys::text)?.as_str() {
         "group" => Some(weights.need("group_size", |k, key| k.size(key, 1, 1 << 16))?),
         "channel" => None,
         _ => return Err(weights.unsupported("strategy", "'group' and 'channel'")),
     };
-    Ok(PackedNumbers { bits: weights.need("num_bits", |k, key| k.size(key, 2, 8))?, group_size })
+    Ok(PackedNumbers { bits: weights.need("num_bits", |k, key| k.size(key, 2, 8))?, group_size, symmetric })
+}
+
+/// Which modules are dense, their tensors say.
+fn awq(keys: &mut Keys) -> Result<Awq, ConfigError> {
+    keys.only_text("version", "gemm")?;
+    keys.only("zero_point", true)?;
+    if let Some(other) = ["bits", "w_bit"].into_iter().find(|key| keys.size(key, 1, 64).ok().flatten().is_some_and(|bits| bits != 4)) {
+        return Err(keys.unsupported(other, "4"));
+    }
+    let group = ["group_size", "q_group_size"].into_iter().find_map(|key| keys.whole_number(key).transpose());
+    let group_size = match group.transpose()? {
+        None | Some(-1) => None,
+        Some(n) => Some(usize::try_from(n).ok().filter(|n| *n > 0).ok_or_else(|| keys.invalid("group_size", "a number from 1, or -1"))?),
+    };
+    Ok(Awq { group_size })
 }
 
 /// How activations are rounded is for those who multiply in 8 bits; which modules are dense, their tensors say.

@@ -62,7 +62,7 @@ fn folders_and_configs() {
         ("num_attention_heads", 0.into()),
         ("rope_scaling", serde_json::json!({"rope_type": "longrope", "factor": 4.0})),
         ("a_new_key", true.into()),
-        ("quantization_config", serde_json::json!({"quant_method": "awq", "bits": 4})),
+        ("quantization_config", serde_json::json!({"quant_method": "bitsandbytes", "bits": 4})),
     ] {
         let c = copy(SINGLE);
         c.config(key, value);

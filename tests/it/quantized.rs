@@ -15,7 +15,7 @@ use std::{
 
 fn fixtures() -> Vec<PathBuf> {
     let found = checkpoints(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/quantized"));
-    assert_eq!(found.len(), 11, "fixtures are missing");
+    assert_eq!(found.len(), 14, "fixtures are missing");
     found
 }
 
@@ -251,7 +251,7 @@ fn what_does_not_fit_together_is_named() {
         c.config("quantization_config", config["quantization_config"].take());
         c
     };
-    gptq("quant_method", "awq".into()).refused(&["config.json", "quant_method", "awq", "gptq"]);
+    gptq("quant_method", "bitsandbytes".into()).refused(&["config.json", "quant_method", "bitsandbytes", "gptq"]);
     gptq("checkpoint_format", "gptq_v2".into()).refused(&["q_proj.qzeros", "zero of 7", "checkpoint_format"]);
     gptq("checkpoint_format", "marlin".into()).refused(&["config.json", "checkpoint_format", "marlin"]);
     gptq("group_size", 64.into()).refused(&["q_proj", "groups of 64"]);

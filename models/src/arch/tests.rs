@@ -279,8 +279,20 @@ fn what_cannot_be_run_is_refused_by_name() {
         (with(mixtral(), "hidden_act", json!("gelu")), "hidden_act is \"gelu\", which is not supported: only 'silu'"),
         (with(mixtral(), "quantization_config", json!({"bits": 4})), "the key quantization_config.group_size is missing"),
         (
-            with(mixtral(), "quantization_config", json!({"quant_method": "awq", "bits": 4})),
-            "quantization_config.quant_method is \"awq\", which is not",
+            with(mixtral(), "quantization_config", json!({"quant_method": "bitsandbytes", "bits": 4})),
+            "quantization_config.quant_method is \"bitsandbytes\", which is not",
+        ),
+        (
+            with(mixtral(), "quantization_config", json!({"quant_method": "awq", "bits": 8})),
+            "quantization_config.bits is 8, which is not supported: only 4",
+        ),
+        (
+            with(mixtral(), "quantization_config", json!({"quant_method": "awq", "bits": 4, "version": "gemv"})),
+            "quantization_config.version is \"gemv\", which is not supported: only 'gemm'",
+        ),
+        (
+            with(mixtral(), "quantization_config", json!({"quant_method": "awq", "bits": 4, "group_size": 0})),
+            "quantization_config.group_size is 0, but must be a number from 1, or -1",
         ),
         (
             with(mixtral(), "quantization_config", json!({"quant_method": "compressed-tensors", "format": "nvfp4-pack-quantized"})),
@@ -288,7 +300,7 @@ fn what_cannot_be_run_is_refused_by_name() {
         ),
         (
             with(mixtral(), "quantization_config", packed(json!({"num_bits": 4, "type": "int", "symmetric": false, "strategy": "group"}))),
-            "quantization_config.config_groups.group_0.weights.symmetric is false, which is not supported: only true",
+            "the key quantization_config.config_groups.group_0.weights.group_size is missing",
         ),
         (
             with(mixtral(), "quantization_config", packed(json!({"num_bits": 4, "type": "int", "symmetric": true, "strategy": "block"}))),

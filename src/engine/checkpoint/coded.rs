@@ -1,10 +1,10 @@
-//! Matrices that a checkpoint has quantized already (GPTQ, MLX, compressed-tensors): found by the tensors it holds, checked, and put into tiles
+//! Matrices that a checkpoint has quantized already (GPTQ, AWQ, MLX, compressed-tensors): found by the tensors it holds, checked, and put into tiles
 //! code by code.
 use super::{Checkpoint, Source};
 use crate::Error;
 use half::{bf16, f16};
 use ram_kernels::{Format, Groups, Scheme, place};
-use ram_models::{ConfigError, Gptq, PackedNumbers, Quantization, TensorSpec};
+use ram_models::{Awq, ConfigError, Gptq, PackedNumbers, Quantization, TensorSpec};
 use regex::Regex;
 use safetensors::Dtype;
 use std::collections::HashMap;
@@ -27,9 +27,16 @@ enum Layout {
     Gptq { plain_zeros: bool, sym: bool },
     /// `weight` (outputs, inputs in words), `scales` and `biases` (outputs, groups): rows are streams of codes.
     Mlx,
-    /// `weight_packed` (outputs, inputs in words), `weight_scale` (outputs, groups): the same, and zero is the middle of the codes.
-    Packed,
+    /// `weight_packed` (outputs, inputs in words), `weight_scale` (outputs, groups): the same, and zero is the middle of the codes; or
+    /// `weight_zero_point` (outputs in words, groups), whose columns are streams of zeros.
+    Packed { zeros: bool },
+    /// `qweight` (inputs, outputs in words), `qzeros` (groups, outputs in words), `scales` (groups, outputs): 8 outputs a word, in an order of
+    /// their own.
+    Awq,
 }
+
+/// Where in a word AWQ has each of 8 outputs.
+const AWQ_PLACES: [usize; 8] = [0, 4, 1, 5, 2, 6, 3, 7];
 
 impl Coded {
     /// The tensors that it is made of.
@@ -37,7 +44,8 @@ impl Coded {
         let names: &[&str] = match self.layout {
             Layout::Mlx => &["weight", "scales", "biases"],
             Layout::Gptq { .. } => &["qweight", "scales", "qzeros", "g_idx"],
-            Layout::Packed => &["weight_packed", "weight_scale", "weight_shape"],
+            Layout::Packed { .. } => &["weight_packed", "weight_scale", "weight_zero_point", "weight_shape"],
+            Layout::Awq => &["qweight", "scales", "qzeros"],
         };
         let all = names.iter().map(|part| format!("{}.{part}", self.module));
         all.filter(|name| checkpoint.find(name).is_some()).collect()
@@ -61,7 +69,9 @@ pub fn find(checkpoint: &Checkpoint) -> Result<HashMap<String, Coded>, Error> {
     for spec in checkpoint.specs().iter().filter(|s| s.kind.is_matrix()) {
         let module = spec.name.strip_suffix(".weight").unwrap_or(&spec.name);
         let has = |part: &str| checkpoint.find(&format!("{module}.{part}")).is_some();
-        let own = if has("qweight") {
+        let own = if let (true, Some(Quantization::Awq(how))) = (has("qweight"), &checkpoint.description().quantization) {
+            awq(checkpoint, spec, module, *how)?
+        } else if has("qweight") {
             gptq(checkpoint, spec, module, &rules)?
         } else if has("weight_packed") {
             packed(checkpoint, spec, module)?
@@ -176,10 +186,26 @@ fn mlx(checkpoint: &Checkpoint, spec: &TensorSpec, module: &str) -> Result<Coded
     Ok(Coded { format: bf16.unwrap_or(format), rows, module: module.into(), layout: Layout::Mlx })
 }
 
+fn awq(checkpoint: &Checkpoint, spec: &TensorSpec, module: &str, how: Awq) -> Result<Coded, Error> {
+    let (rows, cols) = (spec.shape[0], spec.shape[1]);
+    let name = |part: &str| format!("{module}.{part}");
+    let group = how.group_size.unwrap_or_else(|| cols.next_multiple_of(32));
+    let format = u16::try_from(group).ok().and_then(|group| Format::gptq(4, group, false));
+    let Some(format) = format.filter(|_| rows.is_multiple_of(8)) else {
+        let reason = format!("has groups of {group} and {rows} x {cols} weights: groups of a multiple of 32 and outputs of a multiple of 8 are read");
+        return Err(wrong(name("qweight"), reason));
+    };
+    let (groups, why) = (cols.div_ceil(group), format!(" (4 bits, groups of {group})"));
+    part(checkpoint, name("qweight"), &[cols, rows / 8], &[Dtype::I32], &why)?;
+    part(checkpoint, name("scales"), &[groups, rows], &[Dtype::F16, Dtype::BF16], &why)?;
+    part(checkpoint, name("qzeros"), &[groups, rows / 8], &[Dtype::I32], &why)?;
+    Ok(Coded { format, rows, module: module.into(), layout: Layout::Awq })
+}
+
 fn packed(checkpoint: &Checkpoint, spec: &TensorSpec, module: &str) -> Result<Coded, Error> {
     let (rows, cols) = (spec.shape[0], spec.shape[1]);
     let name = |part: &str| format!("{module}.{part}");
-    let Some(Quantization::Packed(PackedNumbers { bits, group_size })) = checkpoint.description().quantization else {
+    let Some(Quantization::Packed(PackedNumbers { bits, group_size, symmetric })) = checkpoint.description().quantization else {
         return Err(wrong(name("weight_packed"), "is quantized, and config.json has no quantization_config of compressed-tensors".into()));
     };
     let group = group_size.unwrap_or_else(|| cols.next_multiple_of(32));
@@ -194,7 +220,12 @@ fn packed(checkpoint: &Checkpoint, spec: &TensorSpec, module: &str) -> Result<Co
     if checkpoint.find(&name("weight_shape")).is_some() {
         part(checkpoint, name("weight_shape"), &[2], &[Dtype::I64, Dtype::I32], &why)?;
     }
-    Ok(Coded { format, rows, module: module.into(), layout: Layout::Packed })
+    if !symmetric {
+        part(checkpoint, name("weight_zero_point"), &[(rows * bits).div_ceil(32), cols.div_ceil(group)], &[Dtype::I32], &why)?;
+    } else if checkpoint.find(&name("weight_zero_point")).is_some() {
+        return Err(wrong(name("weight_zero_point"), "is there, and config.json says symmetric".into()));
+    }
+    Ok(Coded { format, rows, module: module.into(), layout: Layout::Packed { zeros: !symmetric } })
 }
 
 /// Rows from `first`, a multiple of 16, of a (.., cols) matrix into tiles; behind them the order of the inputs, where `out` has
@@ -226,7 +257,26 @@ pub fn read(checkpoint: &Checkpoint, source: Option<&Source>, q: &Coded, rows: [
                 to.iter_mut().zip(bytes.as_chunks().0).for_each(|(to, b)| *to = u16::from_le_bytes(*b));
             }
         }
-        Layout::Packed => {
+        Layout::Awq => {
+            let name = |part: &str| format!("{}.{part}", q.module);
+            let all = checkpoint.info(&name("scales")).shape[1];
+            let (dtype, mut words, mut bytes) = (checkpoint.info(&name("scales")).dtype, vec![0; n / 2], vec![0; 2 * n]);
+            // Of a word's 8 outputs the one of a row.
+            let code = |words: &[u8], row: usize| words[row / 8 * 4 + AWQ_PLACES[row % 8] / 2] >> (4 * (AWQ_PLACES[row % 8] % 2)) & 15;
+            for c in 0..cols {
+                fetch("qweight", (c * all + first) / 2, &mut words)?;
+                (0..n).for_each(|r| codes[r * cols + c] = code(&words, r));
+            }
+            for g in 0..groups {
+                fetch("qzeros", (g * all + first) / 2, &mut words)?;
+                fetch("scales", 2 * (g * all + first), &mut bytes)?;
+                for (r, b) in bytes.as_chunks().0.iter().enumerate() {
+                    scales[r * groups + g] = half_bits(&name("scales"), dtype, *b)?;
+                    offsets[r * groups + g] = u16::from(code(&words, r));
+                }
+            }
+        }
+        Layout::Packed { zeros } => {
             row_codes("weight_packed", &mut codes)?;
             let (name, mut bytes) = (format!("{}.weight_scale", q.module), vec![0; 2 * n * groups]);
             fetch("weight_scale", 2 * first * groups, &mut bytes)?;
@@ -235,6 +285,14 @@ pub fn read(checkpoint: &Checkpoint, source: Option<&Source>, q: &Coded, rows: [
                 *to = half_bits(&name, dtype, *b)?;
             }
             offsets.fill(1 << (bits - 1));
+            if zeros {
+                let (mut words, mut column) = (vec![0; (q.rows * bits).div_ceil(32) * groups * 4], vec![0u8; q.rows]);
+                fetch("weight_zero_point", 0, &mut words)?;
+                for g in 0..groups {
+                    unpack(bits, |i| u32::from_le_bytes(words.as_chunks().0[i]), g, groups, &mut column);
+                    (0..n).for_each(|r| offsets[r * groups + g] = u16::from(column[first + r]));
+                }
+            }
         }
         Layout::Gptq { plain_zeros, sym } => {
             let name = |part: &str| format!("{}.{part}", q.module);
@@ -286,7 +344,7 @@ pub fn read(checkpoint: &Checkpoint, source: Option<&Source>, q: &Coded, rows: [
     }
     let infinite = |v: &u16| if q.format.scheme() == Scheme::AffineBf16 { !bf16::from_bits(*v).is_finite() } else { !f16::from_bits(*v).is_finite() };
     if scales.iter().any(infinite) || q.layout == Layout::Mlx && offsets.iter().any(infinite) {
-        let part = if q.layout == Layout::Packed { "weight_scale" } else { "scales" };
+        let part = if matches!(q.layout, Layout::Packed { .. }) { "weight_scale" } else { "scales" };
         return Err(wrong(format!("{}.{part}", q.module), "holds a number that is not finite, so the checkpoint is damaged: fetch it again".into()));
     }
     place(q.format, cols, &codes, Groups { scales: &scales, offsets: &offsets }, out);

@@ -129,7 +129,7 @@ fn latents_that_are_not_known_are_refused() {
         (deepseek3(), "moe_layer_freq", json!(2), "moe_layer_freq is 2, which is not supported: only 1, experts in every layer"),
         (deepseek3(), "topk_method", json!("greedy"), "topk_method is \"greedy\", which is not supported: only 'noaux_tc'"),
         (deepseek3(), "index_topk", json!(2048), "the key index_topk (here 2048) is not known"),
-        (deepseek3(), "mlp_layer_types", json!(["dense"]), "the key mlp_layer_types"),
+        (deepseek3(), "mlp_layer_types", json!(["dense"]), "mlp_layer_types is [\"dense\"], but must be a list of 61, each 'dense' or 'sparse'"),
         (lite(), "topk_method", json!("noaux_tc"), "topk_method is \"noaux_tc\", which is not supported: only 'greedy' and 'group_limited_greedy'"),
         (lite(), "norm_topk_prob", json!(true), "norm_topk_prob is true, which is not supported"),
         (lite(), "scoring_func", json!("sigmoid"), "scoring_func is \"sigmoid\", which is not supported: only 'softmax'"),
