@@ -17,7 +17,7 @@ fn looked([heads, kv_heads, d]: [usize; 3], tokens: usize, look: Look) -> ([Vec<
     for (t, h) in (0..tokens).flat_map(|t| (0..heads).map(move |h| (t, h))) {
         let kv = |x: &[f32], s: usize, i: usize| f64::from(x[(s * kv_heads + h * kv_heads / heads) * d + i]);
         let score = |s: usize| (0..d).map(|i| f64::from(q[(t * heads + h) * d + i]) * kv(&k, s, i)).sum::<f64>() / (d as f64).sqrt();
-        let first = (t + 1).saturating_sub(look.window.unwrap_or(tokens));
+        let first = (t + 1).saturating_sub(look.window.unwrap_or(tokens)).max(t / look.chunk.unwrap_or(tokens) * look.chunk.unwrap_or(tokens));
         let weights: Vec<f64> = (first..=t).map(|s| score(s).exp()).collect();
         let total = weights.iter().sum::<f64>() + look.sinks.map_or(0.0, |sinks| f64::from(sinks[h]).exp());
         want.extend((0..d).map(|i| weights.iter().zip(first..).map(|(w, s)| w * kv(&v, s, i)).sum::<f64>() / total));
@@ -93,21 +93,22 @@ fn long_contexts_match_the_oracle() {
 fn windows_and_sinks_match_the_oracle() {
     let ([heads, kv_heads, d], tokens) = ([4, 2, 32], 1400);
     let sinks = [-20.0, 0.5, 3.0, 90.0];
-    for window in [Some(1), Some(7), Some(128), Some(200), Some(1200), None] {
-        let look = Look { window, sinks: Some(&sinks) };
+    let windows = [Some(1), Some(7), Some(128), Some(200), Some(1200), None].map(|window| (window, None));
+    for (window, chunk) in windows.into_iter().chain([1, 90, 128, 1100].map(|chunk| (None, Some(chunk)))) {
+        let look = Look { window, chunk, sinks: Some(&sinks) };
         let (qkv, want) = looked([heads, kv_heads, d], tokens, look);
         for (element, limit) in KvElement::ALL.into_iter().zip([2e-6, 2e-3, 0.02, 0.2]) {
             let mut first: Option<Vec<f32>> = None;
             for level in levels() {
                 let some: Vec<usize> = [1010, 40].into_iter().chain([1; 20]).chain([200]).chain([1; 130]).collect();
                 // The same where pages that nobody sees any more are given back.
-                for (pieces, window) in [(vec![tokens], None), (some.clone(), None), (some, look.window)] {
+                for (pieces, window) in [(vec![tokens], None), (some.clone(), None), (some, look.window.or(look.chunk))] {
                     let mut layer = KvLayer::new(kv_heads, d, tokens, element).looking_at(window);
                     let out = looking(level, &mut layer, &qkv, heads, look, &pieces);
                     let off = relative(&want, &out);
-                    assert!(off < limit, "{window:?} {element:?} {level:?}: off by {off}");
+                    assert!(off < limit, "{window:?} {chunk:?} {element:?} {level:?}: off by {off}");
                     let first = first.get_or_insert_with(|| out.clone());
-                    assert!(*first == out, "{window:?} {element:?} {level:?}: pieces or instruction sets differ");
+                    assert!(*first == out, "{window:?} {chunk:?} {element:?} {level:?}: pieces or instruction sets differ");
                 }
             }
         }
@@ -118,7 +119,7 @@ fn windows_and_sinks_match_the_oracle() {
 #[test]
 fn windows_hold_what_they_see() {
     let ([heads, kv_heads, d], tokens, window) = ([2, 1, 32], 3000, 100);
-    let look = Look { window: Some(window), sinks: None };
+    let look = Look { window: Some(window), ..Look::default() };
     let (qkv, _) = looked([heads, kv_heads, d], tokens, look);
     let part = |range: std::ops::Range<usize>| qkv.each_ref().map(|x| x[x.len() / tokens * range.start..x.len() / tokens * range.end].to_vec());
     for (element, level) in KvElement::ALL.into_iter().zip(levels().into_iter().cycle()) {

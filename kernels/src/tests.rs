@@ -403,7 +403,7 @@ fn expert(level: Level, e: &Experts, k: usize, x: &[f32]) -> Vec<f32> {
     team(level, |team| {
         inputs.fill(team, [(gate, &[0][..]), (up, &[0])].into_iter(), 1, x.len(), |_| Same(x)).expect("numbers");
         products.run(team, &[inputs.product(gate, &[0]), inputs.product(up, &[0])]);
-        let gated = |_| Gated { gate: products.token(0, 0, 1), up: products.token(1, 0, 1) };
+        let gated = |_| Gated { gate: products.token(0, 0, 1), up: products.token(1, 0, 1), times: 1.0 };
         middle.fill(team, [(down, &[0][..])].into_iter(), 1, down.cols(), gated).expect("numbers");
         last.run(team, &[middle.product(down, &[0])]);
         last.token(0, 0, 1).copy_to(&mut out);
@@ -419,7 +419,8 @@ fn experts_match_the_oracle() {
         let make = |rows: usize, cols: usize, seed: u64| -> Vec<Matrix> {
             (0..count).map(|e| matrix(format, &gaussian(rows * cols, seed + e as u64).iter().map(|w| w / 6.0).collect::<Vec<_>>(), cols)).collect()
         };
-        let e = Experts { gate: make(inter, hidden, 10), up: make(inter, hidden, 20), down: make(hidden, inter, 30), clamped: None };
+        let e =
+            Experts { gate: make(inter, hidden, 10), up: make(inter, hidden, 20), down: make(hidden, inter, 30), clamped: None, weigh_inputs: false };
         let x = gaussian(tokens * hidden, 40);
         // Expert 4 is never routed to; token 3 goes to expert 0 twice over.
         let routes: Vec<(u32, f32)> = (0..tokens * per_token).map(|i| ((i * 7 % 4) as u32, 0.25 + 0.1 * i as f32)).collect();
@@ -445,6 +446,30 @@ fn experts_match_the_oracle() {
     }
 }
 
+/// Weights of what experts take: as if the inputs were so much longer.
+#[test]
+fn inputs_that_are_weighted_are_longer() {
+    let (hidden, inter, tokens) = (40, 52, 9);
+    let of = |rows: usize, cols: usize, seed: u64| (0..3).map(|e| matrix(Format::F32, &gaussian(rows * cols, seed + e), cols)).collect();
+    let plain = Experts { gate: of(inter, hidden, 10), up: of(inter, hidden, 20), down: of(hidden, inter, 30), clamped: None, weigh_inputs: false };
+    let weighted = Experts { weigh_inputs: true, ..plain.clone() };
+    let x = gaussian(tokens * hidden, 40);
+    let routes: Vec<(u32, f32)> = (0..2 * tokens).map(|i| ((i * 2 % 3) as u32, 0.2 + 0.1 * i as f32)).collect();
+    let mut want = vec![0.0; tokens * hidden];
+    for (i, (k, weight)) in routes.iter().enumerate() {
+        let longer: Vec<f32> = x[i / 2 * hidden..][..hidden].iter().map(|x| x * weight).collect();
+        let mut own = vec![0.0; hidden];
+        experts_at(Level::Scalar, &longer, &plain, &[(*k, 1.0)], 1, &mut own).expect("numbers");
+        want[i / 2 * hidden..].iter_mut().zip(own).for_each(|(want, y)| *want += y);
+    }
+    for level in levels() {
+        let mut out = vec![0.0; tokens * hidden];
+        experts_at(level, &x, &weighted, &routes, 2, &mut out).expect("numbers");
+        let most = want.iter().fold(0.0f32, |most, y| most.max(y.abs()));
+        assert!(want.iter().zip(&out).all(|(a, b)| (a - b).abs() < 1e-5 * most), "{level:?}");
+    }
+}
+
 /// Gates and ups beyond their limits, biases of all three, in f64.
 #[test]
 fn clamped_experts_match_the_oracle() {
@@ -454,7 +479,7 @@ fn clamped_experts_match_the_oracle() {
     let biases: Vec<[Vec<f32>; 3]> = (0..count).map(|e| [gaussian(inter, 50 + e), gaussian(inter, 60 + e), gaussian(hidden, 70 + e)]).collect();
     let packed = |all: &[Vec<f32>], cols| all.iter().map(|w| matrix(Format::F32, w, cols)).collect();
     let clamped = Some(ClampedGlu { limit: 7.0, alpha: 1.702, biases: biases.clone() });
-    let e = Experts { gate: packed(&gate, hidden), up: packed(&up, hidden), down: packed(&down, inter), clamped };
+    let e = Experts { gate: packed(&gate, hidden), up: packed(&up, hidden), down: packed(&down, inter), clamped, weigh_inputs: false };
     let x = gaussian(tokens * hidden, 40);
     let routes: Vec<(u32, f32)> = (0..tokens * per_token).map(|i| ((i * 2 % 3) as u32, 0.25 + 0.1 * i as f32)).collect();
     let dot = |w: &[f32], x: &[f64], row: usize| w[row * x.len()..].iter().zip(x).map(|(w, x)| f64::from(*w) * x).sum::<f64>();
@@ -491,7 +516,7 @@ fn gated_inputs_are_silu_of_the_gate_times_up() {
     for level in levels() {
         let mut inputs = Inputs::default();
         let of = |tiles| crate::Tiled { tiles, token: 0, tokens: 1 };
-        let source = |_| Gated { gate: of(g.as_slice()), up: of(u.as_slice()) };
+        let source = |_| Gated { gate: of(g.as_slice()), up: of(u.as_slice()), times: 1.0 };
         team(level, |team| inputs.fill(team, [(&m, &[0][..])].into_iter(), 1, 48, source)).expect("numbers");
         for ((got, _), (gate, up)) in oracle::inputs(inputs.product(&m, &[0]).rows, 0).into_iter().zip(gate.iter().zip(&up)) {
             let (gate, up) = (f64::from(*gate), f64::from(*up));
@@ -509,7 +534,7 @@ fn results_of_many_tokens_are_those_of_one() {
     let make = |rows: usize, cols: usize, seed: u64| -> Vec<Matrix> {
         (0..count).map(|e| matrix(format, &gaussian(rows * cols, seed + e as u64).iter().map(|w| w / 40.0).collect::<Vec<_>>(), cols)).collect()
     };
-    let e = Experts { gate: make(inter, hidden, 10), up: make(inter, hidden, 20), down: make(hidden, inter, 30), clamped: None };
+    let e = Experts { gate: make(inter, hidden, 10), up: make(inter, hidden, 20), down: make(hidden, inter, 30), clamped: None, weigh_inputs: false };
     let x = gaussian(tokens * hidden, 40);
     let routes: Vec<(u32, f32)> = (0..tokens * per_token).map(|i| ((i % count) as u32, 0.25 + 0.001 * i as f32)).collect();
     let mut out = vec![0.0; tokens * hidden];

@@ -11,7 +11,9 @@ mod glm4_moe;
 mod gpt_oss;
 mod granitemoe;
 mod hunyuan_v1_moe;
+mod images;
 mod llama;
+mod llama4;
 mod minimax_m2;
 mod mistral;
 mod mixtral;
@@ -38,7 +40,7 @@ use ram_kernels::Pairs;
 type Describe = fn(&mut Keys) -> Result<Description, ConfigError>;
 
 /// Families by `model_type`.
-const FAMILIES: [(&str, Describe); 23] = [
+const FAMILIES: [(&str, Describe); 25] = [
     ("deepseek_v2", deepseek_v2::describe),
     ("deepseek_v3", deepseek_v3::describe),
     ("ernie4_5_moe", ernie4_5_moe::describe),
@@ -49,6 +51,8 @@ const FAMILIES: [(&str, Describe); 23] = [
     ("hunyuan_v1_moe", hunyuan_v1_moe::describe),
     ("kimi_k2", deepseek_v3::describe),
     ("llama", llama::describe),
+    ("llama4", llama4::describe),
+    ("llama4_text", llama4::describe_text),
     ("minimax_m2", minimax_m2::describe),
     ("mistral", mistral::describe),
     ("mixtral", mixtral::describe),
@@ -164,6 +168,8 @@ struct Variant {
     qkv_bias: bool,
     output_bias: bool,
     qk_norm: Option<QkNorm>,
+    /// Whether queries and keys are normalised without weights.
+    unit_heads: bool,
     /// Base of the rotary frequencies where no key says one.
     theta: Option<f64>,
     /// Which numbers of a head are turned together.
@@ -185,7 +191,7 @@ fn attention(keys: &mut Keys, variant: &Variant) -> Result<Attention, ConfigErro
     // A key that a family does not have may say what it does anyway.
     keys.only("qkv_bias", qkv_bias)?;
     keys.only("attention_bias", output_bias)?;
-    keys.only("use_qk_norm", qk_norm.is_some())?;
+    keys.only("use_qk_norm", qk_norm.is_some() || variant.unit_heads)?;
     let hidden_size = keys.need("hidden_size", size)?;
     let num_attention_heads = keys.need("num_attention_heads", size)?;
     let num_key_value_heads = size(keys, "num_key_value_heads")?.or(plain_heads.then_some(num_attention_heads));
@@ -213,6 +219,9 @@ fn attention(keys: &mut Keys, variant: &Variant) -> Result<Attention, ConfigErro
         qk_norm,
         rope,
         window: None,
+        chunk: None,
+        unit_heads: None,
+        temperature: None,
         sinks: false,
         scale: None,
         multiplier: 1.0,
@@ -381,7 +390,18 @@ fn qwen_mixture(keys: &mut Keys, shared: Option<Gated>) -> Result<Mixture, Confi
 
 /// A mixture without a shared expert, under the names that most have.
 fn mixture(num_experts: usize, router: Router, expert: Gated) -> Mixture {
-    Mixture { num_experts, router, expert, shared: None, shared_gate: false, also: None, clamped: None, router_module: "mlp.gate", fused: None }
+    Mixture {
+        num_experts,
+        router,
+        expert,
+        shared: None,
+        shared_gate: false,
+        also: None,
+        clamped: None,
+        weigh_inputs: false,
+        router_module: "mlp.gate",
+        fused: None,
+    }
 }
 
 /// The layers of both families of Qwen: mixtures in every `decoder_sparse_step`-th, except `mlp_only_layers`.
@@ -415,7 +435,7 @@ fn dtype(keys: &mut Keys) -> Result<(), ConfigError> {
 /// What all families have around their layers.
 fn around(keys: &mut Keys, layers: Vec<Layer>) -> Result<Description, ConfigError> {
     let full = |mixer: &Mixer| match mixer {
-        Mixer::Attention(attention) => attention.window.is_none(),
+        Mixer::Attention(attention) => attention.held().is_none(),
         Mixer::Latent(_) => true,
         Mixer::DeltaNet(_) => false,
     };

@@ -40,6 +40,8 @@ pub struct Mlps<M, V> {
     pub each: Vec<[M; 3]>,
     /// Their gate, where it is not silu, and the biases of each one's gate, up and down then.
     pub clamped: Option<(Clamped, Vec<[V; 3]>)>,
+    /// Whether a token's weight multiplies what one takes, not what it gives.
+    pub weigh_inputs: bool,
 }
 
 /// Tensors that a model can be loaded into.
@@ -90,7 +92,7 @@ impl StateShape {
     }
 
     fn of_attention(a: &description::Attention) -> StateShape {
-        StateShape::Kv(a.num_key_value_heads, a.head_dim, a.window)
+        StateShape::Kv(a.num_key_value_heads, a.head_dim, a.held())
     }
 
     fn of_latents(latent: &description::Latent) -> StateShape {

@@ -184,12 +184,41 @@ pub struct Attention {
     pub rope: Rope,
     /// How many tokens a query looks at, up to its own; without it all.
     pub window: Option<usize>,
+    /// Texts are pieces of so many tokens, and a query looks at its own piece alone.
+    pub chunk: Option<usize>,
+    /// What is added to the mean square where queries and keys are RMS-normalised after they are turned, without weights.
+    pub unit_heads: Option<f64>,
+    /// What queries are multiplied with by their positions.
+    pub temperature: Option<Temperature>,
     /// Whether every head has a score that takes weight and has no value.
     pub sinks: bool,
     /// What the products of q and k are multiplied with, where it is not `1 / sqrt(head_dim)`.
     pub scale: Option<f64>,
     /// What its result is multiplied with before it is added.
     pub multiplier: f64,
+}
+
+/// Queries are longer the later they come: `1 + scale ln(1 + floor((position + 1) / floor))`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Temperature {
+    /// Tokens of which all have the same.
+    pub floor: f64,
+    /// How much longer.
+    pub scale: f64,
+}
+
+impl Temperature {
+    /// What a query at a position is multiplied with.
+    pub fn at(self, position: usize) -> f64 {
+        1.0 + self.scale * ((position as f64 + 1.0) / self.floor).floor().ln_1p()
+    }
+}
+
+impl Attention {
+    /// How many tokens are held at the least for what queries look at, where that is not all.
+    pub(crate) fn held(&self) -> Option<usize> {
+        self.window.into_iter().chain(self.chunk).min()
+    }
 }
 
 /// RMS norms of queries and keys.
@@ -254,6 +283,8 @@ pub struct Mixture {
     pub(crate) also: Option<MixtureNames>,
     /// The gate of the routed experts, where it is not silu, and biases of their projections then.
     pub clamped: Option<Clamped>,
+    /// Whether a token's weights multiply what routed experts take, not what they give.
+    pub weigh_inputs: bool,
     /// The module of the router.
     pub(crate) router_module: &'static str,
     /// Tensors of all experts, where files have them so.
@@ -278,6 +309,8 @@ pub(crate) struct Fused {
     pub turns: bool,
     /// What they end with, and what each is of an expert.
     pub ends: &'static [(&'static str, &'static str)],
+    /// What they end with where their inputs come first: `gate_up` (experts, in, 2 width) and `down` (experts, width, out).
+    pub turned: Option<&'static str>,
 }
 
 /// Where tensors of one expert lie in some of all.
@@ -290,6 +323,8 @@ pub struct Stacked {
     pub turns: bool,
     /// What they end with, and what the expert's own do.
     pub ends: &'static [(&'static str, &'static str)],
+    /// What the one of weights ends with where their inputs come first.
+    pub turned: Option<&'static str>,
 }
 
 /// Where the rows of a matrix lie that is one of two, which take turns by head in a stored one.

@@ -5,8 +5,8 @@ use std::cmp::Ordering;
 /// (expert, weight) pairs of one token, as many as it takes: the largest scores, the lower number where two are equal. `logits` become
 /// scores; `correction`, where there is one, is added to them while experts are chosen.
 pub(crate) fn route(router: &Router, logits: &mut [f32], correction: Option<&[f32]>, routes: &mut [(u32, f32)]) {
-    // Of a softmax without a correction the largest logits are the largest scores, and are chosen before anything is rounded.
-    let early = router.score == Score::Softmax && correction.is_none();
+    // Without a correction the largest logits are the largest scores, and are chosen before anything is rounded.
+    let early = correction.is_none();
     if early {
         choose(router.groups, |e| logits[e], logits.len(), routes);
     }

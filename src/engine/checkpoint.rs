@@ -1,5 +1,6 @@
 //! A model folder as its authors published it: configuration, and where every tensor lies; nothing is read ahead.
 mod coded;
+mod columns;
 mod fp8;
 mod head_rows;
 mod header;
@@ -8,7 +9,7 @@ mod pieces;
 mod reads;
 mod source;
 
-pub use pieces::{buffer_bytes, coded_rows, piece_rows};
+pub use pieces::{COLUMNS, buffer_bytes, coded_rows, piece_rows};
 pub use reads::{numbers, read_rows, read_vector, sampled_rows, vector_from};
 pub(crate) use {coded::read as read_coded, mxfp4::read as read_mxfp4, source::Source};
 
@@ -18,6 +19,7 @@ use crate::{
     weight_files::{INDEX, SINGLE, shards},
 };
 use coded::Coded;
+use columns::Columns;
 use header::Stored;
 use ram_kernels::Format;
 use ram_models::{
@@ -47,6 +49,8 @@ pub struct TensorInfo {
     turns: Option<[u64; 3]>,
     /// Where its rows lie in another tensor, head by head.
     by_head: Option<ByHead>,
+    /// Where its rows are columns of what is stored.
+    columns: Option<Columns>,
     /// Whether its numbers are stored less 1.
     pub(crate) less_one: bool,
 }
@@ -129,7 +133,7 @@ impl Checkpoint {
                 return Err(Error::Tensor { name: s.name, reason: "is in two files of the checkpoint: remove one".into() });
             }
             let Stored { dtype, shape, offset, len, .. } = s;
-            tensors.insert(s.name, TensorInfo { dtype, shape, file, offset, len, turns: None, by_head: None, less_one: false });
+            tensors.insert(s.name, TensorInfo { dtype, shape, file, offset, len, turns: None, by_head: None, columns: None, less_one: false });
         }
         let fingerprint = hex::encode(hash.finalize());
         let mut checkpoint =
@@ -150,7 +154,14 @@ impl Checkpoint {
                 continue;
             };
             let Some(module) = spec.name.strip_suffix(".weight") else { continue };
-            for Stacked { name, part: [part, parts], turns, ends } in self.description.stacks(spec) {
+            for Stacked { name, part: [part, parts], turns, ends, turned } in self.description.stacks(spec) {
+                if let Some(end) = turned
+                    && let Some(own) =
+                        self.tensors.get(&format!("{name}{end}")).and_then(|all| columns::cut(all, expert, experts, [part, parts], turns))
+                {
+                    self.tensors.insert(spec.name.clone(), own);
+                    cut.insert(format!("{name}{end}"));
+                }
                 for (end, own) in ends {
                     let stacked = format!("{name}{end}");
                     // Experts, their rows, what a row has.
@@ -288,6 +299,11 @@ impl Checkpoint {
     /// The format of codes that a matrix is published in and that may be kept as they are, or coded again.
     pub fn published(&self, name: &str) -> Option<Format> {
         self.find(name).filter(|info| info.dtype == Dtype::U8).map(|_| Format::MXFP4)
+    }
+
+    /// Whether a matrix' rows are columns of what is stored.
+    pub fn by_columns(&self, name: &str) -> bool {
+        self.find(name).is_some_and(|info| info.columns.is_some())
     }
 
     /// The tensor that a tensor's numbers lie in.

@@ -19,6 +19,8 @@ fn model(kv: KvElement, sequences: usize, kv_tokens: usize) -> Arc<Model> {
 const BUNDLED: (&str, u64) = ("models/tiny-qwen3-moe", 7_000_000);
 /// With states that cannot be cut back to any place.
 const STATES: (&str, u64) = ("tests/fixtures/qwen35-moe-bf16", 500_000);
+/// With layers that look at pieces of a text.
+const PIECES: (&str, u64) = ("tests/fixtures/llama4-pieces-bf16", 150_000);
 /// With latents.
 const LATENTS: (&str, u64) = ("tests/fixtures/deepseek3-fp8", 150_000);
 /// With layers that hold a window alone.
@@ -101,6 +103,7 @@ fn each_has_what_it_has_alone() {
         (BUNDLED, KvElement::Q4, 4),
         (STATES, KvElement::F16, 2),
         (LATENTS, KvElement::Q8, 4),
+        (PIECES, KvElement::F16, 3),
         (WINDOWS, KvElement::Q4, 3),
     ] {
         // Room for one whole context and a little: most of them have to give way to others.
@@ -125,7 +128,7 @@ fn each_has_what_it_has_alone() {
 
 #[test]
 fn what_begins_alike_is_computed_once() {
-    for folder in [BUNDLED, STATES, LATENTS, WINDOWS] {
+    for folder in [BUNDLED, STATES, LATENTS, PIECES, WINDOWS] {
         begin_alike(&Engine::start(model_of(folder, KvElement::F16, 4, 4 * CONTEXT)).expect("starts"));
     }
 }

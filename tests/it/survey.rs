@@ -33,8 +33,16 @@ fn what_is_scaled_is_scaled_back() {
         shared().into_iter().flat_map(|shared| ["tiny-mixtral", "tiny-qwen2-moe", "tiny-qwen3-moe"].map(|name| shared.join("models").join(name)));
     let real = ["llama", "mixtral", "qwen2_moe"].into_iter().filter_map(form);
     // Those with delta nets or latents are small and random: their tokens are others.
-    let fixtures =
-        ["qwen3-next-bf16", "qwen35-moe-bf16", "qwen35-dense-f32", "deepseek2-groups-bf16", "deepseek3-fp8", "deepseek3-plain-f32", "glm4-lite-bf16"];
+    let fixtures = [
+        "qwen3-next-bf16",
+        "qwen35-moe-bf16",
+        "qwen35-dense-f32",
+        "deepseek2-groups-bf16",
+        "deepseek3-fp8",
+        "deepseek3-plain-f32",
+        "glm4-lite-bf16",
+        "llama4-pieces-bf16",
+    ];
     let fixtures = fixtures.map(|name| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name));
     for folder in models.chain(real).chain(fixtures) {
         let vocab_size = Checkpoint::open(&folder).expect("opens").description().vocab_size as u32;

@@ -68,6 +68,8 @@ pub fn attention_at(level: Level, cache: &mut KvLayer, [q, k, v]: [&[f32]; 3], h
 pub struct Look<'a> {
     /// So many tokens up to their own; without it all.
     pub window: Option<usize>,
+    /// Those alone that are in the same piece of so many tokens as they are.
+    pub chunk: Option<usize>,
     /// Of every head the score of something that takes weight and has no value (Xiao et al., arXiv 2309.17453, learned).
     pub sinks: Option<&'a [f32]>,
 }
@@ -100,7 +102,8 @@ pub fn attend(
         .iter()
         .map(|(cache, tokens)| {
             first += tokens;
-            Span { cache, first: first - tokens, tokens: *tokens, window: look.window.unwrap_or(usize::MAX) }
+            let [window, chunk] = [look.window, look.chunk].map(|tokens| tokens.unwrap_or(usize::MAX));
+            Span { cache, first: first - tokens, tokens: *tokens, window, chunk }
         })
         .collect();
     assert!(heads.checked_mul(e).and_then(|own| own.checked_mul(first)) == Some(out.len()), "a result for every token");
@@ -149,6 +152,7 @@ struct Span<'a> {
     first: usize,
     tokens: usize,
     window: usize,
+    chunk: usize,
 }
 
 impl Span<'_> {
@@ -160,7 +164,7 @@ impl Span<'_> {
     /// The query of the `t`-th new one.
     fn query<'q>(&self, row: &'q [f32], t: usize) -> Query<'q> {
         let to = self.sees(t);
-        Query { row, from: to.saturating_sub(self.window), to }
+        Query { row, from: to.saturating_sub(self.window).max((to - 1) / self.chunk * self.chunk), to }
     }
 }
 

@@ -64,12 +64,15 @@ pub fn silu<I: Isa>(isa: I, x: I::F) -> I::F {
 pub struct Gated<'a> {
     pub gate: Tiled<'a>,
     pub up: Tiled<'a>,
+    /// What both are multiplied with before.
+    pub times: f32,
 }
 
 impl Values for Gated<'_> {
     #[inline(always)]
     fn vector<I: Isa>(&self, isa: I, i: usize) -> I::F {
-        isa.mul(silu(isa, self.gate.vector(isa, i)), self.up.vector(isa, i))
+        let times = isa.splat(self.times);
+        isa.mul(silu(isa, isa.mul(self.gate.vector(isa, i), times)), isa.mul(self.up.vector(isa, i), times))
     }
     #[inline(always)]
     fn ask<I: Isa>(&self, isa: I, i: usize) {

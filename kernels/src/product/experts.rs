@@ -20,6 +20,8 @@ pub struct Experts {
     pub down: Vec<Matrix>,
     /// Another gate, where there is one.
     pub clamped: Option<ClampedGlu>,
+    /// Whether a token's weight multiplies what an expert takes, not what it gives.
+    pub weigh_inputs: bool,
 }
 
 /// The gate of gpt-oss: `(up + 1) gate sigmoid(alpha gate)` of gates up to `limit` and ups within it, and biases of all three projections.
@@ -61,6 +63,8 @@ pub struct Mixture {
     buckets: Vec<Bucket>,
     /// By bucket.
     tokens: Vec<u32>,
+    /// What each of them multiplies what its expert takes with.
+    weights: Vec<f32>,
     /// Of each token, by rising bucket.
     shares: Vec<Share>,
     /// How many tokens each expert has, then where its next one goes.
@@ -97,7 +101,7 @@ impl Mixture {
     /// If the shapes do not fit together or a route names no expert.
     pub fn gate<S: Values>(&mut self, team: &Team, parts: &[Routed], tokens: usize, x: impl Fn(usize) -> S + Sync) -> Result<(), NotFinite> {
         self.bucket(parts, tokens);
-        let Mixture { buckets, tokens: list, count, inputs, products, middle, .. } = self;
+        let Mixture { buckets, tokens: list, weights, count, inputs, products, middle, .. } = self;
         let experts = |b: &Bucket| parts[b.part].experts;
         let pair = |b: &Bucket| [&experts(b).gate[b.expert], &experts(b).up[b.expert]].map(|m| (m, &list[b.tokens.clone()]));
         let hidden = parts[0].experts.gate[0].cols();
@@ -115,17 +119,18 @@ impl Mixture {
                 let gated = |row: usize| {
                     let at = own.partition_point(|b| b.rows.end <= row);
                     let (token, n, i) = (row - own[at].rows.start, own[at].rows.len(), 2 * (before + at));
-                    (own[at].expert, [products.token(i, token, n), products.token(i + 1, token, n)])
+                    let times = weights[own[at].tokens.start + token];
+                    (own[at].expert, [products.token(i, token, n), products.token(i + 1, token, n)], times)
                 };
                 let (part, rows) = (own[0].part, own[0].rows.start..own[own.len() - 1].rows.end);
                 let (down, cols) = (own.iter().map(down), parts[part].experts.down[0].cols());
                 let filled = match &parts[part].experts.clamped {
                     None => middle[part].fill_more(team, down, rows, cols, |row| {
-                        let [gate, up] = gated(row).1;
-                        Gated { gate, up }
+                        let (_, [gate, up], times) = gated(row);
+                        Gated { gate, up, times }
                     }),
                     Some(ClampedGlu { limit, alpha, biases }) => middle[part].fill_more(team, down, rows, cols, |row| {
-                        let (expert, [gate, up]) = gated(row);
+                        let (expert, [gate, up], _) = gated(row);
                         let [gate_bias, up_bias, _] = &biases[expert];
                         Clamped { gate, up, biases: [gate_bias, up_bias], limit: *limit, alpha: *alpha }
                     }),
@@ -146,7 +151,8 @@ impl Mixture {
     /// Bytes that it has taken.
     pub fn bytes(&self) -> usize {
         let lists = self.buckets.capacity() * size_of::<Bucket>() + self.shares.capacity() * size_of::<Share>();
-        let numbers = size_of::<u32>() * (self.tokens.capacity() + self.count.capacity()) + size_of::<usize>() * self.next.capacity();
+        let numbers =
+            size_of::<u32>() * (self.tokens.capacity() + self.weights.capacity() + self.count.capacity()) + size_of::<usize>() * self.next.capacity();
         lists + numbers + self.inputs.bytes() + self.products.bytes() + self.middle.iter().map(Inputs::bytes).sum::<usize>()
     }
 
@@ -160,7 +166,7 @@ impl Mixture {
             // An expert that nobody takes has no bucket; gate and up may have an order each.
             let experts = sum(parts, &|p| p.experts.min(tokens * p.per_token));
             let (orders, rows) = if ordered { (2 * experts, 2 * all(parts)) } else { (0, 0) };
-            let each = size_of::<Share>() + 2 * size_of::<u32>();
+            let each = size_of::<Share>() + 3 * size_of::<u32>();
             // A list that grows may be twice as long as it was.
             2 * experts * size_of::<Bucket>()
                 + 2 * all(parts) * each
@@ -217,6 +223,7 @@ impl Mixture {
     fn bucket(&mut self, parts: &[Routed], tokens: usize) {
         self.buckets.clear();
         self.tokens.clear();
+        self.weights.clear();
         self.middle.resize_with(parts.len(), Inputs::default);
         let per_token: usize = parts.iter().map(|p| p.per_token).sum();
         self.shares.clear();
@@ -237,14 +244,16 @@ impl Mixture {
                 end += std::mem::replace(n, end);
             }
             self.tokens.resize(end, 0);
+            self.weights.resize(end, 1.0);
             let own = &self.buckets[first..];
             for (token, routes) in p.routes.chunks_exact(p.per_token.max(1)).enumerate() {
                 let shares = &mut self.shares[token * per_token + before..][..p.per_token];
                 for (share, &(expert, weight)) in shares.iter_mut().zip(routes) {
                     let product = own.partition_point(|b| b.expert < expert as usize);
                     let at = &mut self.next[expert as usize];
-                    *share = Share { product: (first + product) as u32, token: (*at - own[product].tokens.start) as u32, weight };
-                    self.tokens[*at] = token as u32;
+                    let [taken, given] = if p.experts.weigh_inputs { [weight, 1.0] } else { [1.0, weight] };
+                    *share = Share { product: (first + product) as u32, token: (*at - own[product].tokens.start) as u32, weight: given };
+                    (self.tokens[*at], self.weights[*at]) = (token as u32, taken);
                     *at += 1;
                 }
                 shares.sort_by_key(|s| s.product);

@@ -45,8 +45,12 @@ pub fn mixers(keys: &mut Keys, packed: bool) -> Result<Vec<Mixer>, ConfigError> 
 
 const LINEAR: &str = "linear_attention";
 
+/// What a file says of images.
+pub const OTHERS: [&str; 6] =
+    ["image_token_id", "language_model_only", "video_token_id", "vision_config", "vision_end_token_id", "vision_start_token_id"];
+
 /// A text beside images, as its authors publish it, and as tools do that keep the text alone, or put it elsewhere.
-const NAMES: [Names; 3] = [
+pub const NAMES: [Names; 3] = [
     Names { model: "model.language_model", head: "lm_head" },
     Names { model: "model", head: "lm_head" },
     Names { model: "language_model.model", head: "language_model.lm_head" },
@@ -59,27 +63,4 @@ pub fn text(keys: &mut Keys, description: Description) -> Description {
     let next = "multi-token prediction";
     let left_out = [("mtp.", next), ("language_model.mtp.", next), ("model.visual.", "a vision tower"), ("vision_tower.", "a vision tower")];
     Description { norms_less_one: true, names: NAMES[1], also: &NAMES, left_out: left_out.map(left).into(), ..description }
-}
-
-/// The text in a config.json that describes images besides; where there is none inside, the file describes a text alone.
-pub fn inside(keys: &mut Keys, describe: impl Fn(&mut Keys) -> Result<Description, ConfigError>) -> Result<Description, ConfigError> {
-    let Some(mut inner) = keys.inner("text_config")? else { return describe(keys) };
-    keys.ignore(&["image_token_id", "language_model_only", "video_token_id", "vision_config", "vision_end_token_id", "vision_start_token_id"]);
-    super::dtype(keys)?;
-    inner.ignore(&["model_type"]);
-    let mut description = describe(&mut inner)?;
-    super::all_known(&mut inner)?;
-    if let Some(tied) = keys.flag("tie_word_embeddings")? {
-        if inner.flag("tie_word_embeddings")?.is_some_and(|own| own != tied) {
-            return Err(keys.invalid("tie_word_embeddings", "the same as in text_config"));
-        }
-        description.tie_word_embeddings = tied;
-    }
-    description.names = NAMES[0];
-    description.bos_token_id = description.bos_token_id.or(keys.token("bos_token_id")?);
-    let ends = keys.tokens("eos_token_id")?;
-    if description.eos_token_id.is_empty() {
-        description.eos_token_id = ends;
-    }
-    Ok(description)
 }

@@ -30,6 +30,7 @@ pub fn describe(keys: &mut Keys) -> Result<Description, ConfigError> {
             down: "mlp.experts.down_proj",
             turns: true,
             ends: &[("_blocks", ".weight"), ("_scales", ".weight_scales"), ("_bias", ".bias")],
+            turned: Some(""),
         }),
         ..mixture(num_experts, router, expert)
     };

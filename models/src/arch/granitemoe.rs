@@ -24,6 +24,7 @@ pub fn describe(keys: &mut Keys) -> Result<Description, ConfigError> {
             down: "block_sparse_moe.output_linear",
             turns: false,
             ends: &[(".weight", ".weight")],
+            turned: None,
         }),
         ..mixture(num_experts, router, expert)
     };

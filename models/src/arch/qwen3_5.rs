@@ -1,12 +1,12 @@
 //! Qwen3.5, the text: gated delta nets and gated attention, an MLP.
-use super::{around, delta_net, dense};
+use super::{around, delta_net, dense, images};
 use crate::{
     description::{ConfigError, Description, Layer},
     json::Keys,
 };
 
 pub fn describe(keys: &mut Keys) -> Result<Description, ConfigError> {
-    delta_net::inside(keys, describe_text)
+    images::text(keys, &delta_net::OTHERS, delta_net::NAMES[0], describe_text)
 }
 
 pub fn describe_text(keys: &mut Keys) -> Result<Description, ConfigError> {

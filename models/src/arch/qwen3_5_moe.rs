@@ -1,12 +1,12 @@
 //! Qwen3.5-MoE and Qwen3.6-MoE, the text: gated delta nets and gated attention, experts in one tensor, a gated shared expert.
-use super::{around, delta_net, mixed, mixture, named, num_experts, router, size};
+use super::{around, delta_net, images, mixed, mixture, named, num_experts, router, size};
 use crate::{
     description::{ConfigError, Description, Fused, Gated, Mixture},
     json::Keys,
 };
 
 pub fn describe(keys: &mut Keys) -> Result<Description, ConfigError> {
-    delta_net::inside(keys, describe_text)
+    images::text(keys, &delta_net::OTHERS, delta_net::NAMES[0], describe_text)
 }
 
 pub fn describe_text(keys: &mut Keys) -> Result<Description, ConfigError> {
@@ -25,6 +25,7 @@ pub fn describe_text(keys: &mut Keys) -> Result<Description, ConfigError> {
             down: "mlp.experts.down_proj",
             turns: false,
             ends: &[("", ".weight"), ("_scale_inv", ".weight_scale_inv")],
+            turned: None,
         }),
         ..mixture(num_experts, router(keys, num_experts, true)?, expert)
     };

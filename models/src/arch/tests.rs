@@ -1,5 +1,6 @@
 //! What configs are read as, and what is refused with which sentence.
 mod latents;
+mod llama4;
 
 use crate::{
     ConfigError, Description, Kind,

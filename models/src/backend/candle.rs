@@ -123,6 +123,14 @@ impl<'a> Candle<'a> {
             y = normed(y, Normed::Heads)?.transpose(0, 1)?.contiguous()?;
             if i < 2 {
                 y = normed(turned(&y, &shape.rope, &cos, &sin)?, Normed::TurnedHeads)?;
+                if let Some(eps) = shape.unit_heads {
+                    y = rms_norm(&y, &Tensor::ones(shape.head_dim, DType::F32, self.device)?, eps as f32)?;
+                }
+            }
+            if let Some(temperature) = shape.temperature.filter(|_| i == 0) {
+                let positions = self.spans.iter().flat_map(|span| (span.start..).take(span.tokens.len()));
+                let longer: Vec<f32> = positions.map(|position| temperature.at(position) as f32).collect();
+                y = y.broadcast_mul(&Tensor::from_vec(longer, (1, tokens, 1), self.device)?)?;
             }
             heads.push(y);
         }
@@ -139,7 +147,7 @@ impl<'a> Candle<'a> {
         // Queries of one group lie behind each other.
         let q = q.reshape((kv_heads, heads / kv_heads * tokens, dim))?;
         let scores = (q.matmul(&k.t()?)? * shape.scale.unwrap_or(1.0 / (dim as f64).sqrt()))?;
-        let mask = self.mask(span, seen, shape.window.unwrap_or(usize::MAX))?;
+        let mask = self.mask(span, seen, [shape.window, shape.chunk].map(|tokens| tokens.unwrap_or(usize::MAX)))?;
         let mut scores = scores.reshape((heads, tokens, seen))?.broadcast_add(&mask)?;
         if let Some(sinks) = sinks {
             // One more that all see.
@@ -151,8 +159,11 @@ impl<'a> Candle<'a> {
     }
 
     /// What keeps a sequence's tokens from what they do not see of `seen`, (tokens, seen).
-    fn mask(&self, span: &Span, seen: usize, window: usize) -> Result<Tensor> {
-        let hidden = |t: usize, s: usize| if s > span.start + t || span.start + t - s >= window { f32::NEG_INFINITY } else { 0.0 };
+    fn mask(&self, span: &Span, seen: usize, [window, chunk]: [usize; 2]) -> Result<Tensor> {
+        let hidden = |t: usize, s: usize| {
+            let own = span.start + t;
+            if s > own || own - s >= window || s < own / chunk * chunk { f32::NEG_INFINITY } else { 0.0 }
+        };
         let mask: Vec<f32> = (0..span.tokens.len()).flat_map(|t| (0..seen).map(move |s| hidden(t, s))).collect();
         Tensor::from_vec(mask, (span.tokens.len(), seen), self.device)
     }
@@ -163,7 +174,7 @@ impl<'a> Candle<'a> {
         let (half, mut all) = (dim / 2, vec![0.0; tokens * dim]);
         if let Some(rotary) = self.rotaries.iter().find(|r| r.is(turned)) {
             let positions = self.spans.iter().flat_map(|span| (span.start..).take(span.tokens.len()));
-            all.chunks_exact_mut(dim).zip(positions).for_each(|(out, position)| rotary.angles(position, out));
+            all.chunks_exact_mut(dim.max(1)).zip(positions).for_each(|(out, position)| rotary.angles(position, out));
         }
         let all = Tensor::from_vec(all, (tokens, 2, half), self.device)?;
         Ok([all.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?, all.narrow(1, 1, 1)?.squeeze(1)?.contiguous()?])
@@ -173,6 +184,9 @@ impl<'a> Candle<'a> {
 /// Heads (heads, tokens, head_dim) whose first numbers are turned.
 fn turned(y: &Tensor, by: &Rope, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
     let (dim, all) = (by.dim, y.dim(2)?);
+    if dim == 0 {
+        return Ok(y.clone());
+    }
     let first = y.narrow(2, 0, dim)?.contiguous()?.unsqueeze(0)?;
     let first = match by.pairs {
         Pairs::Halves => rope(&first, cos, sin)?,
@@ -310,7 +324,12 @@ impl Pass for Candle<'_> {
             }
             let weights = Tensor::from_vec(weights, (tokens.len(), 1), self.device)?;
             let tokens = Tensor::new(tokens, self.device)?;
-            let y = gated(experts, e as usize, &x.index_select(&tokens, 0)?)?.broadcast_mul(&weights)?;
+            let own = x.index_select(&tokens, 0)?;
+            let y = if experts.weigh_inputs {
+                gated(experts, e as usize, &own.broadcast_mul(&weights)?)?
+            } else {
+                gated(experts, e as usize, &own)?.broadcast_mul(&weights)?
+            };
             sum = sum.index_add(&tokens, &y, 0)?;
         }
         if let Some(shared) = shared {

@@ -32,9 +32,9 @@ impl Tensors for Packed {
     type Vector = Vec<f32>;
     type Experts = Experts;
 
-    fn experts(Mlps { each, clamped }: Mlps<Matrix, Vec<f32>>) -> Experts {
+    fn experts(Mlps { each, clamped, weigh_inputs }: Mlps<Matrix, Vec<f32>>) -> Experts {
         let clamped = clamped.map(|(Clamped { limit, alpha }, biases)| ClampedGlu { limit: limit as f32, alpha: alpha as f32, biases });
-        let mut experts = Experts { gate: Vec::new(), up: Vec::new(), down: Vec::new(), clamped };
+        let mut experts = Experts { gate: Vec::new(), up: Vec::new(), down: Vec::new(), clamped, weigh_inputs };
         for [gate, up, down] in each {
             experts.gate.push(gate);
             experts.up.push(up);
@@ -335,10 +335,11 @@ impl<'a> Fused<'a> {
         shape: &Attention,
     ) -> Result<(), Fault> {
         self.project(norm, qkv, "inputs of the attention")?;
-        let Scratch { tokens, angles, products, heads: out, .. } = &mut *self.s;
+        let Scratch { tokens, positions, angles, products, heads: out, .. } = &mut *self.s;
         let (n, team, level, head_dim) = (tokens.len(), self.team, self.team.level(), shape.head_dim);
         let (angles, dim) = (self.rotaries.iter().position(|r| r.is(&shape.rope)).map_or(&[][..], |i| &angles[i]), shape.rope.dim);
         let of = shape.qk_norm.map(|norm| norm.of);
+        let ones = vec![1.0; if shape.unit_heads.is_some() { head_dim } else { 0 }];
         // Scores are divided by the root of head_dim where they are computed.
         let longer = shape.scale.map(|scale| (scale * (head_dim as f64).sqrt()) as f32);
         let ([_, kv], rows) = (shape.widths(), shape.query_rows());
@@ -355,7 +356,10 @@ impl<'a> Fused<'a> {
                 }
                 if i < 2 {
                     let mut norm = norms.map(|norms| (norms[i].weight.as_slice(), norms[i].eps as f32));
-                    let (pairs, turned_first) = (shape.rope.pairs, of == Some(Normed::TurnedHeads));
+                    let (pairs, mut turned_first) = (shape.rope.pairs, of == Some(Normed::TurnedHeads));
+                    if let Some(eps) = shape.unit_heads {
+                        (norm, turned_first) = (Some((&ones[..], eps as f32)), true);
+                    }
                     if of == Some(Normed::All) {
                         let all = part.len();
                         Turn { norm: norm.take(), angles: [&[]; 2], pairs, turned_first }.apply(level, part, all);
@@ -365,7 +369,8 @@ impl<'a> Fused<'a> {
                     let step = if i == 0 { rows / shape.num_attention_heads } else { head_dim };
                     part.chunks_exact_mut(step).for_each(|head| turn.apply(level, &mut head[..head_dim], head_dim));
                 }
-                if let Some(longer) = longer.filter(|_| i == 0) {
+                let warm = shape.temperature.map(|temperature| temperature.at(positions[t]) as f32);
+                for longer in longer.into_iter().chain(warm).filter(|_| i == 0) {
                     part.iter_mut().for_each(|x| *x *= longer);
                 }
             }
@@ -380,7 +385,7 @@ impl<'a> Fused<'a> {
         let ([q, kv], rows, d) = (shape.widths(), shape.query_rows(), shape.head_dim);
         let stride = rows + 2 * kv;
         resize(mixed, tokens.len() * q);
-        let look = Look { window: shape.window, sinks: sinks.map(Vec::as_slice) };
+        let look = Look { window: shape.window, chunk: shape.chunk, sinks: sinks.map(Vec::as_slice) };
         let of = |start: usize, step| Heads { data: &heads[start..], stride, step };
         let step = rows / shape.num_attention_heads;
         attend(self.team, &mut caches, [of(0, step), of(rows, d), of(rows + kv, d)], shape.num_attention_heads, look, work, mixed)?;

@@ -22,7 +22,7 @@ impl Attention {
     /// Bytes of the keys and values of `capacity` tokens; `usize::MAX` where they are more than that counts.
     pub(super) fn state_bytes(&self, capacity: usize, element: KvElement) -> usize {
         let (heads, dim) = (self.num_key_value_heads, self.head_dim);
-        match self.window {
+        match self.held() {
             Some(window) => KvLayer::window_bytes(heads, dim, capacity, element, window),
             None => KvLayer::bytes(heads, dim, capacity, element),
         }

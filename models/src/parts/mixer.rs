@@ -15,7 +15,7 @@ impl Mixer {
     /// Whether those do not grow with the sequence once it is long.
     pub(crate) fn is_bounded(&self) -> bool {
         match self {
-            Mixer::Attention(attention) => attention.window.is_some(),
+            Mixer::Attention(attention) => attention.held().is_some(),
             Mixer::Latent(_) => false,
             Mixer::DeltaNet(_) => true,
         }

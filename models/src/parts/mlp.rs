@@ -57,7 +57,7 @@ impl Gated {
 
 /// One MLP with silu.
 fn one<M, V>(mlp: [M; 3]) -> Mlps<M, V> {
-    Mlps { each: vec![mlp], clamped: None }
+    Mlps { each: vec![mlp], clamped: None, weigh_inputs: false }
 }
 
 impl description::Mlp {
@@ -98,7 +98,7 @@ impl<T: Tensors> Mlp<T> {
                     let biases = (0..m.num_experts).map(|e| m.expert.biases(e, at, from));
                     clamped = Some((gate, biases.collect::<Result<_, _>>()?));
                 }
-                let experts = T::experts(Mlps { each, clamped });
+                let experts = T::experts(Mlps { each, clamped, weigh_inputs: m.weigh_inputs });
                 let mut shared = None;
                 if let Some(mlp) = &m.shared {
                     if m.shared_gate {

@@ -52,14 +52,15 @@ impl Description {
     /// The tensors of all experts of a layer in which one of an expert may lie: as MLX has them, and as the family's files do.
     pub fn stacks(&self, spec: &TensorSpec) -> Vec<Stacked> {
         let Some((module, layer)) = self.stacked(spec).zip(spec.layer) else { return Vec::new() };
-        let mut all = vec![Stacked { name: module, part: [0, 1], turns: false, ends: MLX }];
+        let mut all = vec![Stacked { name: module, part: [0, 1], turns: false, ends: MLX, turned: None }];
         if let Some(fused) = self.mixture(layer).and_then(|m| m.fused) {
             let (name, part) = match spec.kind {
                 Kind::Gate => (fused.gate_up, [0, 2]),
                 Kind::Up => (fused.gate_up, [1, 2]),
                 _ => (fused.down, [0, 1]),
             };
-            all.push(Stacked { name: format!("{}.layers.{layer}.{name}", self.names.model), part, turns: fused.turns, ends: fused.ends });
+            let name = format!("{}.layers.{layer}.{name}", self.names.model);
+            all.push(Stacked { name, part, turns: fused.turns, ends: fused.ends, turned: fused.turned });
         }
         all
     }
@@ -92,7 +93,7 @@ impl Description {
     /// The same where layers hold all tokens whatever is looked at.
     pub(crate) fn with_all_held(&self) -> Description {
         let mut all = self.clone();
-        all.layers.iter_mut().filter_map(|l| l.mixer.attention_mut()).for_each(|attention| attention.window = None);
+        all.layers.iter_mut().filter_map(|l| l.mixer.attention_mut()).for_each(|a| (a.window, a.chunk) = (None, None));
         all
     }
 

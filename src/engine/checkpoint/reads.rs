@@ -2,7 +2,7 @@
 use super::{
     Checkpoint, Source,
     coded::{self, Coded},
-    fp8, head_rows, mxfp4,
+    columns, fp8, head_rows, mxfp4,
 };
 use crate::Error;
 use half::{bf16, f16};
@@ -30,6 +30,16 @@ pub fn read_rows(checkpoint: &Checkpoint, name: &str, cols: usize, rows: &[usize
     if let Some(part) = &checkpoint.info(name).by_head {
         let mut out = vec![0.0; rows.len() * cols];
         head_rows::numbers(checkpoint, None, part, rows.iter().copied(), cols, &mut out)?;
+        return Ok(out);
+    }
+    if let Some(columns) = checkpoint.info(name).columns {
+        let mut out = vec![0.0; rows.len() * cols];
+        let mut rest = &mut out[..];
+        for run in rows.chunk_by(|a, b| a + 1 == *b) {
+            let (own, after) = rest.split_at_mut(run.len() * cols);
+            columns::numbers(checkpoint, None, (name, columns), [run[0], cols], own)?;
+            rest = after;
+        }
         return Ok(out);
     }
     if mxfp4::shape(checkpoint, name)?.is_some() {
@@ -73,6 +83,10 @@ pub fn numbers(
     if let Some(part) = &checkpoint.info(name).by_head {
         bytes.clear();
         return head_rows::numbers(checkpoint, source, part, first.., cols, out);
+    }
+    if let Some(columns) = checkpoint.info(name).columns {
+        bytes.clear();
+        return columns::numbers(checkpoint, source, (name, columns), [first, cols], out);
     }
     if mxfp4::shape(checkpoint, name)?.is_some() {
         bytes.clear();
@@ -134,7 +148,7 @@ fn size(dtype: Dtype) -> usize {
 }
 
 /// Stored numbers as f32; every one must be finite.
-fn widen(name: &str, dtype: Dtype, bytes: &[u8], out: &mut [f32]) -> Result<(), Error> {
+pub fn widen(name: &str, dtype: Dtype, bytes: &[u8], out: &mut [f32]) -> Result<(), Error> {
     match dtype {
         Dtype::F32 => out.iter_mut().zip(bytes.as_chunks().0).for_each(|(to, b)| *to = f32::from_le_bytes(*b)),
         Dtype::F8_E4M3 => out.iter_mut().zip(bytes).for_each(|(to, b)| *to = fp8::VALUES[usize::from(*b)]),

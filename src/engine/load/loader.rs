@@ -1,7 +1,7 @@
 //! The quantizing loader: weights are read once, in pieces, quantized by the thread that read them, straight into place.
 use crate::{
     Error,
-    checkpoint::{Checkpoint, Source, coded_rows, numbers, piece_rows, read_coded, read_mxfp4, read_vector, vector_from},
+    checkpoint::{COLUMNS, Checkpoint, Source, coded_rows, numbers, piece_rows, read_coded, read_mxfp4, read_vector, vector_from},
     hub::{Fetched, Progress},
     planner::{Entry, Plan},
     survey::Survey,
@@ -126,7 +126,11 @@ fn pieces<'a>(checkpoint: &Checkpoint, plan: &'a Plan, arena: &'a mut Arena) -> 
 /// One matrix in pieces, with its place.
 pub fn pieces_of<'a>(checkpoint: &Checkpoint, e: &'a Entry, effort: Effort, mut own: &'a mut [u8]) -> Vec<Piece<'a>> {
     let (rows, cols) = (e.spec.shape[0], e.spec.shape[1]);
-    let step = if checkpoint.coded(&e.spec.name).is_some() { coded_rows(cols) } else { piece_rows(cols) };
+    let step = match checkpoint.coded(&e.spec.name) {
+        Some(_) => coded_rows(cols),
+        None if checkpoint.by_columns(&e.spec.name) => COLUMNS,
+        None => piece_rows(cols),
+    };
     let pieces = (0..rows).step_by(step).map(|first| {
         let n = step.min(rows - first);
         // The order of the inputs, where there is one, is the last piece's.

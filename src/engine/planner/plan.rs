@@ -283,7 +283,11 @@ pub fn check(checkpoint: &Checkpoint, request: &Request) -> Result<(), Error> {
 
 fn prepared(checkpoint: &Checkpoint, request: &Request) -> Result<(Measured, Vec<Vec<Format>>), Error> {
     let tokenizer = std::fs::metadata(checkpoint.folder().join("tokenizer.json")).map_or(0, |m| m.len());
-    let published = Published { own: &|spec| checkpoint.own_format(&spec.name), coded: &|spec| checkpoint.published(&spec.name) };
+    let published = Published {
+        own: &|spec| checkpoint.own_format(&spec.name),
+        coded: &|spec| checkpoint.published(&spec.name),
+        by_columns: &|spec| checkpoint.by_columns(&spec.name),
+    };
     prepare(checkpoint.description(), checkpoint.specs(), &published, tokenizer, request)
 }
 
@@ -322,7 +326,7 @@ pub fn outline(description: &Description, request: &Request) -> Result<Plan, Err
     const TOKENIZER: u64 = 8 << 20;
     let specs = description.tensors();
     let experts = |spec: &TensorSpec| (spec.expert.is_some() && description.quantization == Some(Quantization::Mxfp4)).then_some(Format::MXFP4);
-    let published = Published { own: &|_| Format::BF16, coded: &experts };
+    let published = Published { own: &|_| Format::BF16, coded: &experts, by_columns: &|_| false };
     let (mut measured, menu) = prepare(description, &specs, &published, TOKENIZER, request)?;
     let matrices: Vec<&TensorSpec> = specs.iter().filter(|s| s.kind.is_matrix()).collect();
     measured.curves = rd_curve::gaussian(&matrices, &menu, request.effort);
@@ -339,6 +343,8 @@ struct Published<'a> {
     own: &'a dyn Fn(&TensorSpec) -> Format,
     /// Codes that may be kept or coded again.
     coded: &'a dyn Fn(&TensorSpec) -> Option<Format>,
+    /// Whether rows are columns of what is stored.
+    by_columns: &'a dyn Fn(&TensorSpec) -> bool,
 }
 
 /// What does not depend on the weights: memory, items, and every matrix' menu.
@@ -364,7 +370,7 @@ fn prepare(
         ordered: specs.iter().any(|s| s.kind.is_matrix() && own(s).scheme() == Scheme::GptqOrdered),
         tensors: specs.len(),
         tokenizer,
-        buffers: buffer_bytes(specs, own),
+        buffers: buffer_bytes(specs, own, published.by_columns),
         context,
         sequences: request.sequences.max(1),
         kv_tokens: request.kv_tokens,

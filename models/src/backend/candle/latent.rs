@@ -64,7 +64,7 @@ impl Candle<'_> {
         let q = own(&parts.queries)?;
         let (heads, tokens, kept) = q.dims3()?;
         let scores = q.reshape((heads * tokens, kept))?.matmul(&held.t()?)?.reshape((heads, tokens, state.len))?;
-        let weights = softmax_last_dim(&scores.broadcast_add(&self.mask(span, state.len, usize::MAX)?)?)?;
+        let weights = softmax_last_dim(&scores.broadcast_add(&self.mask(span, state.len, [usize::MAX; 2])?)?)?;
         let found = weights.reshape((heads * tokens, state.len))?.matmul(&held.narrow(1, 0, shape.kv_lora_rank)?.contiguous()?)?;
         let out = found.reshape((heads, tokens, shape.kv_lora_rank))?.matmul(&parts.values.transpose(1, 2)?.contiguous()?)?;
         out.transpose(0, 1)?.contiguous()?.reshape((tokens, ()))

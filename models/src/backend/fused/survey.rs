@@ -91,6 +91,7 @@ pub(super) struct Taking<'a> {
     pub specs: &'a [TensorSpec; 3],
     /// Its gate, where that is not silu, with its biases.
     pub clamped: Option<(Clamped, &'a [Named; 3])>,
+    weigh_inputs: bool,
     pub taken: Vec<(u32, f32)>,
 }
 
@@ -98,13 +99,13 @@ impl<'a> Taking<'a> {
     /// One of several.
     pub fn of(mlps: &'a Mlps<TensorSpec, Named>, i: usize, taken: Vec<(u32, f32)>) -> Taking<'a> {
         let clamped = mlps.clamped.as_ref().map(|(gate, biases)| (*gate, &biases[i]));
-        Taking { specs: &mlps.each[i], clamped, taken }
+        Taking { specs: &mlps.each[i], clamped, weigh_inputs: mlps.weigh_inputs, taken }
     }
 
     /// It alone, of these matrices.
     pub fn alone(&self, matrices: [Matrix; 3]) -> Experts {
         let clamped = self.clamped.map(|(gate, biases)| (gate, vec![biases.each_ref().map(|(_, values)| values.clone())]));
-        Packed::experts(Mlps { each: vec![matrices], clamped })
+        Packed::experts(Mlps { each: vec![matrices], clamped, weigh_inputs: self.weigh_inputs })
     }
 }
 
