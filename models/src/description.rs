@@ -336,6 +336,8 @@ pub struct ByHead {
     pub heads: usize,
     /// Rows that a head has there.
     pub rows: usize,
+    /// Their length.
+    pub stored: usize,
     /// Which of those are this matrix'.
     pub own: std::ops::Range<usize>,
     /// Whether the matrix has of every head their columns as rows.

@@ -8,6 +8,7 @@ mod mxfp4;
 mod pieces;
 mod reads;
 mod source;
+mod widen;
 
 pub use pieces::{COLUMNS, buffer_bytes, coded_rows, piece_rows};
 pub use reads::{numbers, read_rows, read_vector, sampled_rows, vector_from};

@@ -1,6 +1,7 @@
 //! Causal attention over keys and values that are laid out so that no sum crosses lanes.
 mod page;
 mod part;
+mod queries;
 mod rows;
 
 use super::{

@@ -52,7 +52,7 @@ impl Latent {
             _ => return None,
         };
         let name = spec.name.replace(module, BOTH);
-        Some(ByHead { name, heads: self.num_attention_heads, rows: keys + values, own, transposed })
+        Some(ByHead { name, heads: self.num_attention_heads, rows: keys + values, stored: self.kv_lora_rank, own, transposed })
     }
 
     pub(super) fn build<S: Supply>(&self, at: At, from: &mut S) -> Result<MixerOf<S>, S::Error> {

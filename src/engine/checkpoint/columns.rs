@@ -1,5 +1,5 @@
 //! Matrices whose rows are columns of what is stored, as all experts of a layer lie in one tensor with their inputs first.
-use super::{Checkpoint, Source, TensorInfo, reads::widen};
+use super::{Checkpoint, Source, TensorInfo, widen::widen};
 use crate::Error;
 
 /// Where the rows are.

@@ -1,6 +1,6 @@
 //! Matrices that files have two of in one, by head: what makes keys and values of latents (DeepSeek's kv_b_proj). The one for keys is multiplied
 //! with queries here, so that its rows are every head's columns; MLX has them so.
-use super::{Checkpoint, Source, TensorInfo, numbers as stored_numbers};
+use super::{Checkpoint, TensorInfo};
 use crate::Error;
 use ram_models::description::ByHead;
 
@@ -33,7 +33,7 @@ pub fn part(checkpoint: &mut Checkpoint) -> Result<(), Error> {
             );
         }
         let Some(info) = checkpoint.tensors.get(&part.name) else { return Err(Error::MissingTensor(part.name)) };
-        let expected = [part.heads * part.rows, spec.shape[if part.transposed { 0 } else { 1 }] / if part.transposed { part.heads } else { 1 }];
+        let expected = [part.heads * part.rows, part.stored];
         if info.shape != expected {
             return wrong(format!("has shape {:?}, and config.json asks for {expected:?}", info.shape));
         }
@@ -44,26 +44,25 @@ pub fn part(checkpoint: &mut Checkpoint) -> Result<(), Error> {
     Ok(())
 }
 
-/// Rows by their numbers, as many as `out` has of `cols` numbers.
+/// Rows by their numbers, as many as `out` has of `cols` numbers; `read` gives stored ones from a number on.
 ///
 /// # Errors
-/// Where they cannot be read or hold a number that is not finite.
+/// Those of `read`.
 pub fn numbers(
-    checkpoint: &Checkpoint,
-    source: Option<&Source>,
     part: &ByHead,
     rows: impl Iterator<Item = usize>,
     cols: usize,
     out: &mut [f32],
+    read: &mut dyn FnMut(usize, &mut [f32]) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let stored = checkpoint.info(&part.name).shape[1];
-    let (mut there, mut own, mut bytes) = (None, vec![0.0; part.own.len() * stored], Vec::new());
+    let stored = part.stored;
+    let (mut there, mut own) = (None, vec![0.0; part.own.len() * stored]);
     for (row, out) in rows.zip(out.chunks_exact_mut(cols)) {
         // One head's rows, or its columns.
         let per_head = if part.transposed { stored } else { part.own.len() };
         let (head, at) = (row / per_head, row % per_head);
         if there != Some(head) {
-            stored_numbers(checkpoint, source, &part.name, [head * part.rows + part.own.start, stored], &mut bytes, &mut own)?;
+            read(head * part.rows + part.own.start, &mut own)?;
             there = Some(head);
         }
         if part.transposed {

@@ -3,10 +3,11 @@ use super::{
     Checkpoint, Source,
     coded::{self, Coded},
     columns, fp8, head_rows, mxfp4,
+    widen::widen,
 };
 use crate::Error;
-use half::{bf16, f16};
 use ram_kernels::dequantize_row;
+use ram_models::description::ByHead;
 use safetensors::Dtype;
 
 /// Rows of a matrix to look at: about `count`, in runs of `run` that are evenly spaced, so that a file far away is asked for
@@ -29,7 +30,7 @@ pub fn read_rows(checkpoint: &Checkpoint, name: &str, cols: usize, rows: &[usize
     }
     if let Some(part) = &checkpoint.info(name).by_head {
         let mut out = vec![0.0; rows.len() * cols];
-        head_rows::numbers(checkpoint, None, part, rows.iter().copied(), cols, &mut out)?;
+        head_rows::numbers(part, rows.iter().copied(), cols, &mut out, &mut of_heads(checkpoint, None, part))?;
         return Ok(out);
     }
     if let Some(columns) = checkpoint.info(name).columns {
@@ -82,7 +83,7 @@ pub fn numbers(
     let dtype = checkpoint.info(name).dtype;
     if let Some(part) = &checkpoint.info(name).by_head {
         bytes.clear();
-        return head_rows::numbers(checkpoint, source, part, first.., cols, out);
+        return head_rows::numbers(part, first.., cols, out, &mut of_heads(checkpoint, source, part));
     }
     if let Some(columns) = checkpoint.info(name).columns {
         bytes.clear();
@@ -103,6 +104,12 @@ pub fn numbers(
         fp8::scale(block, &scales, first - over * block[0].., cols, out);
     }
     Ok(())
+}
+
+/// Reads rows of the tensor that a part by head lies in, from a number on.
+fn of_heads<'a>(checkpoint: &'a Checkpoint, source: Option<&'a Source>, part: &'a ByHead) -> impl FnMut(usize, &mut [f32]) -> Result<(), Error> + 'a {
+    let mut bytes = Vec::new();
+    move |first, out| numbers(checkpoint, source, &part.name, [first, part.stored], &mut bytes, out)
 }
 
 /// Rows of a matrix that is quantized already, tile by tile.
@@ -145,20 +152,4 @@ pub fn vector_from(checkpoint: &Checkpoint, source: Option<&Source>, name: &str)
 
 fn size(dtype: Dtype) -> usize {
     dtype.bitsize() / 8
-}
-
-/// Stored numbers as f32; every one must be finite.
-pub fn widen(name: &str, dtype: Dtype, bytes: &[u8], out: &mut [f32]) -> Result<(), Error> {
-    match dtype {
-        Dtype::F32 => out.iter_mut().zip(bytes.as_chunks().0).for_each(|(to, b)| *to = f32::from_le_bytes(*b)),
-        Dtype::F8_E4M3 => out.iter_mut().zip(bytes).for_each(|(to, b)| *to = fp8::VALUES[usize::from(*b)]),
-        Dtype::F16 => out.iter_mut().zip(bytes.as_chunks().0).for_each(|(to, b)| *to = f16::from_le_bytes(*b).to_f32()),
-        _ => out.iter_mut().zip(bytes.as_chunks().0).for_each(|(to, b)| *to = bf16::from_le_bytes(*b).to_f32()),
-    }
-    // A sum that is not finite marks a bad number without a branch per weight; finite weights cannot overflow it in f64.
-    if out.iter().map(|&v| f64::from(v)).sum::<f64>().is_finite() {
-        return Ok(());
-    }
-    let bad = out.iter().find(|v| !v.is_finite()).copied().unwrap_or(f32::NAN);
-    Err(Error::Tensor { name: name.to_string(), reason: format!("holds {bad}, so the checkpoint is damaged: fetch it again") })
 }

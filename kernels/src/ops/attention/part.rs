@@ -1,7 +1,8 @@
 //! What some queries find in some of the tokens, and how such finds are joined.
 use super::{
     super::kv::{KvLayer, PAGE, Pages, rotated, rotated_back},
-    page::{Codes, Floats, Page, Queries},
+    page::{Codes, Floats, Page},
+    queries::Queries,
 };
 use crate::isa::{Isa, Kernel};
 use std::{ops::Range, sync::Arc};

@@ -1,5 +1,5 @@
 //! Products of queries with latents, which lie token by token: their sums cross lanes, of 16 tokens at once.
-use super::page::{Float, Queries};
+use super::queries::{Float, Queries};
 use crate::{isa::Isa, ops::rotate::lanes};
 
 /// Products of N queries with R blocks of 16 tokens, of `wide` numbers each. R tokens share each load of a query.
