@@ -116,9 +116,16 @@ fn several(each: impl Iterator<Item = String>) -> String {
 fn mixer(mixer: &description::Mixer) -> String {
     match mixer {
         description::Mixer::Attention(a) => {
-            let turned = if a.rope.dim == a.head_dim { String::new() } else { format!(" of which {} turn", a.rope.dim) };
+            let turned = match a.rope.dim {
+                0 => ", no positions".into(),
+                all if all == a.head_dim => String::new(),
+                some => format!(" of which {some} turn"),
+            };
             let gated = if a.gated { ", gated" } else { "" };
-            format!("{} heads, {} key-value heads, head_dim {}{turned}{gated}", a.num_attention_heads, a.num_key_value_heads, a.head_dim)
+            let window = a.window.map_or(String::new(), |tokens| format!(", window of {tokens}"));
+            let pieces = a.chunk.map_or(String::new(), |tokens| format!(", pieces of {tokens}"));
+            let heads = format!("{} heads, {} key-value heads, head_dim {}", a.num_attention_heads, a.num_key_value_heads, a.head_dim);
+            format!("{heads}{turned}{gated}{window}{pieces}")
         }
         description::Mixer::Latent(l) => {
             let [heads, rank, turned, value] = [l.num_attention_heads, l.kv_lora_rank, l.qk_rope_head_dim, l.v_head_dim];

@@ -44,17 +44,14 @@ pub fn part(checkpoint: &mut Checkpoint) -> Result<(), Error> {
     Ok(())
 }
 
+/// Fills rows from a number on.
+type Read<'a> = dyn FnMut(usize, &mut [f32]) -> Result<(), Error> + 'a;
+
 /// Rows by their numbers, as many as `out` has of `cols` numbers; `read` gives stored ones from a number on.
 ///
 /// # Errors
 /// Those of `read`.
-pub fn numbers(
-    part: &ByHead,
-    rows: impl Iterator<Item = usize>,
-    cols: usize,
-    out: &mut [f32],
-    read: &mut dyn FnMut(usize, &mut [f32]) -> Result<(), Error>,
-) -> Result<(), Error> {
+pub fn numbers(part: &ByHead, rows: impl Iterator<Item = usize>, cols: usize, out: &mut [f32], read: &mut Read<'_>) -> Result<(), Error> {
     let stored = part.stored;
     let (mut there, mut own) = (None, vec![0.0; part.own.len() * stored]);
     for (row, out) in rows.zip(out.chunks_exact_mut(cols)) {
