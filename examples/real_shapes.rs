@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fmt::Write};
 const COMPARED: &[&str] = &["16.1GiB", "19GiB", "24GiB", "24.5GiB", "29.9GiB"];
 
 /// Name and config.json of each model, as its authors published it (keys that do not shape a plan left out), and budgets for it.
-const MODELS: [(&str, &str, &[&str]); 16] = [
+const MODELS: [(&str, &str, &[&str]); 18] = [
     (
         "Mixtral-8x7B",
         r#"{"model_type": "mixtral", "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
@@ -133,6 +133,21 @@ const MODELS: [(&str, &str, &[&str]); 16] = [
             "n_routed_experts": 384, "n_shared_experts": 1, "num_experts_per_tok": 8, "moe_intermediate_size": 2048, "first_k_dense_replace": 1,
             "norm_topk_prob": true, "routed_scaling_factor": 2.827, "max_position_embeddings": 131072, "rms_norm_eps": 1e-6, "rope_theta": 5e4}"#,
         &["256GB", "384GB", "512GB", "768GB"],
+    ),
+    (
+        "Llama-4-Scout",
+        r#"{"model_type": "llama4_text", "vocab_size": 202048, "hidden_size": 5120, "intermediate_size": 8192, "intermediate_size_mlp": 16384,
+            "num_hidden_layers": 48, "num_attention_heads": 40, "num_key_value_heads": 8, "head_dim": 128, "num_local_experts": 16,
+            "num_experts_per_tok": 1, "max_position_embeddings": 10485760, "rms_norm_eps": 1e-5, "rope_theta": 5e5}"#,
+        &["32GB", "48GB", "64GB"],
+    ),
+    (
+        "Llama-4-Maverick",
+        r#"{"model_type": "llama4_text", "vocab_size": 202048, "hidden_size": 5120, "intermediate_size": 8192, "intermediate_size_mlp": 16384,
+            "num_hidden_layers": 48, "num_attention_heads": 40, "num_key_value_heads": 8, "head_dim": 128, "num_local_experts": 128,
+            "num_experts_per_tok": 1, "interleave_moe_layer_step": 2, "use_qk_norm": false, "max_position_embeddings": 1048576,
+            "rms_norm_eps": 1e-5, "rope_theta": 5e5}"#,
+        &["128GB", "192GB", "256GB"],
     ),
 ];
 

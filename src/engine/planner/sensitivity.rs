@@ -90,7 +90,7 @@ pub fn of(spec: &TensorSpec, head: f64, shares: &Shares, description: &Descripti
         Kind::DeltaOutput => depth([0.031, 1.6, 1.6]),
         Kind::Query => depth([0.009, 0.21, 0.20]),
         Kind::Key => depth([0.012, 0.21, 0.22]),
-        // What keys and values, or queries, are made of counts as these do.
+        // What keys and values, or queries, are made of counts as these do: a plan by that loses 6 to 9 % more than a survey's (docs/quality.md).
         Kind::QueryDown => depth([0.009, 0.21, 0.20]),
         Kind::LatentDown => depth([0.048, 0.56, 0.47]),
         Kind::KeyUp => depth([0.012, 0.21, 0.22]),
