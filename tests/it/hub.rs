@@ -459,11 +459,13 @@ fn plans_are_made_from_parts() {
     refused(w.command(&[&["--model", ID][..], &args].concat()), &[ID, WEIGHTS, "broke off", "run again"]);
 }
 
-/// Rows that take turns, experts that are cut out of one tensor, floats of 4 and of 8 bits with their scales: from far away as from here.
+/// Rows that take turns, experts that are cut out of one tensor, floats of 4 and of 8 bits with their scales, what latents have by head: from far
+/// away as from here. Of what lies by columns no part is asked for.
 #[test]
 fn other_layouts_come_from_the_hub_too() {
-    for (folder, weights) in [("tests/fixtures/gpt-oss-mxfp4", "90kB"), ("tests/fixtures/granite-bf16", "60kB"), ("tests/fixtures/qwen3-fp8", "60kB")]
-    {
+    let all = [("gpt-oss-mxfp4", "90kB"), ("granite-bf16", "60kB"), ("qwen3-fp8", "60kB"), ("deepseek3-fp8", "150kB")];
+    for (name, weights) in all {
+        let folder = &format!("tests/fixtures/{name}");
         let w = world(folder);
         let plan = ["--weights", weights, "--no-survey", "plan", "--json"];
         assert_eq!(w.runs(&plan).0, local(folder, &plan), "{folder}");
@@ -472,6 +474,8 @@ fn other_layouts_come_from_the_hub_too() {
         let generate = ["--weights", weights, "--no-survey", "generate", "a", "--max-tokens", "8", "--temp=0"];
         assert_eq!(w.runs(&generate).0, local(folder, &generate), "{folder}");
     }
+    let w = world("tests/fixtures/llama4-pieces-bf16");
+    refused_with(w.command(&["--model", ID, "--no-survey", "--weights", "90kB", "plan"]), 4, &["gate_proj", "inputs first", "fetch the model"]);
 }
 
 /// A parquet file with one column of texts.

@@ -73,10 +73,16 @@ impl Part<'_> {
 
     #[inline(always)]
     fn by<I: Isa, P: Page, const R: usize>(self, isa: I, pages: &[Arc<[P::Unit]>], centre: &[f32]) {
+        // Every head looks at the same latents: there are never few, and nothing is compiled for that.
+        if const { !P::LATENT } {
+            match self.queries.len() {
+                1 => return block::<I, P, 1, R>(isa, pages, centre, self),
+                2 => return block::<I, P, 2, R>(isa, pages, centre, self),
+                _ => {}
+            }
+        }
         match self.queries.len() {
-            1 => block::<I, P, 1, R>(isa, pages, centre, self),
-            2 => block::<I, P, 2, R>(isa, pages, centre, self),
-            3 | 4 => block::<I, P, 4, R>(isa, pages, centre, self),
+            1..=4 => block::<I, P, 4, R>(isa, pages, centre, self),
             _ => {
                 // Where a block has at most 4, none is compiled for 8.
                 if const { I::TOKENS > 4 } {
