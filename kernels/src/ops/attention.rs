@@ -109,7 +109,7 @@ pub fn attend(
         .collect();
     assert!(heads.checked_mul(e).and_then(|own| own.checked_mul(first)) == Some(out.len()), "a result for every token");
     if spans.iter().all(|span| span.tokens == 1) {
-        decode(team, &spans, q, [all, group], look.sinks, by_head, out);
+        decode(team, &spans, q, all, look.sinks, by_head, out);
         return Ok(());
     }
     // A task is one KV head with queries of some tokens: their results lie together, and are put in order after.
@@ -169,19 +169,27 @@ impl Span<'_> {
     }
 }
 
-/// One new token of each sequence; `all` queries look at the same keys, `group` of them in one task.
-fn decode(team: &Team, spans: &[Span], q: Heads, [all, group]: [usize; 2], sinks: Option<&[f32]>, by_head: &mut Vec<f32>, out: &mut [f32]) {
+/// Queries of one token that look at the keys of one head: that one, and which of all.
+type Asking<'a> = (&'a Span<'a>, usize, Range<usize>);
+
+/// One new token of each sequence; `all` queries look at the same keys. Eight of many are a task, as otherwise threads would have nothing to do.
+fn decode(team: &Team, spans: &[Span], q: Heads, all: usize, sinks: Option<&[f32]>, by_head: &mut Vec<f32>, out: &mut [f32]) {
     let (cache, level) = (spans[0].cache, team.level());
-    let (kv_parts, d, e) = (cache.kv_heads() * all / group, cache.head_dim(), cache.value_dim());
-    fn row<'q>(q: &'q Heads, span: &Span, head: usize, d: usize) -> Query<'q> {
-        span.query(q.head(span.first, head, d), 0)
+    let (kv_heads, d, e, each) = (cache.kv_heads(), cache.head_dim(), cache.value_dim(), part_vectors(cache));
+    let step = if all >= 16 { 8 } else { all };
+    let pieces = |head: usize| (head * all..(head + 1) * all).step_by(step).map(move |first| first..(first + step).min((head + 1) * all));
+    let asking: Vec<Asking> =
+        spans.iter().flat_map(|span| (0..kv_heads).flat_map(move |head| pieces(head).map(move |queries| (span, head, queries)))).collect();
+    fn row<'q>(q: &'q Heads, (span, _, queries): &Asking, i: usize, d: usize) -> Query<'q> {
+        span.query(q.head(span.first, queries.start + i, d), 0)
     }
-    let sink = |part: usize, i: usize| sinks.map(|sinks| sinks[part * group + i]);
+    let sink = |(_, _, queries): &Asking, i: usize| sinks.map(|sinks| sinks[queries.start + i]);
+    let ends = sums(asking.iter().map(|(.., queries)| queries.len() * e));
     let few = |span: &Span| span.sees(0).min(span.window) <= SEGMENT;
     if spans.iter().all(few) {
-        team.chunks(out, group * e, |i, out| {
-            let (span, part) = (&spans[i / kv_parts], i % kv_parts);
-            look_back(level, span.cache, part * group / all, |i| row(&q, span, part * group + i, d), |i| sink(part, i), out);
+        team.parts(out, &ends, |i, out, _| {
+            let asks = &asking[i];
+            look_back(level, asks.0.cache, asks.1, |i| row(&q, asks, i, d), |i| sink(asks, i), out);
         });
         return;
     }
@@ -190,27 +198,33 @@ fn decode(team: &Team, spans: &[Span], q: Heads, [all, group]: [usize; 2], sinks
         let Query { from, to, .. } = span.query(&[], 0);
         segments(span.cache.element(), to).filter(move |within| within.end > from)
     };
-    let tasks: Vec<(&Span, usize, Range<usize>)> =
-        spans.iter().flat_map(|span| (0..kv_parts).flat_map(move |part| own(span).map(move |within| (span, part, within)))).collect();
-    let each = part_vectors(cache);
-    let len = group * each * 16;
-    resize(by_head, by_head.len().max(tasks.len() * len));
-    team.chunks(&mut by_head[..tasks.len() * len], len, |i, parts| {
-        let (span, part, within) = &tasks[i];
-        look_into(level, span.cache, part * group / all, within, |i| row(&q, span, part * group + i, d), parts.as_chunks_mut().0);
+    let tasks: Vec<(&Asking, Range<usize>)> = asking.iter().flat_map(|asks| own(asks.0).map(move |within| (asks, within))).collect();
+    let task_ends = sums(tasks.iter().map(|((.., queries), _)| queries.len() * each * 16));
+    let len = task_ends.last().copied().unwrap_or(0);
+    resize(by_head, by_head.len().max(len));
+    team.parts(&mut by_head[..len], &task_ends, |i, parts, _| {
+        let (asks, within) = &tasks[i];
+        look_into(level, asks.0.cache, asks.1, within, |i| row(&q, asks, i, d), parts.as_chunks_mut().0);
     });
-    let firsts = spans.iter().scan(0, |next, span| Some(std::mem::replace(next, *next + kv_parts * own(span).count())));
-    let firsts: Vec<usize> = firsts.collect();
-    team.chunks(out, group * e, |i, out| {
-        let (span, part) = (i / kv_parts, i % kv_parts);
-        let count = own(&spans[span]).count();
-        let parts = by_head[(firsts[span] + part * count) * len..][..count * len].as_chunks().0;
-        let mut joined = parts[..group * each].to_vec();
-        for next in parts.chunks_exact(group * each).skip(1) {
+    let part_ends = sums(asking.iter().map(|(span, _, queries)| own(span).count() * queries.len() * each * 16));
+    team.parts(out, &ends, |i, out, _| {
+        let start = if i == 0 { 0 } else { part_ends[i - 1] };
+        let (parts, n) = (by_head[start..part_ends[i]].as_chunks().0, asking[i].2.len() * each);
+        let mut joined = parts[..n].to_vec();
+        for next in parts.chunks_exact(n).skip(1) {
             dispatch(level, Join { joined: &mut joined, next, each });
         }
-        finish(cache, &joined, |i| sink(part, i), out);
+        finish(cache, &joined, |j| sink(&asking[i], j), out);
     });
+}
+
+/// Where each of some parts ends, which lie one after the other.
+fn sums(lengths: impl Iterator<Item = usize>) -> Vec<usize> {
+    let ends = lengths.scan(0, |end, len| {
+        *end += len;
+        Some(*end)
+    });
+    ends.collect()
 }
 
 /// Queries of one KV head, some after the other: `row` gives each, `sink` its sink, later ones seeing later tokens; `out` is
