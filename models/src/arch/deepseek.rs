@@ -10,8 +10,8 @@ use ram_kernels::Pairs;
 /// Added to the mean square in the norms inside an attention, whatever the file says of the others.
 const EPS: f64 = 1e-6;
 
-/// The attention of every layer; `interleave` says whether neighbours are turned together where no key does.
-pub fn latents(keys: &mut Keys, interleave: bool) -> Result<Mixer, ConfigError> {
+/// The attention of every layer; neighbours are turned together where no key says that halves are.
+pub fn latents(keys: &mut Keys) -> Result<Mixer, ConfigError> {
     keys.only("attention_bias", false)?;
     let num_attention_heads = keys.need("num_attention_heads", size)?;
     if size(keys, "num_key_value_heads")?.is_some_and(|n| n != num_attention_heads) {
@@ -35,7 +35,7 @@ pub fn latents(keys: &mut Keys, interleave: bool) -> Result<Mixer, ConfigError> 
             return Err(keys.invalid(key, &format!("what qk_nope_head_dim and qk_rope_head_dim are together, {query}")));
         }
     }
-    let pairs = if keys.flag("rope_interleave")?.unwrap_or(interleave) { Pairs::Neighbours } else { Pairs::Halves };
+    let pairs = if keys.flag("rope_interleave")?.unwrap_or(true) { Pairs::Neighbours } else { Pairs::Halves };
     let rope = rope::read(keys, qk_rope_head_dim, &Variant { pairs, ..Variant::default() })?;
     let longer = if let Scaling::Yarn { scores, .. } = rope.scaling { scores } else { 1.0 };
     let scale = longer * longer / (query as f64).sqrt();

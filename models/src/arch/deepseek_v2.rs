@@ -6,7 +6,7 @@ use crate::{
 };
 
 pub fn describe(keys: &mut Keys) -> Result<Description, ConfigError> {
-    let mixer = deepseek::latents(keys, true)?;
+    let mixer = deepseek::latents(keys)?;
     let num_experts = num_experts_as(keys, "n_routed_experts")?;
     let num_experts_per_tok = taken(keys, "num_experts_per_tok", num_experts)?;
     keys.only_text("scoring_func", "softmax")?;

@@ -6,7 +6,7 @@ use crate::{
 };
 
 pub fn describe(keys: &mut Keys) -> Result<Description, ConfigError> {
-    let mixer = deepseek::latents(keys, true)?;
+    let mixer = deepseek::latents(keys)?;
     let num_experts = num_experts_as(keys, "n_routed_experts")?;
     let router = corrected(keys, num_experts)?;
     let mixture = deepseek::experts(keys, num_experts, router)?;

@@ -128,8 +128,7 @@ impl<'a> Candle<'a> {
                 }
             }
             if let Some(temperature) = shape.temperature.filter(|_| i == 0) {
-                let positions = self.spans.iter().flat_map(|span| (span.start..).take(span.tokens.len()));
-                let longer: Vec<f32> = positions.map(|position| temperature.at(position) as f32).collect();
+                let longer: Vec<f32> = self.positions().map(|position| temperature.at(position) as f32).collect();
                 y = y.broadcast_mul(&Tensor::from_vec(longer, (1, tokens, 1), self.device)?)?;
             }
             heads.push(y);
@@ -168,13 +167,17 @@ impl<'a> Candle<'a> {
         Tensor::from_vec(mask, (span.tokens.len(), seen), self.device)
     }
 
+    /// Those of all tokens in their sequences.
+    fn positions(&self) -> impl Iterator<Item = usize> {
+        self.spans.iter().flat_map(|span| (span.start..).take(span.tokens.len()))
+    }
+
     /// Cosines and sines (tokens, pairs) of the tokens' positions.
     fn angles(&self, turned: &Rope) -> Result<[Tensor; 2]> {
         let (tokens, dim) = (self.stream.dim(0)?, turned.dim);
         let (half, mut all) = (dim / 2, vec![0.0; tokens * dim]);
         if let Some(rotary) = self.rotaries.iter().find(|r| r.is(turned)) {
-            let positions = self.spans.iter().flat_map(|span| (span.start..).take(span.tokens.len()));
-            all.chunks_exact_mut(dim.max(1)).zip(positions).for_each(|(out, position)| rotary.angles(position, out));
+            all.chunks_exact_mut(dim.max(1)).zip(self.positions()).for_each(|(out, position)| rotary.angles(position, out));
         }
         let all = Tensor::from_vec(all, (tokens, 2, half), self.device)?;
         Ok([all.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?, all.narrow(1, 1, 1)?.squeeze(1)?.contiguous()?])
@@ -247,7 +250,7 @@ impl Pass for Candle<'_> {
                 if let Some(gates) = gates { (found * sigmoid(&gates)?)? } else { found }
             }
             Mixing::Latent { shape, query, latent } => {
-                let parts = self.latents(products, &mixer.inner, shape, [query.as_ref(), Some(latent)])?;
+                let parts = self.latents(products, &mixer.inner, shape, (query.as_ref(), latent))?;
                 finite(&parts.kept, "keys or values")?;
                 let each = each.filter_map(|(state, span)| match &mut **state {
                     State::Kv(state) => Some(self.look_at_latents(state, &parts, span, shape)),

@@ -296,7 +296,7 @@ impl<'a> Fused<'a> {
     ) -> Result<Option<Vec<f32>>, Fault> {
         match of {
             Mixing::Latent { shape, query, latent } => {
-                return self.find_latents(norm, [inputs, inner], shape, [query.as_ref(), Some(latent)], states);
+                return self.find_latents(norm, [inputs, inner], shape, (query.as_ref(), latent), states);
             }
             Mixing::Attention { shape, biases, norms, sinks } => {
                 self.heads(norm, inputs, biases.as_ref(), norms.as_ref(), shape)?;
@@ -369,8 +369,11 @@ impl<'a> Fused<'a> {
                     let step = if i == 0 { rows / shape.num_attention_heads } else { head_dim };
                     part.chunks_exact_mut(step).for_each(|head| turn.apply(level, &mut head[..head_dim], head_dim));
                 }
+                if i > 0 {
+                    continue;
+                }
                 let warm = shape.temperature.map(|temperature| temperature.at(positions[t]) as f32);
-                for longer in longer.into_iter().chain(warm).filter(|_| i == 0) {
+                for longer in longer.into_iter().chain(warm) {
                     part.iter_mut().for_each(|x| *x *= longer);
                 }
             }

@@ -5,7 +5,7 @@ use crate::{
     description::Latent,
     packed_linear::PackedLinear,
 };
-use candle_core::{DType, Result, Tensor};
+use candle_core::{Result, Tensor};
 use candle_nn::ops::{rms_norm, softmax_last_dim};
 
 /// Of all tokens what is looked with and at.
@@ -31,18 +31,15 @@ impl Candle<'_> {
         products: Vec<Tensor>,
         inner: &[PackedLinear],
         shape: &Latent,
-        [query, latent]: [Option<&Norm<Tensor>>; 2],
+        (query, latent): (Option<&Norm<Tensor>>, &Norm<Tensor>),
     ) -> Result<Parts> {
         let (heads, rank, tells) = (shape.num_attention_heads, shape.kv_lora_rank, shape.qk_rope_head_dim);
         let (tokens, [cos, sin]) = (products[0].dim(0)?, self.angles(&shape.rope)?);
-        let normed = |x: &Tensor, norm: Option<&Norm<Tensor>>| match norm {
-            Some(norm) => rms_norm(&x.contiguous()?, &norm.weight, norm.eps as f32),
-            None => Ok(x.clone()),
-        };
+        let normed = |x: &Tensor, norm: &Norm<Tensor>| rms_norm(x, &norm.weight, norm.eps as f32);
         let mut inner = inner.iter();
         let mut next = || inner.next().ok_or_else(|| candle_core::Error::Msg("an attention over latents lacks a matrix".into()));
         let mut q = products[0].clone();
-        if query.is_some() {
+        if let Some(query) = query {
             q = next()?.times(&normed(&q, query)?)?;
         }
         let q = q.reshape((tokens, heads, shape.query()))?.transpose(0, 1)?;
@@ -60,7 +57,7 @@ impl Candle<'_> {
     /// What the queries of one sequence find, (tokens, heads of v_head_dim).
     pub(super) fn look_at_latents(&self, state: &mut KvState, parts: &Parts, span: &Span, shape: &Latent) -> Result<Tensor> {
         let own = |x: &Tensor| x.narrow(1, span.tokens.start, span.tokens.len())?.contiguous();
-        let held = state.join(&[own(&parts.kept)?], self.device)?[0].squeeze(0)?.to_dtype(DType::F32)?;
+        let held = state.join(&[own(&parts.kept)?], self.device)?[0].squeeze(0)?;
         let q = own(&parts.queries)?;
         let (heads, tokens, kept) = q.dims3()?;
         let scores = q.reshape((heads * tokens, kept))?.matmul(&held.t()?)?.reshape((heads, tokens, state.len))?;

@@ -30,7 +30,7 @@ impl Fused<'_> {
         norm: &Norm<Vec<f32>>,
         [inputs, inner]: [&[Matrix]; 2],
         shape: &Latent,
-        [query, latent]: [Option<&Norm<Vec<f32>>>; 2],
+        (query, latent): (Option<&Norm<Vec<f32>>>, &Norm<Vec<f32>>),
         states: &mut [&mut LayerState],
     ) -> Result<Option<Vec<f32>>, Fault> {
         const INPUTS: NotFinite = NotFinite("inputs of the attention");
@@ -51,8 +51,8 @@ impl Fused<'_> {
             let row = &mut row[heads * kept..];
             products.token(1, t, n).copy_to(row);
             let (own, tells) = row.split_at_mut(rank);
-            let norm = latent.map(|norm| (norm.weight.as_slice(), norm.eps as f32));
-            Turn { norm, angles: [&[]; 2], pairs: Pairs::Halves, turned_first: false }.apply(level, own, rank);
+            Turn { norm: Some((&latent.weight, latent.eps as f32)), angles: [&[]; 2], pairs: Pairs::Halves, turned_first: false }
+                .apply(level, own, rank);
             turn(t, tells);
         });
         let mut inner = inner.iter();
