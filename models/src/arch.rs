@@ -2,6 +2,7 @@
 //!
 //! A family is a file with a `describe` and a line in [`FAMILIES`]. The file says which keys it needs and which it must not have; what
 //! several of them share is here.
+mod dbrx;
 mod deepseek;
 mod deepseek_v2;
 mod deepseek_v3;
@@ -18,6 +19,7 @@ mod minimax_m2;
 mod mistral;
 mod mixtral;
 mod olmoe;
+mod phimoe;
 mod qwen2;
 mod qwen2_moe;
 mod qwen3;
@@ -30,7 +32,7 @@ mod rope;
 use crate::{
     description::{
         Attention, ConfigError, Correction, Description, Gated, GatedNames, Groups, LEAST, Layer, LeftOut, Mixer, Mixture, Mlp, NAMES, Normed,
-        QkNorm, Router, Score,
+        QkNorm, Router, Score, StreamNorm,
     },
     json::Keys,
     quantization,
@@ -40,7 +42,8 @@ use ram_kernels::Pairs;
 type Describe = fn(&mut Keys) -> Result<Description, ConfigError>;
 
 /// Families by `model_type`.
-const FAMILIES: [(&str, Describe); 25] = [
+const FAMILIES: [(&str, Describe); 27] = [
+    ("dbrx", dbrx::describe),
     ("deepseek_v2", deepseek_v2::describe),
     ("deepseek_v3", deepseek_v3::describe),
     ("ernie4_5_moe", ernie4_5_moe::describe),
@@ -57,6 +60,7 @@ const FAMILIES: [(&str, Describe); 25] = [
     ("mistral", mistral::describe),
     ("mixtral", mixtral::describe),
     ("olmoe", olmoe::describe),
+    ("phimoe", phimoe::describe),
     ("qwen2", qwen2::describe),
     ("qwen2_moe", qwen2_moe::describe),
     ("qwen3", qwen3::describe),
@@ -209,23 +213,8 @@ fn attention(keys: &mut Keys, variant: &Variant) -> Result<Attention, ConfigErro
         }
     };
     let rope = rope::read(keys, head_dim, variant)?;
-    Ok(Attention {
-        num_attention_heads,
-        num_key_value_heads,
-        head_dim,
-        gated: variant.gated,
-        qkv_bias,
-        output_bias,
-        qk_norm,
-        rope,
-        window: None,
-        chunk: None,
-        unit_heads: None,
-        temperature: None,
-        sinks: false,
-        scale: None,
-        multiplier: 1.0,
-    })
+    let plain = Attention::plain([num_attention_heads, num_key_value_heads, head_dim], rope);
+    Ok(Attention { gated: variant.gated, qkv_bias, output_bias, qk_norm, ..plain })
 }
 
 /// Positions that a file says its model has.
@@ -454,7 +443,9 @@ fn around(keys: &mut Keys, layers: Vec<Layer>) -> Result<Description, ConfigErro
         hidden_size: keys.need("hidden_size", size)?,
         max_position_embeddings: reached,
         rms_norm_eps: keys.need("rms_norm_eps", |k, key| k.number(key, 0.0, 1.0))?,
+        norm: StreamNorm::Rms,
         tie_word_embeddings: keys.flag("tie_word_embeddings")?.unwrap_or(false),
+        head_bias: false,
         layers,
         bos_token_id: keys.token("bos_token_id")?,
         eos_token_id: keys.tokens("eos_token_id")?,

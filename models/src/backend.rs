@@ -53,12 +53,15 @@ pub trait Home: Tensors {
     fn vector(&self, values: Vec<f32>) -> candle_core::Result<Self::Vector>;
 }
 
-/// An RMS norm.
+/// An RMS norm, or a layer norm.
 #[derive(Clone, Debug)]
 pub struct Norm<V> {
     pub weight: V,
+    pub bias: Option<V>,
     /// Added to the mean square.
     pub eps: f64,
+    /// Whether the mean is taken off first.
+    pub centred: bool,
     /// What its result is multiplied with.
     pub times: f32,
 }
@@ -66,7 +69,22 @@ pub struct Norm<V> {
 impl<V> Norm<V> {
     /// The same of other weights.
     pub fn map<U>(&self, vector: impl Fn(&V) -> U) -> Norm<U> {
-        Norm { weight: vector(&self.weight), eps: self.eps, times: self.times }
+        let Norm { eps, centred, times, .. } = *self;
+        Norm { weight: vector(&self.weight), bias: self.bias.as_ref().map(&vector), eps, centred, times }
+    }
+}
+
+/// What is made of the products of the head.
+#[derive(Clone, Debug)]
+pub struct Logits<V> {
+    /// Added to them.
+    pub bias: Option<V>,
+}
+
+impl<V> Logits<V> {
+    /// Whether they are logits already.
+    pub fn is_plain(&self) -> bool {
+        self.bias.is_none()
     }
 }
 

@@ -14,14 +14,18 @@ pub struct Description {
     pub hidden_size: usize,
     /// Positions that the model can tell apart.
     pub max_position_embeddings: usize,
-    /// Added to the mean square in RMS norms.
+    /// Added to the mean square in norms.
     pub rms_norm_eps: f64,
+    /// How the residual stream is normalised.
+    pub norm: StreamNorm,
     /// What the embedding's rows are multiplied with.
     pub embedding_multiplier: f64,
     /// What logits are divided by.
     pub logits_scaling: f64,
     /// Whether the embedding is the head too.
     pub tie_word_embeddings: bool,
+    /// Whether something is added to logits: the head's bias.
+    pub head_bias: bool,
     /// Whether files have the weights of norms less 1, but those behind a delta net.
     pub norms_less_one: bool,
     /// What the names of tensors begin with.
@@ -40,6 +44,18 @@ pub struct Description {
     pub left_out: Vec<LeftOut>,
 }
 
+/// How a row of the residual stream is normalised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamNorm {
+    /// By the root of its mean square.
+    Rms,
+    /// The same around its mean, with something added where it has a bias: layer norm.
+    Layer {
+        /// Whether it has one.
+        bias: bool,
+    },
+}
+
 /// Tensors that are not read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeftOut {
@@ -49,18 +65,30 @@ pub struct LeftOut {
     pub what: &'static str,
 }
 
-/// What the names of a model's tensors begin with.
+/// What the names of a model's tensors begin with, and are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Names {
-    /// All but the head's.
+    /// Begins all but the head's.
     pub model: &'static str,
     pub head: &'static str,
+    pub embedding: &'static str,
+    pub layers: &'static str,
+    pub norm: &'static str,
+    /// Of a layer, what its mixer and what its MLP read the stream through.
+    pub norms: [&'static str; 2],
 }
 
 /// As most families have them.
-pub(crate) const NAMES: Names = Names { model: "model", head: "lm_head" };
+pub(crate) const NAMES: Names = Names {
+    model: "model",
+    head: "lm_head",
+    embedding: "embed_tokens",
+    layers: "layers",
+    norm: "norm",
+    norms: ["input_layernorm", "post_attention_layernorm"],
+};
 
-/// A layer adds what its mixer, then what its MLP gives to the residual stream; both read it through an RMS norm.
+/// A layer adds what its mixer, then what its MLP gives to the residual stream; both read it through a norm.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Layer {
     /// Who looks at whom.
@@ -178,6 +206,8 @@ pub struct Attention {
     pub qkv_bias: bool,
     /// Whether o has a bias.
     pub output_bias: bool,
+    /// Between which numbers q, k and v are kept before they are normalised: it and less than nothing by as much.
+    pub clip: Option<f64>,
     /// How q and k are RMS-normalised, where they are.
     pub qk_norm: Option<QkNorm>,
     /// How positions turn q and k.
@@ -196,6 +226,16 @@ pub struct Attention {
     pub scale: Option<f64>,
     /// What its result is multiplied with before it is added.
     pub multiplier: f64,
+    pub(crate) names: AttentionNames,
+}
+
+/// Tensor names of an [`Attention`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct AttentionNames {
+    pub module: &'static str,
+    pub output: &'static str,
+    /// Queries, keys and values where files have them in one matrix, one after the other.
+    pub joined: Option<&'static str>,
 }
 
 /// Queries are longer the later they come: `1 + scale ln(1 + floor((position + 1) / floor))`.
@@ -215,6 +255,29 @@ impl Temperature {
 }
 
 impl Attention {
+    /// One of so many heads that has nothing special.
+    pub(crate) fn plain([num_attention_heads, num_key_value_heads, head_dim]: [usize; 3], rope: Rope) -> Attention {
+        Attention {
+            num_attention_heads,
+            num_key_value_heads,
+            head_dim,
+            gated: false,
+            qkv_bias: false,
+            output_bias: false,
+            clip: None,
+            qk_norm: None,
+            rope,
+            window: None,
+            chunk: None,
+            unit_heads: None,
+            temperature: None,
+            sinks: false,
+            scale: None,
+            multiplier: 1.0,
+            names: AttentionNames { module: "self_attn", output: "o_proj", joined: None },
+        }
+    }
+
     /// How many tokens are held at the least for what queries look at, where that is not all.
     pub(crate) fn held(&self) -> Option<usize> {
         self.window.into_iter().chain(self.chunk).min()
@@ -300,17 +363,35 @@ pub struct Clamped {
     pub alpha: f64,
 }
 
-/// Tensors in which files have those of all experts of a layer: `gate_up` (experts, 2 width, in) and `down` (experts, out, width).
+/// Tensors in which files have those of all experts of a layer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Fused {
-    pub gate_up: &'static str,
-    pub down: &'static str,
-    /// Whether rows of gate and up take turns; else all of the gate's come first.
-    pub turns: bool,
+    pub matrices: FusedMatrices,
     /// What they end with, and what each is of an expert.
     pub ends: &'static [(&'static str, &'static str)],
-    /// What they end with where their inputs come first: `gate_up` (experts, in, 2 width) and `down` (experts, width, out).
+    /// What they end with where their inputs come first.
     pub turned: Option<&'static str>,
+}
+
+/// Which tensors those are.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum FusedMatrices {
+    /// `gate_up` (experts, 2 width, in) and `down` (experts, out, width).
+    Two {
+        gate_up: &'static str,
+        down: &'static str,
+        /// Whether rows of gate and up take turns; else all of the gate's come first.
+        turns: bool,
+    },
+    /// Gate and up (experts width, in), and down with its inputs first (experts width, out).
+    Flat([&'static str; 3]),
+}
+
+impl Fused {
+    /// Gate and up in one tensor, one after the other.
+    pub(crate) fn two(gate_up: &'static str, down: &'static str, ends: &'static [(&'static str, &'static str)]) -> Fused {
+        Fused { matrices: FusedMatrices::Two { gate_up, down, turns: false }, ends, turned: None }
+    }
 }
 
 /// Where tensors of one expert lie in some of all.
@@ -325,9 +406,11 @@ pub struct Stacked {
     pub ends: &'static [(&'static str, &'static str)],
     /// What the one of weights ends with where their inputs come first.
     pub turned: Option<&'static str>,
+    /// Whether the first dimension is experts and rows at once.
+    pub flat: bool,
 }
 
-/// Where the rows of a matrix lie that is one of two, which take turns by head in a stored one.
+/// Where the rows of a matrix lie that is one of several, which take turns by head in a stored one.
 #[derive(Clone, Debug)]
 pub struct ByHead {
     /// The stored one.
@@ -394,12 +477,15 @@ pub struct Correction {
 }
 
 /// What a router makes of its logits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Score {
     /// The softmax over all experts.
     Softmax,
     /// The sigmoid of each.
     Sigmoid,
+    /// One expert after the other, each with the softmax over those that are left and whose logits are not further below the largest than
+    /// this part of its size, or of their own: the sparse mixer (Liu, Dong, Chen et al., arXiv 2409.12136).
+    Mixer(f32),
 }
 
 impl Router {
@@ -417,7 +503,10 @@ impl Description {
     /// Takes the other names that tensors may have, where a stored one has one of them: of texts beside images, and Mixtral's as transformers 5
     /// has them in memory, and as tools write them that save what is there.
     pub fn adopt_names<'a>(&mut self, stored: impl Iterator<Item = &'a str> + Clone) {
-        let has = |names: &Names| stored.clone().any(|name| name.strip_prefix(names.model).is_some_and(|rest| rest.starts_with(".embed_tokens.")));
+        let has = |names: &Names| {
+            let own = format!("{}.{}.", names.model, names.embedding);
+            stored.clone().any(|name| name.starts_with(&own))
+        };
         if let Some(names) = self.also.iter().find(|names| has(names)) {
             self.names = *names;
         }

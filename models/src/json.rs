@@ -91,6 +91,11 @@ impl<'a> Keys<'a> {
         self.typed(key, &expected, |v| v.as_u64().and_then(|n| usize::try_from(n).ok()).filter(|n| (least..=most).contains(n)))
     }
 
+    /// Whether the key is there and says nothing.
+    pub fn is_null(&self, key: &str) -> bool {
+        self.map.get(key).is_some_and(Value::is_null)
+    }
+
     pub fn whole_number(&mut self, key: &str) -> Result<Option<i64>, ConfigError> {
         self.typed(key, "a whole number", Value::as_i64)
     }
@@ -107,6 +112,12 @@ impl<'a> Keys<'a> {
     pub fn number(&mut self, key: &str, least: f64, most: f64) -> Result<Option<f64>, ConfigError> {
         let expected = if least > 0.0 { "a positive number".to_string() } else { format!("a number from {least} to {most}") };
         self.typed(key, &expected, |v| v.as_f64().filter(|n| (least..=most).contains(n)))
+    }
+
+    /// A list of numbers.
+    pub fn numbers(&mut self, key: &str, least: f64, most: f64) -> Result<Option<Vec<f64>>, ConfigError> {
+        let one = |v: &Value| v.as_f64().filter(|n| (least..=most).contains(n));
+        self.typed(key, "a list of positive numbers", |v| v.as_array()?.iter().map(one).collect())
     }
 
     pub fn token(&mut self, key: &str) -> Result<Option<u32>, ConfigError> {

@@ -11,7 +11,7 @@ pub use model::Model;
 
 use crate::{
     backend::{Mixer, Mlps, Norm, Tensors},
-    description::Names,
+    description::{Names, StreamNorm},
     tensors::{Kind, TensorSpec},
 };
 use std::convert::Infallible;
@@ -65,15 +65,35 @@ struct At {
     layer: usize,
     hidden_size: usize,
     eps: f64,
+    norm: StreamNorm,
+}
+
+/// A norm of the stream, of tensors that `spec` names by what they end with.
+fn stream_norm<S: Supply>(of: StreamNorm, eps: f64, spec: impl Fn(&str, Kind) -> TensorSpec, from: &mut S) -> Result<Norm<VectorOf<S>>, S::Error> {
+    let weight = from.vector(spec("weight", Kind::Norm))?;
+    let bias = if of == (StreamNorm::Layer { bias: true }) { Some(from.vector(spec("bias", Kind::Bias))?) } else { None };
+    Ok(Norm { weight, bias, eps, centred: of != StreamNorm::Rms, times: 1.0 })
 }
 
 impl At {
     fn spec(self, name: &str, shape: Vec<usize>, kind: Kind) -> TensorSpec {
-        TensorSpec { name: format!("{}.layers.{}.{name}", self.names.model, self.layer), shape, kind, layer: Some(self.layer), expert: None }
+        TensorSpec {
+            name: format!("{}.{}.{}.{name}", self.names.model, self.names.layers, self.layer),
+            shape,
+            kind,
+            layer: Some(self.layer),
+            expert: None,
+        }
+    }
+
+    /// What the stream is read through; of [`Names::norms`] the first or the second.
+    fn stream_norm<S: Supply>(self, which: usize, from: &mut S) -> Result<Norm<VectorOf<S>>, S::Error> {
+        let name = self.names.norms[which];
+        stream_norm(self.norm, self.eps, |end, kind| self.spec(&format!("{name}.{end}"), vec![self.hidden_size], kind), from)
     }
 
     fn norm<S: Supply>(self, name: &str, len: usize, from: &mut S) -> Result<Norm<VectorOf<S>>, S::Error> {
         let weight = from.vector(self.spec(&format!("{name}.weight"), vec![len], Kind::Norm))?;
-        Ok(Norm { weight, eps: self.eps, times: 1.0 })
+        Ok(Norm { weight, bias: None, eps: self.eps, centred: false, times: 1.0 })
     }
 }

@@ -58,6 +58,18 @@ pub enum Scaling {
         /// Whether the ramp begins and ends at whole pairs.
         truncate: bool,
     },
+    /// Each is divided by a number of its own, by another one where texts are longer than the model was trained for first (LongRoPE, Ding et
+    /// al. 2024).
+    Long {
+        /// Those of short texts and of longer ones, of every pair.
+        factors: [Vec<f64>; 2],
+        /// What queries and keys are multiplied with, likewise.
+        scales: [f64; 2],
+        /// The longest of the former, in tokens.
+        original_max_position_embeddings: usize,
+        /// Whether texts are longer.
+        longer: bool,
+    },
 }
 
 impl Rope {
@@ -65,7 +77,14 @@ impl Rope {
     pub fn positions(&self, trained: usize) -> usize {
         match self.scaling {
             Scaling::Yarn { factor, original_max_position_embeddings, .. } => trained.max((factor * original_max_position_embeddings) as usize),
-            Scaling::Default | Scaling::Alpha { .. } | Scaling::Linear { .. } | Scaling::Llama3 { .. } => trained,
+            Scaling::Default | Scaling::Alpha { .. } | Scaling::Linear { .. } | Scaling::Llama3 { .. } | Scaling::Long { .. } => trained,
+        }
+    }
+
+    /// Frequencies for texts of up to so many tokens, where they depend on that: all of a text has the same.
+    pub(crate) fn reach(&mut self, tokens: usize) {
+        if let Scaling::Long { original_max_position_embeddings, longer, .. } = &mut self.scaling {
+            *longer = tokens > *original_max_position_embeddings;
         }
     }
 
@@ -75,6 +94,7 @@ impl Rope {
         let half = self.dim / 2;
         let plain = |i: usize| self.theta.powf(-(i as f64) / half as f64);
         let scaled = |i: usize| match self.scaling {
+            Scaling::Long { ref factors, longer, .. } => plain(i) / factors[usize::from(longer)][i],
             Scaling::Default => plain(i),
             Scaling::Alpha { alpha } => {
                 let dim = self.dim as f64;
@@ -102,7 +122,11 @@ impl Rope {
                 plain(i) * (1.0 - divided + divided / factor)
             }
         };
-        let longer = if let Scaling::Yarn { attention_factor, .. } = self.scaling { attention_factor as f32 } else { 1.0 };
+        let longer = match self.scaling {
+            Scaling::Yarn { attention_factor, .. } => attention_factor as f32,
+            Scaling::Long { scales, longer, .. } => scales[usize::from(longer)] as f32,
+            Scaling::Default | Scaling::Alpha { .. } | Scaling::Linear { .. } | Scaling::Llama3 { .. } => 1.0,
+        };
         ((0..half).map(|i| scaled(i) as f32).collect(), longer)
     }
 }

@@ -5,6 +5,10 @@ use std::cmp::Ordering;
 /// (expert, weight) pairs of one token, as many as it takes: the largest scores, the lower number where two are equal. `logits` become
 /// scores; `correction`, where there is one, is added to them while experts are chosen.
 pub(crate) fn route(router: &Router, logits: &mut [f32], correction: Option<&[f32]>, routes: &mut [(u32, f32)]) {
+    if let Score::Mixer(jitter) = router.score {
+        mix(jitter, logits, routes);
+        return;
+    }
     // Without a correction the largest logits are the largest scores, and are chosen before anything is rounded.
     let early = correction.is_none();
     if early {
@@ -51,7 +55,20 @@ fn score(score: Score, logits: &mut [f32]) {
             let total: f32 = logits.iter().sum();
             logits.iter_mut().for_each(|l| *l /= total);
         }
+        Score::Mixer(_) => {}
         Score::Sigmoid => logits.iter_mut().for_each(|l| *l = 1.0 / (1.0 + (-*l).exp())),
+    }
+}
+
+/// One expert after the other: the largest logit, and its softmax among those that are left and near it.
+fn mix(jitter: f32, logits: &[f32], routes: &mut [(u32, f32)]) {
+    for i in 0..routes.len() {
+        let (taken, rest) = routes.split_at_mut(i);
+        let left = || (0u32..).zip(logits.iter().copied()).filter(|(e, _)| !taken.iter().any(|(t, _)| t == e));
+        largest(left(), &mut rest[..1]);
+        let (expert, most) = rest[0];
+        let near = left().filter(|(_, logit)| (most - logit) / logit.abs().max(most) <= 2.0 * jitter);
+        rest[0] = (expert, 1.0 / near.map(|(_, logit)| (logit - most).exp()).sum::<f32>());
     }
 }
 
@@ -116,6 +133,20 @@ mod tests {
             assert_eq!((routes[0].0, routes[1].0), (2, 1));
             assert!((routes[0].1 - weight(-1.0)).abs() < 1e-6 && (routes[1].1 - weight(1.0)).abs() < 1e-6, "{routes:?}");
         }
+    }
+
+    /// The second is chosen as if there were no first; what is further below the largest than twice the part of its size is not weighed.
+    #[test]
+    fn a_mixer_weighs_what_is_near() {
+        let router = Router { score: Score::Mixer(0.05), ..Router::softmax(2, false) };
+        let routes = routes(&router, &[2.0, 1.85, -3.0, 1.7], None);
+        assert_eq!([routes[0].0, routes[1].0], [0, 1]);
+        // 1.7 is 0.3 / 2 = 0.15 below 2, and 0.15 / 1.85 = 0.08 below 1.85.
+        let weight = |others: f32| 1.0 / (1.0 + (-others).exp());
+        assert!((routes[0].1 - weight(0.15)).abs() < 1e-6 && (routes[1].1 - weight(0.15)).abs() < 1e-6, "{routes:?}");
+        // Below nothing sizes are those of the smaller ones.
+        let routes = super::tests::routes(&router, &[-1.0, -1.1, -2.0, -1.3], None);
+        assert!((routes[0].1 - weight(0.1)).abs() < 1e-6 && routes[1] == (1, 1.0), "{routes:?}");
     }
 
     /// Groups by the sum of their two largest, as many experts of those as are wanted.

@@ -166,9 +166,14 @@ impl Transformer {
     /// As for [`Transformer::forward_batch`].
     pub fn advance(&self, batch: &mut [Next]) -> Result<(), ForwardError> {
         self.run(batch, |tokens, spans, batch| match &self.model {
-            Built::Fused(model) => {
-                self.fused(model, tokens, spans, batch, |pass, logits| pass.finish_last(&model.norm, model.head(), logits), |_| Ok(()))
-            }
+            Built::Fused(model) => self.fused(
+                model,
+                tokens,
+                spans,
+                batch,
+                |pass, logits| pass.finish_last(&model.norm, (model.head(), &model.logits), logits),
+                |_| Ok(()),
+            ),
             Built::Candle(model, device) => {
                 let hidden = self.candle(model, device, tokens, spans, batch)?;
                 for (next, span) in batch.iter_mut().zip(spans).filter(|(next, _)| next.logits) {
@@ -288,11 +293,20 @@ impl Transformer {
     /// Where the shape is another, or a logit is not finite.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor, ForwardError> {
         match &self.model {
-            Built::Fused(model) => hidden
-                .apply(&PackedLinear::new(model.head().clone()))
-                .map_err(|e| if is_not_finite(&e) { ForwardError::NotFinite { what: "logits", layer: None } } else { e.into() }),
+            Built::Fused(model) => {
+                let products = hidden
+                    .apply(&PackedLinear::new(model.head().clone()))
+                    .map_err(|e| if is_not_finite(&e) { ForwardError::NotFinite { what: "logits", layer: None } } else { e.into() })?;
+                if model.logits.is_plain() {
+                    return Ok(products);
+                }
+                let shape = products.dims2()?;
+                let mut all = products.flatten_all()?.to_vec1::<f32>()?;
+                all.chunks_exact_mut(shape.1).for_each(|row| model.logits.of(row));
+                Ok(Tensor::from_vec(all, shape, hidden.device())?)
+            }
             Built::Candle(model, _) => {
-                let logits = model.head().times(hidden)?;
+                let logits = model.logits.of(model.head().times(hidden)?)?;
                 finite(&logits, "logits").map_err(|fault| fault.within(None))?;
                 Ok(logits)
             }

@@ -155,10 +155,12 @@ impl Checkpoint {
                 continue;
             };
             let Some(module) = spec.name.strip_suffix(".weight") else { continue };
-            for Stacked { name, part: [part, parts], turns, ends, turned } in self.description.stacks(spec) {
+            for Stacked { name, part: [part, parts], turns, ends, turned, flat } in self.description.stacks(spec) {
                 if let Some(end) = turned
-                    && let Some(own) =
-                        self.tensors.get(&format!("{name}{end}")).and_then(|all| columns::cut(all, expert, experts, [part, parts], turns))
+                    && let Some(own) = self
+                        .tensors
+                        .get(&format!("{name}{end}"))
+                        .and_then(|all| columns::cut(&by_expert(all, experts, flat), expert, experts, [part, parts], turns))
                 {
                     self.tensors.insert(spec.name.clone(), own);
                     cut.insert(format!("{name}{end}"));
@@ -166,14 +168,14 @@ impl Checkpoint {
                 for (end, own) in ends {
                     let stacked = format!("{name}{end}");
                     // Experts, their rows, what a row has.
-                    let fits = |t: &&TensorInfo| t.shape.len() > 1 && t.shape[0] == experts && t.shape[1] > 0 && t.shape[1].is_multiple_of(parts);
-                    let Some(all) = self.tensors.get(&stacked).filter(fits) else { continue };
+                    let fits = |t: &TensorInfo| t.shape.len() > 1 && t.shape[0] == experts && t.shape[1] > 0 && t.shape[1].is_multiple_of(parts);
+                    let Some(all) = self.tensors.get(&stacked).map(|all| by_expert(all, experts, flat)).filter(fits) else { continue };
                     let (mut shape, len) = (all.shape[1..].to_vec(), all.len / (experts * parts) as u64);
                     shape[0] /= parts;
                     let first = if turns { expert * parts } else { expert * parts + part };
                     let row = len / shape[0] as u64;
                     let turns = (turns && parts > 1).then_some([row, part as u64, parts as u64]);
-                    let info = TensorInfo { shape, offset: all.offset + first as u64 * len, len, turns, ..all.clone() };
+                    let info = TensorInfo { shape, offset: all.offset + first as u64 * len, len, turns, ..all };
                     self.tensors.insert(format!("{module}{own}"), info);
                     cut.insert(stacked);
                 }
@@ -436,4 +438,12 @@ fn no_checkpoint(path: &Path) -> &'static str {
         return "GGUF is not read yet; give the folder with the original safetensors";
     }
     "is not a checkpoint folder, as it has no config.json: give one that has, or ORG/NAME at the hub"
+}
+/// A tensor of all experts in three dimensions, where files have the first two as one.
+fn by_expert(all: &TensorInfo, experts: usize, flat: bool) -> TensorInfo {
+    let mut own = all.clone();
+    if let (true, [rows, cols]) = (flat && all.shape[0].is_multiple_of(experts), &all.shape[..]) {
+        own.shape = vec![experts, rows / experts, *cols];
+    }
+    own
 }

@@ -74,7 +74,7 @@ struct About {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Group {
-    maker: String,
+    makers: Vec<String>,
     readers: Vec<String>,
 }
 
@@ -92,8 +92,8 @@ impl Observer for Noting<'_> {
             return vec![1.0; seen.squares.len()].into();
         }
         let scale: Arc<[f32]> = scale(&seen).into();
-        let readers = seen.readers.into_iter().map(|reader| reader.name).collect();
-        self.found.about.groups.push(Group { maker: seen.maker.name, readers });
+        let [makers, readers] = [seen.makers, seen.readers].map(|all| all.into_iter().map(|spec| spec.name).collect());
+        self.found.about.groups.push(Group { makers, readers });
         self.found.scales.push(scale.clone());
         scale
     }
@@ -148,7 +148,7 @@ impl Survey {
     /// The same with the groups by name.
     fn named(mut self) -> Survey {
         for (i, group) in self.about.groups.iter().enumerate() {
-            self.rows.insert(group.maker.clone(), i);
+            self.rows.extend(group.makers.iter().map(|maker| (maker.clone(), i)));
             self.columns.extend(group.readers.iter().map(|reader| (reader.clone(), i)));
         }
         self

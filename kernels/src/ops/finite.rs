@@ -63,7 +63,7 @@ impl Kernel for Finite<'_> {
 mod tests {
     use super::*;
     use crate::{
-        Experts, Format, Inputs, KvElement, KvLayer, Look, Matrix, attention_at, experts_at, linear_at, log_sum_exp, norm_rows, normed, team,
+        Experts, Format, Inputs, KvElement, KvLayer, Look, Matrix, RowNorm, attention_at, experts_at, linear_at, log_sum_exp, team,
         tests::{gaussian, levels, matrix},
     };
 
@@ -195,8 +195,8 @@ mod tests {
         for level in levels() {
             let norm = |row: &[f32], weights: &[f32]| {
                 let mut rows = row.to_vec();
-                let done = team(level, |team| norm_rows(team, &mut rows, weights, 1e-6));
-                let fill = |_| normed(level, row, weights, 1e-6);
+                let done = team(level, |team| RowNorm::rms(weights, 1e-6).apply(team, &mut rows));
+                let fill = |_| RowNorm::rms(weights, 1e-6).of(level, row, 1.0);
                 let filled = team(level, |team| Inputs::default().fill(team, [(&m, &[0][..])].into_iter(), 1, 48, fill));
                 assert_eq!(done.is_ok(), filled.is_ok());
                 done.is_ok()

@@ -1,8 +1,8 @@
-//! What happens to whole rows between products: the residual stream and its norms, heads and their positions.
+//! What happens to whole rows between products: the residual stream, heads and their positions.
 use super::{
-    finite::{NotFinite, Watch, finite},
     kv::Heads,
-    values::{Normed, Same, Tiled, Values, sigmoid},
+    norm::{NormRow, RowNorm},
+    values::{Same, Tiled, Values, sigmoid, store},
 };
 use crate::{
     isa::{Isa, Kernel, Level, dispatch},
@@ -65,81 +65,6 @@ impl<'a, F: Fn(&Share) -> Tiled<'a>> Kernel for Add<'_, F> {
     }
 }
 
-/// The first of 16 lanes, as many as `to` takes.
-#[inline(always)]
-pub(super) fn store<I: Isa>(isa: I, v: I::F, to: &mut [f32]) {
-    match to.first_chunk_mut() {
-        Some(whole) => isa.store(v, whole),
-        None => {
-            let mut all = [0.0; 16];
-            isa.store(v, &mut all);
-            to.copy_from_slice(&all[..to.len()]);
-        }
-    }
-}
-
-/// `row` over its root mean square, times `weights` (Zhang and Sennrich, arXiv 1910.07467).
-pub fn normed<'a>(level: Level, row: &'a [f32], weights: &'a [f32], eps: f32) -> Normed<'a> {
-    Normed { row, scale: dispatch(level, Scale { row, eps }), weights }
-}
-
-/// 1 / root mean square.
-struct Scale<'a> {
-    row: &'a [f32],
-    eps: f32,
-}
-
-impl Kernel for Scale<'_> {
-    type Out = f32;
-    #[inline(always)]
-    fn run<I: Isa>(self, isa: I) -> f32 {
-        scale(isa, self.row, self.eps)
-    }
-}
-
-/// [`normed`], in place: `rows` (rows, weights' length).
-///
-/// # Errors
-/// Where a result is not finite.
-pub fn norm_rows(team: &Team, rows: &mut [f32], weights: &[f32], eps: f32) -> Result<(), NotFinite> {
-    let (level, watch) = (team.level(), Watch::default());
-    team.chunks(rows, weights.len(), |_, row| {
-        dispatch(level, NormRow { row, weights, eps });
-        watch.see(finite(level, row));
-    });
-    watch.result("normed rows")
-}
-
-struct NormRow<'a> {
-    row: &'a mut [f32],
-    weights: &'a [f32],
-    eps: f32,
-}
-
-impl Kernel for NormRow<'_> {
-    type Out = ();
-    #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        let scale = scale(isa, self.row, self.eps);
-        for (row, weights) in self.row.chunks_mut(16).zip(self.weights.chunks(16)) {
-            let y = Normed { row, scale, weights }.vector(isa, 0);
-            store(isa, y, row);
-        }
-    }
-}
-
-#[inline(always)]
-pub(super) fn scale<I: Isa>(isa: I, row: &[f32], eps: f32) -> f32 {
-    let mut sum = isa.splat(0.0);
-    for i in 0..row.len().div_ceil(16) {
-        let x = Same(row).vector(isa, i);
-        sum = isa.fma(x, x, sum);
-    }
-    let scale = 1.0 / (isa.sum(sum) / row.len() as f32 + eps).sqrt();
-    // Squares whose sum is more than any number: nothing would be left of the row, without a word.
-    if scale == 0.0 { f32::NAN } else { scale }
-}
-
 /// Multiplies `rows`, (tokens, `len`) of heads of `head_dim`, with the sigmoids of their gates.
 pub fn gate_heads(team: &Team, gates: Heads, head_dim: usize, rows: &mut [f32], len: usize) {
     let level = team.level();
@@ -167,8 +92,8 @@ impl Kernel for Gate<'_> {
 /// What is done to the heads of one token.
 #[derive(Clone, Copy)]
 pub struct Turn<'a> {
-    /// Norm of each head, with its epsilon.
-    pub norm: Option<(&'a [f32], f32)>,
+    /// Norm of each head.
+    pub norm: Option<RowNorm<'a>>,
     /// Cosines and sines of the token's position, one of each for every pair that is turned: the first numbers of a head, or all.
     pub angles: [&'a [f32]; 2],
     /// Which numbers are pairs.
@@ -205,8 +130,8 @@ impl Kernel for TurnHead<'_> {
     fn run<I: Isa>(self, isa: I) {
         let TurnHead { turn: Turn { norm, angles, pairs, turned_first }, head } = self;
         let normed = |head: &mut [f32], now: bool| {
-            if let Some((weights, eps)) = norm.filter(|_| now) {
-                NormRow { row: head, weights, eps }.run(isa);
+            if let Some(norm) = norm.filter(|_| now) {
+                NormRow { row: head, norm }.run(isa);
             }
         };
         normed(head, !turned_first);

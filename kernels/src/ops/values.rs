@@ -29,21 +29,16 @@ impl Values for Same<'_> {
     }
 }
 
-/// A row times a number, times weights: the root mean square norm.
-pub struct Normed<'a> {
-    /// The row.
-    pub row: &'a [f32],
-    /// The number.
-    pub scale: f32,
-    /// The weights.
-    pub weights: &'a [f32],
-}
-
-impl Values for Normed<'_> {
-    #[inline(always)]
-    fn vector<I: Isa>(&self, isa: I, i: usize) -> I::F {
-        let x = isa.mul(Same(self.row).vector(isa, i), isa.splat(self.scale));
-        isa.mul(x, Same(self.weights).vector(isa, i))
+/// The first of 16 lanes, as many as `to` takes.
+#[inline(always)]
+pub fn store<I: Isa>(isa: I, v: I::F, to: &mut [f32]) {
+    match to.first_chunk_mut() {
+        Some(whole) => isa.store(v, whole),
+        None => {
+            let mut all = [0.0; 16];
+            isa.store(v, &mut all);
+            to.copy_from_slice(&all[..to.len()]);
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What families have in common whose layers are gated delta nets and, every few, gated attention.
 use super::{FULL, HEADS, Variant, attention, layer_types, layers, size};
 use crate::{
-    description::{ConfigError, DeltaNet, DeltaShape, Description, LeftOut, Mixer, Names},
+    description::{ConfigError, DeltaNet, DeltaShape, Description, LeftOut, Mixer, NAMES as PLAIN, Names},
     json::Keys,
 };
 use ram_kernels::TAPS;
@@ -50,11 +50,8 @@ pub const OTHERS: [&str; 6] =
     ["image_token_id", "language_model_only", "video_token_id", "vision_config", "vision_end_token_id", "vision_start_token_id"];
 
 /// A text beside images, as its authors publish it, and as tools do that keep the text alone, or put it elsewhere.
-pub const NAMES: [Names; 3] = [
-    Names { model: "model.language_model", head: "lm_head" },
-    Names { model: "model", head: "lm_head" },
-    Names { model: "language_model.model", head: "language_model.lm_head" },
-];
+pub const NAMES: [Names; 3] =
+    [Names { model: "model.language_model", ..PLAIN }, PLAIN, Names { model: "language_model.model", head: "language_model.lm_head", ..PLAIN }];
 
 /// A text that may lie beside images.
 pub fn text(keys: &mut Keys, description: Description) -> Description {

@@ -1,7 +1,7 @@
 //! gpt-oss: every second layer looks at a window, heads have sinks, every projection a bias, experts a clamped gate; experts in MXFP4.
 use super::{FULL, Variant, around, attention, layer_types, layers, mixture, named, num_experts, size, taken};
 use crate::{
-    description::{Attention, Clamped, ConfigError, Description, Fused, Gated, Layer, Mixer, Mixture, Mlp, Router},
+    description::{Attention, Clamped, ConfigError, Description, Fused, FusedMatrices, Gated, Layer, Mixer, Mixture, Mlp, Router},
     json::Keys,
 };
 
@@ -26,9 +26,7 @@ pub fn describe(keys: &mut Keys) -> Result<Description, ConfigError> {
         clamped: Some(Clamped { limit, alpha }),
         router_module: "mlp.router",
         fused: Some(Fused {
-            gate_up: "mlp.experts.gate_up_proj",
-            down: "mlp.experts.down_proj",
-            turns: true,
+            matrices: FusedMatrices::Two { gate_up: "mlp.experts.gate_up_proj", down: "mlp.experts.down_proj", turns: true },
             ends: &[("_blocks", ".weight"), ("_scales", ".weight_scales"), ("_bias", ".bias")],
             turned: Some(""),
         }),

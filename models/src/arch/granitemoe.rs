@@ -19,13 +19,7 @@ pub fn describe(keys: &mut Keys) -> Result<Description, ConfigError> {
     let expert = Gated { width: keys.need("intermediate_size", size)?, names: named("block_sparse_moe.experts") };
     let mixture = Mixture {
         router_module: "block_sparse_moe.router.layer",
-        fused: Some(Fused {
-            gate_up: "block_sparse_moe.input_linear",
-            down: "block_sparse_moe.output_linear",
-            turns: false,
-            ends: &[(".weight", ".weight")],
-            turned: None,
-        }),
+        fused: Some(Fused::two("block_sparse_moe.input_linear", "block_sparse_moe.output_linear", &[(".weight", ".weight")])),
         ..mixture(num_experts, router, expert)
     };
     Ok(Description { embedding_multiplier, logits_scaling, ..alike(keys, attention, Mlp::Sparse(Box::new(mixture)))? })

@@ -1,7 +1,9 @@
 //! Llama-4, the text: three of four layers look at pieces of a text, the others know no positions; one expert and a shared one, whose input is weighted.
 use super::{FULL, Variant, around, attention, images, layer_types, layers, mixture, named, num_experts, size, taken};
 use crate::{
-    description::{Attention, ConfigError, Description, Fused, Gated, Layer, LeftOut, Mixer, Mixture, Mlp, Names, Router, Score, Temperature},
+    description::{
+        Attention, ConfigError, Description, Fused, Gated, Layer, LeftOut, Mixer, Mixture, Mlp, NAMES as PLAIN, Names, Router, Score, Temperature,
+    },
     json::Keys,
     rope::Rope,
 };
@@ -11,7 +13,7 @@ use ram_kernels::Pairs;
 const OTHERS: [&str; 4] = ["boi_token_index", "eoi_token_index", "image_token_index", "vision_config"];
 
 /// A text beside images, as its authors publish it and as transformers keeps the text alone.
-const NAMES: [Names; 2] = [Names { model: "language_model.model", head: "language_model.lm_head" }, Names { model: "model", head: "lm_head" }];
+const NAMES: [Names; 2] = [Names { model: "language_model.model", head: "language_model.lm_head", ..PLAIN }, PLAIN];
 
 const CHUNKED: &str = "chunked_attention";
 
@@ -29,13 +31,7 @@ pub fn describe_text(keys: &mut Keys) -> Result<Description, ConfigError> {
         shared: Some(Gated { width, names: named("feed_forward.shared_expert") }),
         weigh_inputs: true,
         router_module: "feed_forward.router",
-        fused: Some(Fused {
-            gate_up: "feed_forward.experts.gate_up_proj",
-            down: "feed_forward.experts.down_proj",
-            turns: false,
-            ends: &[],
-            turned: Some(""),
-        }),
+        fused: Some(Fused { turned: Some(""), ..Fused::two("feed_forward.experts.gate_up_proj", "feed_forward.experts.down_proj", &[]) }),
         ..mixture(num_experts, router, Gated { width, names: named("feed_forward.experts") })
     };
     let step = keys.size("interleave_moe_layer_step", 1, 4096)?.unwrap_or(1);

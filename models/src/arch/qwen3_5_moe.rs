@@ -20,13 +20,7 @@ pub fn describe_text(keys: &mut Keys) -> Result<Description, ConfigError> {
     let mixture = Mixture {
         shared: Some(shared),
         shared_gate: true,
-        fused: Some(Fused {
-            gate_up: "mlp.experts.gate_up_proj",
-            down: "mlp.experts.down_proj",
-            turns: false,
-            ends: &[("", ".weight"), ("_scale_inv", ".weight_scale_inv")],
-            turned: None,
-        }),
+        fused: Some(Fused::two("mlp.experts.gate_up_proj", "mlp.experts.down_proj", &[("", ".weight"), ("_scale_inv", ".weight_scale_inv")])),
         ..mixture(num_experts, router(keys, num_experts, true)?, expert)
     };
     let layers = mixed(keys, mixers, &mixture, |_| true)?;

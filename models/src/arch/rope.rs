@@ -20,7 +20,7 @@ pub fn read(keys: &mut Keys, head_dim: usize, variant: &Variant) -> Result<Rope,
             return Err(inner.invalid("rope_theta", "the same number in both places"));
         }
         base = base.or(here);
-        let found = read_scaling(&mut inner, trained, variant.alpha)?;
+        let found = read_scaling(&mut inner, [trained, head_dim / 2], variant.alpha)?;
         if scaling != Scaling::Default && found != scaling {
             return Err(inner.invalid("rope_type", "the same in rope_parameters and rope_scaling"));
         }
@@ -48,7 +48,7 @@ fn partial(keys: &mut Keys, variant: &Variant) -> Result<Option<f64>, ConfigErro
 }
 
 /// What one object says. Older files call the type `type`.
-fn read_scaling(keys: &mut Keys, trained: usize, alpha: bool) -> Result<Scaling, ConfigError> {
+fn read_scaling(keys: &mut Keys, [trained, pairs]: [usize; 2], alpha: bool) -> Result<Scaling, ConfigError> {
     let (new, old) = (keys.text("rope_type")?, keys.text("type")?);
     let name = if new.is_some() { "rope_type" } else { "type" };
     if new.is_some() && old.is_some() && new != old {
@@ -95,8 +95,24 @@ fn read_scaling(keys: &mut Keys, trained: usize, alpha: bool) -> Result<Scaling,
                 truncate: keys.flag("truncate")?.unwrap_or(true),
             })
         }
-        Some(_) => Err(keys.unsupported(name, "'default', 'linear', 'llama3' and 'yarn'")),
+        Some("longrope") => long(keys, trained, pairs),
+        Some(_) => Err(keys.unsupported(name, "'default', 'linear', 'llama3', 'longrope' and 'yarn'")),
     }
+}
+
+/// Numbers for every pair, for texts up to the first context and for longer ones.
+fn long(keys: &mut Keys, trained: usize, pairs: usize) -> Result<Scaling, ConfigError> {
+    let original = keys.need("original_max_position_embeddings", |keys, key| keys.size(key, 2, 1 << 30))?;
+    let mut each = |key: &str| {
+        let found = keys.need(key, |keys, key| keys.numbers(key, 1e-6, MOST))?;
+        if found.len() == pairs { Ok(found) } else { Err(keys.invalid(key, &format!("{pairs} numbers, one for each pair of a head"))) }
+    };
+    let factors = [each("short_factor")?, each("long_factor")?];
+    let factor = positive(keys, "factor")?.unwrap_or(trained as f64 / original as f64);
+    let inferred = if factor <= 1.0 { 1.0 } else { (1.0 + factor.ln() / (original as f64).ln()).sqrt() };
+    let both = positive(keys, "attention_factor")?.unwrap_or(inferred);
+    let scales = [positive(keys, "short_mscale")?.unwrap_or(both), positive(keys, "long_mscale")?.unwrap_or(both)];
+    Ok(Scaling::Long { factors, scales, original_max_position_embeddings: original, longer: false })
 }
 
 /// Large enough for any factor, small enough that no product of some overflows.

@@ -1,5 +1,6 @@
 //! What configs are read as, and what is refused with which sentence.
 mod latents;
+mod layer_norms;
 mod llama4;
 
 use crate::{
@@ -268,7 +269,7 @@ fn what_cannot_be_run_is_refused_by_name() {
     let cases = [
         (
             with(mixtral(), "model_type", json!("gemma4")),
-            "model_type 'gemma4' is not supported; these are: deepseek_v2, deepseek_v3, ernie4_5_moe, glm4_moe,",
+            "model_type 'gemma4' is not supported; these are: dbrx, deepseek_v2, deepseek_v3, ernie4_5_moe, glm4_moe,",
         ),
         (without(mixtral(), "hidden_size"), "the key hidden_size is missing"),
         (without(mixtral(), "intermediate_size"), "the key intermediate_size is missing"),
@@ -315,10 +316,7 @@ fn what_cannot_be_run_is_refused_by_name() {
             with(mixtral(), "quantization", json!({"mode": "mxfp4", "bits": 4, "group_size": 32})),
             "quantization.mode is \"mxfp4\", which is not supported",
         ),
-        (
-            with(qwen3(), "rope_scaling", json!({"rope_type": "longrope", "factor": 4.0})),
-            "rope_scaling.rope_type is \"longrope\", which is not supported",
-        ),
+        (with(qwen3(), "rope_scaling", json!({"rope_type": "su", "factor": 4.0})), "rope_scaling.rope_type is \"su\", which is not supported"),
         (with(qwen3(), "rope_scaling", json!({"type": "dynamic", "factor": 4.0})), "rope_scaling.type is \"dynamic\", which is not supported"),
         (with(qwen3(), "rope_scaling", json!({"type": "linear"})), "the key rope_scaling.factor is missing"),
         (

@@ -5,7 +5,7 @@ mod state;
 
 pub use state::State;
 
-use super::{Home, Mixer, Mixing, Mlps, Needs, Norm, Pass, Span, Tensors, Work, rotary::Rotary};
+use super::{Home, Logits, Mixer, Mixing, Mlps, Needs, Norm, Pass, Span, Tensors, Work, rotary::Rotary};
 use crate::{
     description::{Attention, Clamped, Normed, Router},
     forward_error::Fault,
@@ -13,7 +13,7 @@ use crate::{
     rope::Rope,
     router::route,
 };
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{D, DType, Device, Result, Tensor};
 use candle_nn::{
     ops::{rms_norm, sigmoid, silu, softmax_last_dim},
     rotary_emb::{rope, rope_i},
@@ -90,7 +90,7 @@ impl<'a> Candle<'a> {
     }
 
     fn normed(&self, norm: &Norm<Tensor>) -> Result<Tensor> {
-        times(&rms_norm(&self.stream, &norm.weight, norm.eps as f32)?, norm.times)
+        times(&norm.of(&self.stream)?, norm.times)
     }
 
     /// Queries, keys and values, (heads, tokens, head_dim), and the gates of what queries find, (tokens, heads of head_dim).
@@ -108,6 +108,9 @@ impl<'a> Candle<'a> {
             if let Some(biases) = biases {
                 y = y.broadcast_add(&biases[i])?;
             }
+            if let Some(most) = shape.clip {
+                y = y.clamp(-most, most)?;
+            }
             if shape.gated && i == 0 {
                 // Behind each query lies its gate.
                 let both = y.reshape((tokens, (), 2, shape.head_dim))?;
@@ -116,7 +119,7 @@ impl<'a> Candle<'a> {
             }
             let of = shape.qk_norm.map(|norm| norm.of);
             let normed = |y: Tensor, now: Normed| match norms.filter(|_| i < 2 && of == Some(now)) {
-                Some(norms) => rms_norm(&y, &norms[i].weight, norms[i].eps as f32),
+                Some(norms) => norms[i].of(&y),
                 None => Ok(y),
             };
             y = normed(y, Normed::All)?.reshape((tokens, (), shape.head_dim))?;
@@ -181,6 +184,31 @@ impl<'a> Candle<'a> {
         }
         let all = Tensor::from_vec(all, (tokens, 2, half), self.device)?;
         Ok([all.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?, all.narrow(1, 1, 1)?.squeeze(1)?.contiguous()?])
+    }
+}
+
+impl Norm<Tensor> {
+    /// Of rows.
+    fn of(&self, rows: &Tensor) -> Result<Tensor> {
+        let mut rows = rows.clone();
+        if self.centred {
+            rows = rows.broadcast_sub(&rows.mean_keepdim(D::Minus1)?)?;
+        }
+        let y = rms_norm(&rows, &self.weight, self.eps as f32)?;
+        match &self.bias {
+            Some(bias) => y.broadcast_add(bias),
+            None => Ok(y),
+        }
+    }
+}
+
+impl Logits<Tensor> {
+    /// Of products, (tokens, vocab_size).
+    pub fn of(&self, products: Tensor) -> Result<Tensor> {
+        match &self.bias {
+            Some(bias) => products.broadcast_add(bias),
+            None => Ok(products),
+        }
     }
 }
 

@@ -11,7 +11,7 @@ pub use refine::{Coder, Refining, TOKENS};
 pub use state::LayerState;
 pub use survey::{Channels, Cost, Observer, Survey, Unread};
 
-use super::{Home, Mixer, Mixing, Mlps, Norm, Pass, Span, Tensors, rotary::Rotary};
+use super::{Home, Logits, Mixer, Mixing, Mlps, Norm, Pass, Span, Tensors, rotary::Rotary};
 use crate::{
     KvElement,
     description::{Attention, Clamped, Normed, Router},
@@ -19,8 +19,8 @@ use crate::{
     router::route,
 };
 use ram_kernels::{
-    ClampedGlu, Experts, Heads, Inputs, KvLayer, Look, Matrix, Mixture, NormedRow, NotFinite, PANEL_BYTES, Product, Products, Routed, Same, Taken,
-    Team, Turn, Watch, add_tiles, attend, attend_numbers, embed, finite, gate_heads, isa::Level, norm_rows, normed, resize,
+    ClampedGlu, Experts, Heads, Inputs, KvLayer, Look, Matrix, Mixture, NormedRow, NotFinite, PANEL_BYTES, Product, Products, Routed, RowNorm, Same,
+    Taken, Team, Turn, Watch, add_tiles, attend, attend_numbers, embed, finite, gate_heads, isa::Level, resize,
 };
 
 /// Tensors in the CPU's memory, packed.
@@ -233,13 +233,14 @@ impl<'a> Fused<'a> {
 
     /// The normed stream, in the scratch's `hidden`.
     pub fn finish(self, norm: &Norm<Vec<f32>>) -> Result<(), Fault> {
-        norm_rows(self.team, &mut self.s.hidden, &norm.weight, norm.eps as f32).map_err(|_| HEAD_INPUTS)?;
+        norm.row().apply(self.team, &mut self.s.hidden).map_err(|_| HEAD_INPUTS)?;
         scale(self.team, &mut self.s.hidden, self.hidden_size, norm.times);
         Ok(())
     }
 
     /// Logits of the last token of every sequence that has a place for them.
-    pub fn finish_last(self, norm: &Norm<Vec<f32>>, head: &Matrix, out: &mut [Option<&mut Vec<f32>>]) -> Result<(), Fault> {
+    pub fn finish_last(self, norm: &Norm<Vec<f32>>, head: (&Matrix, &Logits<Vec<f32>>), out: &mut [Option<&mut Vec<f32>>]) -> Result<(), Fault> {
+        let (head, logits) = head;
         let Scratch { tokens, last, hidden, inputs, products, .. } = self.s;
         let (team, level, size) = (self.team, self.team.level(), self.hidden_size);
         last.clear();
@@ -254,6 +255,7 @@ impl<'a> Fused<'a> {
         for (i, out) in out.iter_mut().flatten().enumerate() {
             out.resize(head.rows(), 0.0);
             products.token(0, i, n).copy_to(out);
+            logits.of(out);
             if !finite(level, out) {
                 return Err(LOGITS.into());
             }
@@ -354,11 +356,14 @@ impl<'a> Fused<'a> {
                 if let Some(bias) = biases {
                     part.iter_mut().zip(&bias[i]).for_each(|(x, bias)| *x += bias);
                 }
+                if let Some(most) = shape.clip {
+                    part.iter_mut().for_each(|x| *x = x.clamp(-most as f32, most as f32));
+                }
                 if i < 2 {
-                    let mut norm = norms.map(|norms| (norms[i].weight.as_slice(), norms[i].eps as f32));
+                    let mut norm = norms.map(|norms| norms[i].row());
                     let (pairs, mut turned_first) = (shape.rope.pairs, of == Some(Normed::TurnedHeads));
                     if let Some(eps) = shape.unit_heads {
-                        (norm, turned_first) = (Some((&ones[..], eps as f32)), true);
+                        (norm, turned_first) = (Some(RowNorm::rms(&ones, eps as f32)), true);
                     }
                     if of == Some(Normed::All) {
                         let all = part.len();
@@ -440,8 +445,20 @@ impl<'a> Fused<'a> {
 impl Norm<Vec<f32>> {
     /// Of a row.
     fn of<'a>(&'a self, level: Level, row: &'a [f32]) -> NormedRow<'a> {
-        let normed = normed(level, row, &self.weight, self.eps as f32);
-        NormedRow { scale: normed.scale * self.times, ..normed }
+        self.row().of(level, row, self.times)
+    }
+
+    fn row(&self) -> RowNorm<'_> {
+        RowNorm { weights: &self.weight, bias: self.bias.as_deref(), eps: self.eps as f32, centred: self.centred }
+    }
+}
+
+impl Logits<Vec<f32>> {
+    /// Of one token's products.
+    pub fn of(&self, products: &mut [f32]) {
+        if let Some(bias) = &self.bias {
+            products.iter_mut().zip(bias).for_each(|(x, bias)| *x += bias);
+        }
     }
 }
 

@@ -3,8 +3,8 @@ use super::{At, MixerOf, Supply};
 use crate::{
     KvElement,
     backend::{Mixer, Mixing, Needs},
-    description::{Attention, Normed, QkNorm},
-    tensors::Kind,
+    description::{Attention, AttentionNames, ByHead, Normed, QkNorm},
+    tensors::{Kind, TensorSpec},
 };
 use ram_kernels::KvLayer;
 
@@ -42,23 +42,37 @@ impl Attention {
         }
     }
 
+    /// Where a matrix of a layer lies in the one that files have of three.
+    pub(super) fn by_head(&self, spec: &TensorSpec) -> Option<ByHead> {
+        let ([q, kv], joined) = (self.widths(), self.names.joined?);
+        let (own, letter) = match spec.kind {
+            Kind::Query => (0..q, "q"),
+            Kind::Key => (q..q + kv, "k"),
+            Kind::Value => (q + kv..q + 2 * kv, "v"),
+            _ => return None,
+        };
+        let name = spec.name.replace(&format!("{letter}_proj"), joined);
+        Some(ByHead { name, heads: 1, rows: q + 2 * kv, stored: spec.shape[1], own, transposed: false })
+    }
+
     pub(super) fn build<S: Supply>(&self, at: At, from: &mut S) -> Result<MixerOf<S>, S::Error> {
         let ([q, kv], rows) = (self.widths(), self.query_rows());
         let each = [("q", rows, Kind::Query), ("k", kv, Kind::Key), ("v", kv, Kind::Value)];
-        let norm = at.norm("input_layernorm", at.hidden_size, from)?;
-        let mut matrix = |(name, n, kind)| from.matrix(at.spec(&format!("self_attn.{name}_proj.weight"), vec![n, at.hidden_size], kind));
+        let norm = at.stream_norm(0, from)?;
+        let AttentionNames { module, output: last, .. } = self.names;
+        let mut matrix = |(name, n, kind)| from.matrix(at.spec(&format!("{module}.{name}_proj.weight"), vec![n, at.hidden_size], kind));
         let inputs = vec![matrix(each[0])?, matrix(each[1])?, matrix(each[2])?];
-        let mut bias = |name, n| from.vector(at.spec(&format!("self_attn.{name}_proj.bias"), vec![n], Kind::Bias));
+        let mut bias = |name, n| from.vector(at.spec(&format!("{module}.{name}_proj.bias"), vec![n], Kind::Bias));
         let biases = if self.qkv_bias { Some([bias("q", rows)?, bias("k", kv)?, bias("v", kv)?]) } else { None };
         let mut norms = None;
         if let Some(QkNorm { of, names }) = self.qk_norm {
             let [q, k] = if of == Normed::All { [q, kv] } else { [self.head_dim; 2] };
             norms = Some([at.norm(names[0], q, from)?, at.norm(names[1], k, from)?]);
         }
-        let sinks = at.spec("self_attn.sinks", vec![self.num_attention_heads], Kind::Bias);
+        let sinks = at.spec(&format!("{module}.sinks"), vec![self.num_attention_heads], Kind::Bias);
         let sinks = if self.sinks { Some(from.vector(sinks)?) } else { None };
-        let output = from.matrix(at.spec("self_attn.o_proj.weight", vec![at.hidden_size, q], Kind::Output))?;
-        let bias = at.spec("self_attn.o_proj.bias", vec![at.hidden_size], Kind::Bias);
+        let output = from.matrix(at.spec(&format!("{module}.{last}.weight"), vec![at.hidden_size, q], Kind::Output))?;
+        let bias = at.spec(&format!("{module}.{last}.bias"), vec![at.hidden_size], Kind::Bias);
         let bias = if self.output_bias { Some(from.vector(bias)?) } else { None };
         let of = Mixing::Attention { shape: self.clone(), biases, norms, sinks };
         Ok(Mixer { norm, inputs, inner: Vec::new(), of, output, bias, times: self.multiplier as f32 })

@@ -26,7 +26,7 @@ impl DeltaNet {
 
     pub(super) fn build<S: Supply>(&self, at: At, from: &mut S) -> Result<MixerOf<S>, S::Error> {
         let (channels, values, heads) = (self.shape.channels(), self.shape.values(), self.shape.value_heads);
-        let norm = at.norm("input_layernorm", at.hidden_size, from)?;
+        let norm = at.stream_norm(0, from)?;
         let each: &[(&str, usize, Kind)] = if self.packed {
             &[("qkvz", channels + values, Kind::DeltaInput), ("ba", 2 * heads, Kind::DeltaRates)]
         } else {
@@ -40,7 +40,8 @@ impl DeltaNet {
         let mut vector = |name: &str, shape| from.vector(at.spec(&format!("linear_attn.{name}"), shape, Kind::Recurrence));
         let taps = vector("conv1d.weight", vec![channels, 1, self.shape.kernel])?;
         let (decay, time) = (vector("A_log", vec![heads])?, vector("dt_bias", vec![heads])?);
-        let results = Norm { weight: vector("norm.weight", vec![self.shape.value_dim])?, eps: at.eps, times: 1.0 };
+        let weight = vector("norm.weight", vec![self.shape.value_dim])?;
+        let results = Norm { weight, bias: None, eps: at.eps, centred: false, times: 1.0 };
         let output = from.matrix(at.spec("linear_attn.out_proj.weight", vec![at.hidden_size, values], Kind::DeltaOutput))?;
         let taps = S::Tensors::taps(taps, self.shape.kernel);
         let of = Mixing::DeltaNet { shape: self.clone(), taps, decay, time, norm: results };

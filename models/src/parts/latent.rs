@@ -57,7 +57,7 @@ impl Latent {
 
     pub(super) fn build<S: Supply>(&self, at: At, from: &mut S) -> Result<MixerOf<S>, S::Error> {
         let (heads, rank) = (self.num_attention_heads, self.kv_lora_rank);
-        let norm = at.norm("input_layernorm", at.hidden_size, from)?;
+        let norm = at.stream_norm(0, from)?;
         let named = |name: &str, rows, cols, kind| at.spec(&format!("{name}.weight"), vec![rows, cols], kind);
         let (mut query, mut inner) = (None, Vec::new());
         let mut inputs = vec![match self.q_lora_rank {

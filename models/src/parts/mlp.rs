@@ -78,7 +78,7 @@ impl description::Mlp {
 
 impl<T: Tensors> Mlp<T> {
     pub(super) fn build<S: Supply<Tensors = T>>(mlp: &description::Mlp, at: At, from: &mut S) -> Result<Mlp<T>, S::Error> {
-        let norm = at.norm("post_attention_layernorm", at.hidden_size, from)?;
+        let norm = at.stream_norm(1, from)?;
         let kind = match mlp {
             description::Mlp::Dense(mlp) => Of::Dense(T::experts(one(mlp.build(ROUTED, None, at, from)?))),
             description::Mlp::Sparse(m) => {

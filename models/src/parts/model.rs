@@ -1,10 +1,11 @@
 //! A whole model: embedding, layers, norm, head.
-use super::{At, List, Supply, mlp::Mlp};
+use super::{At, List, Supply, mlp::Mlp, stream_norm};
 use crate::{
     KvElement,
-    backend::{Mixer, Needs, Norm, Pass, Tensors},
-    description::{self, ByHead, Description, Stacked},
+    backend::{Logits, Mixer, Needs, Norm, Pass, Tensors},
+    description::{self, ByHead, Description, Fused, FusedMatrices, Stacked},
     forward_error::ForwardError,
+    rope::Scaling,
     tensors::{Kind, TensorSpec},
 };
 
@@ -17,6 +18,8 @@ pub struct Model<T: Tensors> {
     embedding_multiplier: f32,
     /// None where the embedding is the head.
     head: Option<T::Matrix>,
+    /// What is made of its products.
+    pub logits: Logits<T::Vector>,
 }
 
 #[derive(Debug)]
@@ -46,21 +49,33 @@ impl Description {
         };
         let (layer, _) = spec.layer.zip(spec.expert)?;
         let module = self.mixture(layer)?.expert.names.module;
-        Some(format!("{}.layers.{layer}.{}.switch_mlp.{name}", self.names.model, module.trim_end_matches(".experts")))
+        Some(format!("{}.{}.{layer}.{}.switch_mlp.{name}", self.names.model, self.names.layers, module.trim_end_matches(".experts")))
     }
 
     /// The tensors of all experts of a layer in which one of an expert may lie: as MLX has them, and as the family's files do.
     pub fn stacks(&self, spec: &TensorSpec) -> Vec<Stacked> {
         let Some((module, layer)) = self.stacked(spec).zip(spec.layer) else { return Vec::new() };
-        let mut all = vec![Stacked { name: module, part: [0, 1], turns: false, ends: MLX, turned: None }];
-        if let Some(fused) = self.mixture(layer).and_then(|m| m.fused) {
-            let (name, part) = match spec.kind {
-                Kind::Gate => (fused.gate_up, [0, 2]),
-                Kind::Up => (fused.gate_up, [1, 2]),
-                _ => (fused.down, [0, 1]),
-            };
-            let name = format!("{}.layers.{layer}.{name}", self.names.model);
-            all.push(Stacked { name, part, turns: fused.turns, ends: fused.ends, turned: fused.turned });
+        let mut all = vec![Stacked { name: module, part: [0, 1], turns: false, ends: MLX, turned: None, flat: false }];
+        if let Some(Fused { matrices, ends, turned }) = self.mixture(layer).and_then(|m| m.fused) {
+            let at = |name: &str| format!("{}.{}.{layer}.{name}", self.names.model, self.names.layers);
+            all.push(match (matrices, spec.kind) {
+                (FusedMatrices::Two { gate_up, turns, .. }, Kind::Gate) => {
+                    Stacked { name: at(gate_up), part: [0, 2], turns, ends, turned, flat: false }
+                }
+                (FusedMatrices::Two { gate_up, turns, .. }, Kind::Up) => {
+                    Stacked { name: at(gate_up), part: [1, 2], turns, ends, turned, flat: false }
+                }
+                (FusedMatrices::Two { down, turns, .. }, _) => Stacked { name: at(down), part: [0, 1], turns, ends, turned, flat: false },
+                (FusedMatrices::Flat([gate, up, down]), kind) => {
+                    let (name, turned) = match kind {
+                        Kind::Gate => (gate, None),
+                        Kind::Up => (up, None),
+                        _ => (down, turned),
+                    };
+                    let ends = if turned.is_some() { &[] } else { ends };
+                    Stacked { name: at(name), part: [0, 1], turns: false, ends, turned, flat: true }
+                }
+            });
         }
         all
     }
@@ -69,7 +84,8 @@ impl Description {
     pub fn by_head(&self, spec: &TensorSpec) -> Option<ByHead> {
         match &self.layers.get(spec.layer?)?.mixer {
             description::Mixer::Latent(latent) => latent.by_head(spec),
-            description::Mixer::Attention(_) | description::Mixer::DeltaNet(_) => None,
+            description::Mixer::Attention(attention) => attention.by_head(spec),
+            description::Mixer::DeltaNet(_) => None,
         }
     }
 
@@ -97,6 +113,18 @@ impl Description {
         all
     }
 
+    /// The same for texts of up to so many tokens, where positions turn those of longer ones otherwise.
+    pub fn reaching(&self, tokens: usize) -> Description {
+        let mut own = self.clone();
+        own.layers.iter_mut().filter_map(|l| l.mixer.attention_mut()).for_each(|a| a.rope.reach(tokens));
+        own
+    }
+
+    /// Whether positions are turned as those of longer texts are.
+    pub fn reaches_longer(&self) -> bool {
+        self.layers.iter().filter_map(|l| l.mixer.rope()).any(|rope| matches!(rope.scaling, Scaling::Long { longer: true, .. }))
+    }
+
     pub(crate) fn needs(&self) -> Needs {
         let of = |l: &description::Layer| l.mixer.needs(self.hidden_size).most(l.mlp.needs(self.hidden_size));
         self.layers.iter().map(of).fold(Needs { inputs: self.hidden_size, ..Needs::default() }, Needs::most)
@@ -106,23 +134,21 @@ impl Description {
 impl<T: Tensors> Model<T> {
     /// Asks `from` for every tensor, each once.
     pub fn build<S: Supply<Tensors = T>>(d: &Description, from: &mut S) -> Result<Model<T>, S::Error> {
-        let spec = |name: &str, shape: Vec<usize>, kind| TensorSpec { name: format!("{name}.weight"), shape, kind, layer: None, expert: None };
+        let named = |name: String, shape, kind| TensorSpec { name, shape, kind, layer: None, expert: None };
+        let spec = |name: &str, shape: Vec<usize>, kind| named(format!("{name}.weight"), shape, kind);
         let table = vec![d.vocab_size, d.hidden_size];
-        let embedding = from.matrix(spec(&format!("{}.embed_tokens", d.names.model), table.clone(), Kind::Embedding))?;
+        let embedding = from.matrix(spec(&format!("{}.{}", d.names.model, d.names.embedding), table.clone(), Kind::Embedding))?;
         let layer = |(layer, l): (usize, &description::Layer)| {
-            let at = At { names: d.names, layer, hidden_size: d.hidden_size, eps: d.rms_norm_eps };
+            let at = At { names: d.names, layer, hidden_size: d.hidden_size, eps: d.rms_norm_eps, norm: d.norm };
             Ok(Layer { mixer: l.mixer.build(at, from)?, mlp: Mlp::build(&l.mlp, at, from)? })
         };
         let layers = d.layers.iter().enumerate().map(layer).collect::<Result<_, _>>()?;
-        let weight = from.vector(spec(&format!("{}.norm", d.names.model), vec![d.hidden_size], Kind::Norm))?;
+        let of_norm = |end: &str, kind| named(format!("{}.{}.{end}", d.names.model, d.names.norm), vec![d.hidden_size], kind);
+        let norm = Norm { times: 1.0 / d.logits_scaling as f32, ..stream_norm(d.norm, d.rms_norm_eps, of_norm, from)? };
         let head = if d.tie_word_embeddings { None } else { Some(from.matrix(spec(d.names.head, table, Kind::Head))?) };
-        Ok(Model {
-            embedding,
-            layers,
-            norm: Norm { weight, eps: d.rms_norm_eps, times: 1.0 / d.logits_scaling as f32 },
-            embedding_multiplier: d.embedding_multiplier as f32,
-            head,
-        })
+        let bias = named(format!("{}.bias", d.names.head), vec![d.vocab_size], Kind::Bias);
+        let bias = if d.head_bias { Some(from.vector(bias)?) } else { None };
+        Ok(Model { embedding, layers, norm, embedding_multiplier: d.embedding_multiplier as f32, head, logits: Logits { bias } })
     }
 
     /// Hidden state to logits.

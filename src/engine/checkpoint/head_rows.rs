@@ -1,10 +1,10 @@
-//! Matrices that files have two of in one, by head: what makes keys and values of latents (DeepSeek's kv_b_proj). The one for keys is multiplied
-//! with queries here, so that its rows are every head's columns; MLX has them so.
+//! Matrices that files have several of in one: queries, keys and values; and, by head, what makes keys and values of latents (DeepSeek's
+//! kv_b_proj). The one for keys is multiplied with queries here, so that its rows are every head's columns; MLX has them so.
 use super::{Checkpoint, TensorInfo};
 use crate::Error;
 use ram_models::description::ByHead;
 
-/// Finds both in the stored one, or as MLX has them: in three dimensions, of which the first is the head.
+/// Finds them in the stored one, or as MLX has those of latents: in three dimensions, of which the first is the head.
 ///
 /// # Errors
 /// Where the stored one has another shape, or is quantized.
@@ -27,10 +27,12 @@ pub fn part(checkpoint: &mut Checkpoint) -> Result<(), Error> {
         let origin = part.name.trim_end_matches(".weight");
         let coded = ["qweight", "weight_packed", "scales"].iter().any(|end| checkpoint.tensors.contains_key(&format!("{origin}.{end}")));
         if coded {
-            return wrong(
-                "is quantized, and keys of latents take the columns of its heads as rows, which codes do not survive: leave it as it is published"
-                    .into(),
-            );
+            let what = if part.transposed || part.heads > 1 {
+                "keys of latents take the columns of its heads as rows, which codes do not survive"
+            } else {
+                "queries, keys and values are matrices of their own here, into which codes are not parted"
+            };
+            return wrong(format!("is quantized, and {what}: leave it as it is published"));
         }
         let Some(info) = checkpoint.tensors.get(&part.name) else { return Err(Error::MissingTensor(part.name)) };
         let expected = [part.heads * part.rows, part.stored];

@@ -39,7 +39,7 @@ impl Model {
     /// Whatever is wrong with the checkpoint's tokenizer.
     pub fn new(checkpoint: &Checkpoint, plan: &Plan, weights: &Loaded) -> Result<Model, Error> {
         plan.belongs_to(checkpoint)?;
-        let description = checkpoint.description().clone();
+        let description = checkpoint.description().reaching(plan.context);
         let tokenizer = Arc::new(Tokenizer::open(checkpoint.folder(), description.vocab_size)?);
         Ok(Model { transformer: weights.transformer(description, &plan.backend)?, tokenizer, plan: plan.clone() })
     }
@@ -52,12 +52,18 @@ impl Model {
         Ok(Session::new(self.transformer.cache(self.plan.context, self.plan.kv), Sampler::new(sampling)?))
     }
 
+    /// Whose sessions it can go on with: of the same plan, and with the same positions.
+    fn kind(&self) -> String {
+        let longer = self.transformer.description().reaches_longer();
+        format!("{}{}", self.plan.fingerprint, if longer { ", for longer texts," } else { "" })
+    }
+
     /// Writes a session to a file, whole or not at all: its tokens, their keys and values, and how far it is in its choices.
     ///
     /// # Errors
     /// Where the file cannot be written.
     pub fn save(&self, session: &Session, path: &Path) -> Result<(), Error> {
-        session.save(path, &self.plan.fingerprint)
+        session.save(path, &self.kind())
     }
 
     /// The session that [`Model::save`] wrote, of a model with the same plan and numbers in its KV cache: it goes on the same, with the same
@@ -67,7 +73,7 @@ impl Model {
     /// [`Error::File`] where it is another's, damaged or none; [`Error::Context`] where it is too long; as for [`Model::session`].
     pub fn restore(&self, path: &Path, sampling: Sampling) -> Result<Session, Error> {
         let mut session = self.session(sampling)?;
-        session.restore(path, &self.plan.fingerprint)?;
+        session.restore(path, &self.kind())?;
         Ok(session)
     }
 

@@ -12,7 +12,7 @@ use std::{
 use xxhash_rust::xxh3::Xxh3;
 
 /// Of what a survey looks at and says: another number, and old files are only good for the cache's `gc`.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 /// How files of surveys end.
 pub const SUFFIX: &str = "survey";
 /// The only key of the metadata (several would be written in any order): a checksum of all the rest, a space, and [`About`] as JSON.

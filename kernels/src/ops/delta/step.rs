@@ -3,8 +3,8 @@ use super::layer::DeltaShape;
 use crate::{
     isa::{Isa, Kernel},
     ops::{
-        residual::{scale, store},
-        values::{Normed, Same, Values, silu},
+        norm::scale,
+        values::{Same, Values, silu, store},
     },
 };
 use std::ops::Range;
@@ -183,7 +183,7 @@ impl Kernel for Finish<'_> {
         let Finish { head, gate, weights, eps } = self;
         let scale = scale(isa, head, eps);
         for (i, head) in head.chunks_mut(16).enumerate() {
-            let normed = Normed { row: head, scale, weights: &weights[16 * i..] }.vector(isa, 0);
+            let normed = isa.mul(isa.mul(Same(head).vector(isa, 0), isa.splat(scale)), Same(weights).vector(isa, i));
             let gated = isa.mul(normed, silu(isa, Same(gate).vector(isa, i)));
             store(isa, gated, head);
         }

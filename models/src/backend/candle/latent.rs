@@ -6,7 +6,7 @@ use crate::{
     packed_linear::PackedLinear,
 };
 use candle_core::{Result, Tensor};
-use candle_nn::ops::{rms_norm, softmax_last_dim};
+use candle_nn::ops::softmax_last_dim;
 
 /// Of all tokens what is looked with and at.
 pub struct Parts {
@@ -35,12 +35,11 @@ impl Candle<'_> {
     ) -> Result<Parts> {
         let (heads, rank, tells) = (shape.num_attention_heads, shape.kv_lora_rank, shape.qk_rope_head_dim);
         let (tokens, [cos, sin]) = (products[0].dim(0)?, self.angles(&shape.rope)?);
-        let normed = |x: &Tensor, norm: &Norm<Tensor>| rms_norm(x, &norm.weight, norm.eps as f32);
         let mut inner = inner.iter();
         let mut next = || inner.next().ok_or_else(|| candle_core::Error::Msg("an attention over latents lacks a matrix".into()));
         let mut q = products[0].clone();
         if let Some(query) = query {
-            q = next()?.times(&normed(&q, query)?)?;
+            q = next()?.times(&query.of(&q)?)?;
         }
         let q = q.reshape((tokens, heads, shape.query()))?.transpose(0, 1)?;
         let part = |x: &Tensor, at, len| x.narrow(2, at, len)?.contiguous();
@@ -49,7 +48,7 @@ impl Candle<'_> {
         let of_latents = part(&q, 0, shape.qk_nope_head_dim)?.matmul(&keys.transpose(1, 2)?.contiguous()?)?;
         let of_positions = turned(&part(&q, shape.qk_nope_head_dim, tells)?, &shape.rope, &cos, &sin)?;
         let own = products[1].unsqueeze(0)?;
-        let own = [normed(&part(&own, 0, rank)?, latent)?, turned(&part(&own, rank, tells)?, &shape.rope, &cos, &sin)?];
+        let own = [latent.of(&part(&own, 0, rank)?)?, turned(&part(&own, rank, tells)?, &shape.rope, &cos, &sin)?];
         let queries = times(&Tensor::cat(&[of_latents, of_positions], 2)?, shape.scale as f32)?;
         Ok(Parts { queries, kept: Tensor::cat(&own, 2)?.contiguous()?, values: heads_of(next()?, heads, &q)? })
     }

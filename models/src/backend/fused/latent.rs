@@ -51,8 +51,7 @@ impl Fused<'_> {
             let row = &mut row[heads * kept..];
             products.token(1, t, n).copy_to(row);
             let (own, tells) = row.split_at_mut(rank);
-            Turn { norm: Some((&latent.weight, latent.eps as f32)), angles: [&[]; 2], pairs: Pairs::Halves, turned_first: false }
-                .apply(level, own, rank);
+            Turn { norm: Some(latent.row()), angles: [&[]; 2], pairs: Pairs::Halves, turned_first: false }.apply(level, own, rank);
             turn(t, tells);
         });
         let mut inner = inner.iter();
@@ -61,8 +60,7 @@ impl Fused<'_> {
             resize(between, n * rank);
             team.chunks(between, rank, |t, row| {
                 products.token(0, t, n).copy_to(row);
-                Turn { norm: Some((&query.weight, query.eps as f32)), angles: [&[]; 2], pairs: Pairs::Halves, turned_first: false }
-                    .apply(level, row, rank);
+                Turn { norm: Some(query.row()), angles: [&[]; 2], pairs: Pairs::Halves, turned_first: false }.apply(level, row, rank);
             });
             let Some(matrix) = inner.next() else { return Ok(Some(between.clone())) };
             let tokens = tokens.as_slice();

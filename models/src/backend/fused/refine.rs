@@ -156,8 +156,7 @@ impl<'a, C: Coder> Refining<'a, C> {
         let mut moments = Moments::new(size, self.coder.span());
         moments.add(self.team, tokens, |i, to| {
             let row = &stream[token(i) * size..][..size];
-            let scale = norm.of(level, row).scale;
-            to.iter_mut().zip(row).zip(&norm.weight).for_each(|((to, x), weight)| *to = x * scale * weight);
+            norm.of(level, row).write_to(level, to);
         });
         moments
     }

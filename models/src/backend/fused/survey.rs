@@ -48,7 +48,7 @@ pub trait Observer {
 #[derive(Debug)]
 pub struct Channels {
     /// What makes the channels, linearly: the weights of a norm, or the rows of an up projection.
-    pub maker: TensorSpec,
+    pub makers: Vec<TensorSpec>,
     /// All matrices that take them.
     pub readers: Vec<TensorSpec>,
     /// How many tokens were looked at.
@@ -142,6 +142,12 @@ fn add_columns(team: &Team, matrix: &Matrix, to: &mut Vec<f64>) {
     to.iter_mut().zip(columns).for_each(|(to, column)| *to += column / all);
 }
 
+/// What makes the numbers of a norm's result.
+fn makers(norm: &Norm<Named>) -> Vec<TensorSpec> {
+    let tensors = [Some(&norm.weight), norm.bias.as_ref()];
+    tensors.into_iter().flatten().map(|(spec, _)| spec.clone()).collect()
+}
+
 pub(super) fn plain(norm: &Norm<Named>) -> Norm<Vec<f32>> {
     norm.map(|(_, weight)| weight.clone())
 }
@@ -215,12 +221,10 @@ impl<'a, W: Published> Survey<'a, W> {
     /// Mean squares of the normed stream.
     fn normed_squares(&self, norm: &Norm<Vec<f32>>) -> Vec<f64> {
         let Fused { s, hidden_size, team, .. } = &self.fused;
-        let mut squares = vec![0.0; *hidden_size];
+        let (mut squares, mut normed) = (vec![0.0; *hidden_size], vec![0.0; *hidden_size]);
         for row in s.hidden.chunks_exact(*hidden_size) {
-            let scale = norm.of(team.level(), row).scale;
-            for ((square, x), weight) in squares.iter_mut().zip(row).zip(&norm.weight) {
-                *square += (f64::from(*x) * f64::from(scale) * f64::from(*weight)).powi(2);
-            }
+            norm.of(team.level(), row).write_to(team.level(), &mut normed);
+            squares.iter_mut().zip(&normed).for_each(|(square, x)| *square += f64::from(*x).powi(2));
         }
         squares.iter_mut().for_each(|square| *square /= s.tokens.len() as f64);
         squares
@@ -264,7 +268,7 @@ impl<'a, W: Published> Survey<'a, W> {
         let [_, maker, reader] = (*specs).clone();
         // What a clamped gate gives is not linear in the up projection's rows: nothing is scaled then.
         let down_scale = own.clamped.is_none().then(|| {
-            let seen = Channels { maker, readers: vec![reader], tokens: taken.len(), squares, columns };
+            let seen = Channels { makers: vec![maker], readers: vec![reader], tokens: taken.len(), squares, columns };
             self.see.channels(seen)
         });
         let some = &taken[..taken.partition_point(|(token, _)| (*token as usize) < self.noisy)];
@@ -292,7 +296,7 @@ impl<'a, W: Published> Survey<'a, W> {
         let pairs: Vec<&TensorSpec> = each.iter().flat_map(|own| &own.specs[..2]).collect();
         readers.extend(pairs.iter().map(|spec| (*spec).clone()));
         let (columns, tokens) = (self.columns(&pairs)?, self.fused.s.tokens.len());
-        let scale = self.see.channels(Channels { maker: norm.weight.0.clone(), readers, tokens, squares, columns });
+        let scale = self.see.channels(Channels { makers: makers(norm), readers, tokens, squares, columns });
         let step = each.len().div_ceil(EXPERTS);
         for (i, taking) in each.iter().enumerate().filter(|(_, own)| !own.taken.is_empty()) {
             // The shared one is the last, and takes all.
@@ -332,7 +336,7 @@ impl<W: Published> Pass for Survey<'_, W> {
         let mut columns = Vec::new();
         inputs.iter().zip(specs).filter(|(_, spec)| !spec.kind.steers()).for_each(|(m, _)| add_columns(team, m, &mut columns));
         let (squares, all) = (self.normed_squares(&norm), self.fused.s.tokens.len());
-        let seen = Channels { maker: mixer.norm.weight.0.clone(), readers: specs.clone(), tokens: all, squares, columns };
+        let seen = Channels { makers: makers(&mixer.norm), readers: specs.clone(), tokens: all, squares, columns };
         let scale = self.see.channels(seen);
         let before = self.fused.s.hidden.clone();
         self.fused.find_alone(&norm, [&inputs, &inner], &of)?;
