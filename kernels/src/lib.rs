@@ -38,6 +38,7 @@ pub use ops::{
 };
 pub use peak::{float_peak, integer_peak};
 pub use product::{
-    ClampedGlu, Experts, Inputs, Mixture, PANEL_BYTES, Product, Products, Routed, Rows, Taken, experts, experts_at, input_error, linear, linear_at,
+    ClampedGlu, Experts, Glu, Inputs, Mixture, PANEL_BYTES, Product, Products, Routed, Rows, Taken, experts, experts_at, input_error, linear,
+    linear_at,
 };
 pub use team::{Team, team};

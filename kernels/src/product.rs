@@ -13,7 +13,7 @@ mod tiles;
 #[cfg(test)]
 pub use activations::Want;
 pub use activations::{Rows, input_error};
-pub use experts::{ClampedGlu, Experts, Mixture, Routed, Taken, experts, experts_at};
+pub use experts::{ClampedGlu, Experts, Glu, Mixture, Routed, Taken, experts, experts_at};
 pub use inputs::Inputs;
 pub use panel::PANEL_BYTES;
 pub use products::{Products, linear, linear_at};

@@ -1,6 +1,6 @@
 //! Every format on every instruction set of this machine, against oracles so plain that they are obviously right.
 use crate::{
-    Arena, ClampedGlu, Effort, Experts, Format, Inputs, Matrix, Products, Same, Scheme, embed, encode, experts_at,
+    Arena, ClampedGlu, Effort, Experts, Format, Glu, Inputs, Matrix, Products, Same, Scheme, embed, encode, experts_at,
     isa::{Isa, Kernel, Level, dispatch},
     linear_at,
     ops::{Gated, rotate},
@@ -403,7 +403,7 @@ fn expert(level: Level, e: &Experts, k: usize, x: &[f32]) -> Vec<f32> {
     team(level, |team| {
         inputs.fill(team, [(gate, &[0][..]), (up, &[0])].into_iter(), 1, x.len(), |_| Same(x)).expect("numbers");
         products.run(team, &[inputs.product(gate, &[0]), inputs.product(up, &[0])]);
-        let gated = |_| Gated { gate: products.token(0, 0, 1), up: products.token(1, 0, 1), times: 1.0 };
+        let gated = |_| Gated { gate: products.token(0, 0, 1), up: products.token(1, 0, 1), times: 1.0, gelu: false };
         middle.fill(team, [(down, &[0][..])].into_iter(), 1, down.cols(), gated).expect("numbers");
         last.run(team, &[middle.product(down, &[0])]);
         last.token(0, 0, 1).copy_to(&mut out);
@@ -419,8 +419,13 @@ fn experts_match_the_oracle() {
         let make = |rows: usize, cols: usize, seed: u64| -> Vec<Matrix> {
             (0..count).map(|e| matrix(format, &gaussian(rows * cols, seed + e as u64).iter().map(|w| w / 6.0).collect::<Vec<_>>(), cols)).collect()
         };
-        let e =
-            Experts { gate: make(inter, hidden, 10), up: make(inter, hidden, 20), down: make(hidden, inter, 30), clamped: None, weigh_inputs: false };
+        let e = Experts {
+            gate: make(inter, hidden, 10),
+            up: make(inter, hidden, 20),
+            down: make(hidden, inter, 30),
+            glu: Glu::Silu,
+            weigh_inputs: false,
+        };
         let x = gaussian(tokens * hidden, 40);
         // Expert 4 is never routed to; token 3 goes to expert 0 twice over.
         let routes: Vec<(u32, f32)> = (0..tokens * per_token).map(|i| ((i * 7 % 4) as u32, 0.25 + 0.1 * i as f32)).collect();
@@ -451,7 +456,7 @@ fn experts_match_the_oracle() {
 fn inputs_that_are_weighted_are_longer() {
     let (hidden, inter, tokens) = (40, 52, 9);
     let of = |rows: usize, cols: usize, seed: u64| (0..3).map(|e| matrix(Format::F32, &gaussian(rows * cols, seed + e), cols)).collect();
-    let plain = Experts { gate: of(inter, hidden, 10), up: of(inter, hidden, 20), down: of(hidden, inter, 30), clamped: None, weigh_inputs: false };
+    let plain = Experts { gate: of(inter, hidden, 10), up: of(inter, hidden, 20), down: of(hidden, inter, 30), glu: Glu::Silu, weigh_inputs: false };
     let weighted = Experts { weigh_inputs: true, ..plain.clone() };
     let x = gaussian(tokens * hidden, 40);
     let routes: Vec<(u32, f32)> = (0..2 * tokens).map(|i| ((i * 2 % 3) as u32, 0.2 + 0.1 * i as f32)).collect();
@@ -478,8 +483,8 @@ fn clamped_experts_match_the_oracle() {
     let [gate, up, down] = [weights(inter, hidden, 10), weights(inter, hidden, 20), weights(hidden, inter, 30)];
     let biases: Vec<[Vec<f32>; 3]> = (0..count).map(|e| [gaussian(inter, 50 + e), gaussian(inter, 60 + e), gaussian(hidden, 70 + e)]).collect();
     let packed = |all: &[Vec<f32>], cols| all.iter().map(|w| matrix(Format::F32, w, cols)).collect();
-    let clamped = Some(ClampedGlu { limit: 7.0, alpha: 1.702, biases: biases.clone() });
-    let e = Experts { gate: packed(&gate, hidden), up: packed(&up, hidden), down: packed(&down, inter), clamped, weigh_inputs: false };
+    let glu = Glu::Clamped(ClampedGlu { limit: 7.0, alpha: 1.702, biases: biases.clone() });
+    let e = Experts { gate: packed(&gate, hidden), up: packed(&up, hidden), down: packed(&down, inter), glu, weigh_inputs: false };
     let x = gaussian(tokens * hidden, 40);
     let routes: Vec<(u32, f32)> = (0..tokens * per_token).map(|i| ((i * 2 % 3) as u32, 0.25 + 0.1 * i as f32)).collect();
     let dot = |w: &[f32], x: &[f64], row: usize| w[row * x.len()..].iter().zip(x).map(|(w, x)| f64::from(*w) * x).sum::<f64>();
@@ -509,19 +514,26 @@ fn clamped_experts_match_the_oracle() {
 }
 
 #[test]
-fn gated_inputs_are_silu_of_the_gate_times_up() {
+fn gated_inputs_are_silu_or_gelu_of_the_gate_times_up() {
     let [gate, up] = [1, 2].map(|seed| gaussian(48, seed).iter().map(|v| 9.0 * v).collect::<Vec<f32>>());
     let tiles = |v: &[f32]| v.as_chunks::<16>().0.to_vec();
     let (g, u, m) = (tiles(&gate), tiles(&up), matrix(Format::F32, &[0.0; 48], 48));
-    for level in levels() {
+    for (level, gelu) in levels().into_iter().flat_map(|level| [(level, false), (level, true)]) {
         let mut inputs = Inputs::default();
         let of = |tiles| crate::Tiled { tiles, token: 0, tokens: 1 };
-        let source = |_| Gated { gate: of(g.as_slice()), up: of(u.as_slice()), times: 1.0 };
+        let source = |_| Gated { gate: of(g.as_slice()), up: of(u.as_slice()), times: 1.0, gelu };
         team(level, |team| inputs.fill(team, [(&m, &[0][..])].into_iter(), 1, 48, source)).expect("numbers");
         for ((got, _), (gate, up)) in oracle::inputs(inputs.product(&m, &[0]).rows, 0).into_iter().zip(gate.iter().zip(&up)) {
             let (gate, up) = (f64::from(*gate), f64::from(*up));
-            let want = gate / (1.0 + (-gate).exp()) * up;
-            assert!((want - got).abs() <= 1e-6 * want.abs(), "{level:?}: {got} is not {want}");
+            let silu = gate / (1.0 + (-gate).exp());
+            // The product with 1 + tanh is written as that with a sigmoid, which is exact to the last bits where the tangent is near -1.
+            let tangent = (2.0 / std::f64::consts::PI).sqrt() * (gate + 0.044715 * gate.powi(3));
+            let want = up * if gelu { gate / (1.0 + (-2.0 * tangent).exp()) } else { silu };
+            let near = if gelu { 0.5 * gate * (1.0 + tangent.tanh()) * up } else { want };
+            assert!((want - near).abs() <= 1e-12 * (1.0 + want.abs()), "{near} is not {want}");
+            // An exponent of some tens is rounded, and what it is the exponent of by that much.
+            let exponent = if gelu { 2.0 * tangent.abs() } else { gate.abs() };
+            assert!((want - got).abs() <= 1e-6 * (1.0 + 0.1 * exponent) * want.abs() + 1e-30, "{level:?} {gelu}: {got} is not {want}");
         }
     }
 }
@@ -534,7 +546,8 @@ fn results_of_many_tokens_are_those_of_one() {
     let make = |rows: usize, cols: usize, seed: u64| -> Vec<Matrix> {
         (0..count).map(|e| matrix(format, &gaussian(rows * cols, seed + e as u64).iter().map(|w| w / 40.0).collect::<Vec<_>>(), cols)).collect()
     };
-    let e = Experts { gate: make(inter, hidden, 10), up: make(inter, hidden, 20), down: make(hidden, inter, 30), clamped: None, weigh_inputs: false };
+    let e =
+        Experts { gate: make(inter, hidden, 10), up: make(inter, hidden, 20), down: make(hidden, inter, 30), glu: Glu::Silu, weigh_inputs: false };
     let x = gaussian(tokens * hidden, 40);
     let routes: Vec<(u32, f32)> = (0..tokens * per_token).map(|i| ((i % count) as u32, 0.25 + 0.001 * i as f32)).collect();
     let mut out = vec![0.0; tokens * hidden];

@@ -8,6 +8,7 @@ mod deepseek_v2;
 mod deepseek_v3;
 mod delta_net;
 mod ernie4_5_moe;
+mod gemma4;
 mod glm4_moe;
 mod gpt_oss;
 mod granitemoe;
@@ -42,11 +43,13 @@ use ram_kernels::Pairs;
 type Describe = fn(&mut Keys) -> Result<Description, ConfigError>;
 
 /// Families by `model_type`.
-const FAMILIES: [(&str, Describe); 27] = [
+const FAMILIES: [(&str, Describe); 29] = [
     ("dbrx", dbrx::describe),
     ("deepseek_v2", deepseek_v2::describe),
     ("deepseek_v3", deepseek_v3::describe),
     ("ernie4_5_moe", ernie4_5_moe::describe),
+    ("gemma4", gemma4::describe),
+    ("gemma4_text", gemma4::describe_text),
     ("glm4_moe", glm4_moe::describe),
     ("glm4_moe_lite", deepseek_v3::describe),
     ("gpt_oss", gpt_oss::describe),
@@ -240,7 +243,7 @@ fn switched_window(keys: &mut Keys) -> Result<(), ConfigError> {
 /// The MLP of a layer without experts.
 fn dense(keys: &mut Keys) -> Result<Mlp, ConfigError> {
     let width = keys.need("intermediate_size", size)?;
-    Ok(Mlp::Dense(Gated { width, names: named("mlp") }))
+    Ok(Mlp::Dense(Gated::new(width, named("mlp"))))
 }
 
 /// Projections as most families name them.
@@ -316,6 +319,7 @@ fn corrected(keys: &mut Keys, num_experts: usize) -> Result<Router, ConfigError>
         groups: groups(keys, num_experts, num_experts_per_tok)?,
         norm_topk_prob: keys.need("norm_topk_prob", Keys::flag)?.then_some(LEAST),
         scaling: keys.need("routed_scaling_factor", factor)?,
+        expert_scale: None,
     })
 }
 
@@ -338,6 +342,7 @@ fn layer_types(
 }
 
 const FULL: &str = "full_attention";
+const SLIDING: &str = "sliding_attention";
 
 /// Layers of which some are mixtures, the others dense.
 fn mixed(keys: &mut Keys, mixers: Vec<Mixer>, mixture: &Mixture, sparse: impl Fn(usize) -> bool) -> Result<Vec<Layer>, ConfigError> {
@@ -352,7 +357,7 @@ fn mixed(keys: &mut Keys, mixers: Vec<Mixer>, mixture: &Mixture, sparse: impl Fn
 /// The shared experts of a mixture, so many of `width` each as one.
 fn shared_experts(keys: &mut Keys, count: &str, width: usize) -> Result<Option<Gated>, ConfigError> {
     let count = keys.size(count, 0, 1 << 12)?.filter(|n| *n > 0);
-    Ok(count.map(|n| Gated { width: n * width, names: named("mlp.shared_experts") }))
+    Ok(count.map(|n| Gated::new(n * width, named("mlp.shared_experts"))))
 }
 
 /// Layers behind the last one that predict further tokens: they are not read.
@@ -373,7 +378,7 @@ fn qwen_mixture(keys: &mut Keys, shared: Option<Gated>) -> Result<Mixture, Confi
     let width = keys.need("moe_intermediate_size", size)?;
     let norm_topk_prob = keys.need("norm_topk_prob", Keys::flag)?;
     let router = router(keys, num_experts, norm_topk_prob)?;
-    let expert = Gated { width, names: named("mlp.experts") };
+    let expert = Gated::new(width, named("mlp.experts"));
     Ok(Mixture { shared_gate: shared.is_some(), shared, ..mixture(num_experts, router, expert) })
 }
 
@@ -386,7 +391,7 @@ fn mixture(num_experts: usize, router: Router, expert: Gated) -> Mixture {
         shared: None,
         shared_gate: false,
         also: None,
-        clamped: None,
+        norms: None,
         weigh_inputs: false,
         router_module: "mlp.gate",
         fused: None,
@@ -452,6 +457,8 @@ fn around(keys: &mut Keys, layers: Vec<Layer>) -> Result<Description, ConfigErro
         quantization: None,
         embedding_multiplier: 1.0,
         logits_scaling: 1.0,
+        logits_cap: None,
+        layer_scalar: None,
         left_out: Vec::new(),
         norms_less_one: false,
         names: NAMES,

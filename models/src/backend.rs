@@ -6,7 +6,7 @@ mod rotary;
 
 pub use candle::{Candle, Plain, State, finite};
 pub use fused::{Channels, Coder, Cost, Fused, LayerState, Lens, Needs, Observer, Packed, Refining, Scratch, Survey, TOKENS, Unread, Work};
-pub use mixer::{Mixer, Mixing};
+pub use mixer::{Ending, Mixer, Mixing};
 pub use rotary::Rotary;
 
 use crate::{
@@ -38,10 +38,39 @@ pub trait Tensors: Debug {
 pub struct Mlps<M, V> {
     /// Gate, up and down of each.
     pub each: Vec<[M; 3]>,
-    /// Their gate, where it is not silu, and the biases of each one's gate, up and down then.
-    pub clamped: Option<(Clamped, Vec<[V; 3]>)>,
+    /// What is made of the products of gate and up.
+    pub glu: Glu<V>,
     /// Whether a token's weight multiplies what one takes, not what it gives.
     pub weigh_inputs: bool,
+}
+
+/// What MLPs make of the products of gate and up.
+#[derive(Clone, Debug)]
+pub enum Glu<V> {
+    Silu,
+    Gelu,
+    /// With the biases of each one's gate, up and down.
+    Clamped(Clamped, Vec<[V; 3]>),
+}
+
+/// Norms of a layer's MLPs.
+#[derive(Clone, Debug)]
+pub struct MlpNorms<V> {
+    /// What they read the stream through.
+    pub before: Norm<V>,
+    /// Those of a mixture whose experts are apart.
+    pub apart: Option<Apart<V>>,
+    /// What their sum is normalised by before it is added, where it is.
+    pub after: Option<Norm<V>>,
+}
+
+/// Norms of a mixture whose routed experts and shared one each have their own.
+#[derive(Clone, Debug)]
+pub struct Apart<V> {
+    /// What the routed experts read the stream through.
+    pub routed: Norm<V>,
+    /// Of the results of those, and of the shared one.
+    pub after: [Norm<V>; 2],
 }
 
 /// Tensors that a model can be loaded into.
@@ -79,12 +108,14 @@ impl<V> Norm<V> {
 pub struct Logits<V> {
     /// Added to them.
     pub bias: Option<V>,
+    /// What they come near then.
+    pub cap: Option<f32>,
 }
 
 impl<V> Logits<V> {
     /// Whether they are logits already.
     pub fn is_plain(&self) -> bool {
-        self.bias.is_none()
+        self.bias.is_none() && self.cap.is_none()
     }
 }
 
@@ -149,14 +180,17 @@ pub trait Pass {
     fn mix(&mut self, mixer: &MixerOf<Self>, states: &mut [&mut Self::State]) -> Result<(), Fault>;
 
     /// Each token's experts and their weights from the normed stream times `routers`: that of the experts, to whose logits the first of `more`
-    /// is added and the second to their scores while they are chosen, and the shared one's row where it has one; else that has all its weight.
-    fn route(&mut self, norm: &Norm<Vector<Self>>, routers: &[Matrix<Self>], more: [Option<&Vector<Self>>; 2], router: &Router) -> Result<(), Fault>;
+    /// is added and the second to their scores while they are chosen, and whose weights are multiplied with the third, and the shared one's row where it has one; else that has all its weight.
+    fn route(&mut self, norm: &Norm<Vector<Self>>, routers: &[Matrix<Self>], more: [Option<&Vector<Self>>; 3], router: &Router) -> Result<(), Fault>;
 
     /// Adds the weighted results of the chosen `experts` for the normed stream, and those of the shared one.
-    fn add_experts(&mut self, norm: &Norm<Vector<Self>>, experts: &Experts<Self>, shared: Option<&Experts<Self>>) -> Result<(), Fault>;
+    fn add_experts(&mut self, norms: &MlpNorms<Vector<Self>>, experts: &Experts<Self>, shared: Option<&Experts<Self>>) -> Result<(), Fault>;
 
     /// Adds the result of an MLP that every token takes.
-    fn add_mlp(&mut self, norm: &Norm<Vector<Self>>, mlp: &Experts<Self>) -> Result<(), Fault>;
+    fn add_mlp(&mut self, norms: &MlpNorms<Vector<Self>>, mlp: &Experts<Self>) -> Result<(), Fault>;
+
+    /// Multiplies the stream with the only number of a vector.
+    fn scale(&mut self, by: &Vector<Self>) -> Result<(), Fault>;
 }
 
 type MixerOf<P> = Mixer<Matrix<P>, Vector<P>>;

@@ -22,6 +22,10 @@ pub struct Description {
     pub embedding_multiplier: f64,
     /// What logits are divided by.
     pub logits_scaling: f64,
+    /// What logits come near and never reach, where there is something: they are that times the tangent of their part of it.
+    pub logits_cap: Option<f64>,
+    /// A number of every layer that all of the stream is multiplied with behind it, where there is one: a tensor.
+    pub(crate) layer_scalar: Option<&'static str>,
     /// Whether the embedding is the head too.
     pub tie_word_embeddings: bool,
     /// Whether something is added to logits: the head's bias.
@@ -76,6 +80,8 @@ pub(crate) struct Names {
     pub norm: &'static str,
     /// Of a layer, what its mixer and what its MLP read the stream through.
     pub norms: [&'static str; 2],
+    /// What their results are normalised by before they are added, where they are.
+    pub after: Option<[&'static str; 2]>,
 }
 
 /// As most families have them.
@@ -86,6 +92,7 @@ pub(crate) const NAMES: Names = Names {
     layers: "layers",
     norm: "norm",
     norms: ["input_layernorm", "post_attention_layernorm"],
+    after: None,
 };
 
 /// A layer adds what its mixer, then what its MLP gives to the residual stream; both read it through a norm.
@@ -218,6 +225,10 @@ pub struct Attention {
     pub chunk: Option<usize>,
     /// What is added to the mean square where queries and keys are RMS-normalised after they are turned, without weights.
     pub unit_heads: Option<f64>,
+    /// Whether values are what keys are before these are normalised.
+    pub tied_values: bool,
+    /// What is added to the mean square where values are RMS-normalised, without weights.
+    pub unit_values: Option<f64>,
     /// What queries are multiplied with by their positions.
     pub temperature: Option<Temperature>,
     /// Whether every head has a score that takes weight and has no value.
@@ -270,6 +281,8 @@ impl Attention {
             window: None,
             chunk: None,
             unit_heads: None,
+            tied_values: false,
+            unit_values: None,
             temperature: None,
             sinks: false,
             scale: None,
@@ -313,13 +326,33 @@ pub enum Mlp {
     Sparse(Box<Mixture>),
 }
 
-/// `down (silu(gate x) * (up x))`.
+/// `down (silu(gate x) * (up x))`, or what its activation says.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Gated {
     /// Numbers between up and down.
     pub width: usize,
+    /// What is made of the products of gate and up.
+    pub activation: Activation,
     /// The module it is in, and its gate, up and down.
     pub(crate) names: GatedNames,
+}
+
+impl Gated {
+    /// With silu.
+    pub(crate) fn new(width: usize, names: GatedNames) -> Gated {
+        Gated { width, activation: Activation::Silu, names }
+    }
+}
+
+/// What is made of the products of gate and up.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Activation {
+    /// `silu(gate) * up`.
+    Silu,
+    /// `gelu(gate) * up`, of the form with a tangent.
+    Gelu,
+    /// gpt-oss'; all three projections have biases then.
+    Clamped(Clamped),
 }
 
 /// Tensor names of a [`Gated`].
@@ -344,8 +377,8 @@ pub struct Mixture {
     pub shared_gate: bool,
     /// What the experts and their names would be under as well.
     pub(crate) also: Option<MixtureNames>,
-    /// The gate of the routed experts, where it is not silu, and biases of their projections then.
-    pub clamped: Option<Clamped>,
+    /// Norms of its own.
+    pub(crate) norms: Option<MixtureNorms>,
     /// Whether a token's weights multiply what routed experts take, not what they give.
     pub weigh_inputs: bool,
     /// The module of the router.
@@ -427,6 +460,18 @@ pub struct ByHead {
     pub transposed: bool,
 }
 
+/// Norms of a mixture whose router, routed experts and shared one read the stream each through another, and whose results are normalised
+/// each before they are summed. What the layer's MLP reads the stream through is the shared one's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MixtureNorms {
+    /// The weights of the router's, which are divided by the root of their number.
+    pub router: &'static str,
+    /// What the routed experts read the stream through.
+    pub routed: &'static str,
+    /// Of the results of the routed ones, and of the shared one.
+    pub after: [&'static str; 2],
+}
+
 /// Tensor names of a [`Mixture`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct MixtureNames {
@@ -451,6 +496,8 @@ pub struct Router {
     pub norm_topk_prob: Option<f64>,
     /// What weights are multiplied with then.
     pub scaling: f64,
+    /// What they are multiplied with besides, by expert: a tensor of the layer.
+    pub(crate) expert_scale: Option<&'static str>,
 }
 
 /// Groups of experts.
@@ -492,7 +539,7 @@ impl Router {
     /// The softmax of all, or of those that are chosen.
     pub(crate) fn softmax(num_experts_per_tok: usize, norm_topk_prob: bool) -> Router {
         let (score, norm_topk_prob) = (Score::Softmax, norm_topk_prob.then_some(LEAST));
-        Router { num_experts_per_tok, score, bias: None, correction: None, groups: Groups::ONE, norm_topk_prob, scaling: 1.0 }
+        Router { num_experts_per_tok, score, bias: None, correction: None, groups: Groups::ONE, norm_topk_prob, scaling: 1.0, expert_scale: None }
     }
 }
 

@@ -92,6 +92,11 @@ impl At {
         stream_norm(self.norm, self.eps, |end, kind| self.spec(&format!("{name}.{end}"), vec![self.hidden_size], kind), from)
     }
 
+    /// What results are normalised by before they are added to the stream; of [`Names::after`] the first or the second.
+    fn norm_after<S: Supply>(self, which: usize, from: &mut S) -> Result<Option<Norm<VectorOf<S>>>, S::Error> {
+        self.names.after.map(|names| self.norm(names[which], self.hidden_size, from)).transpose()
+    }
+
     fn norm<S: Supply>(self, name: &str, len: usize, from: &mut S) -> Result<Norm<VectorOf<S>>, S::Error> {
         let weight = from.vector(self.spec(&format!("{name}.weight"), vec![len], Kind::Norm))?;
         Ok(Norm { weight, bias: None, eps: self.eps, centred: false, times: 1.0 })

@@ -58,6 +58,11 @@ pub enum Scaling {
         /// Whether the ramp begins and ends at whole pairs.
         truncate: bool,
     },
+    /// Those of the first pairs are what they are, the others do not turn.
+    Part {
+        /// How many of the pairs turn.
+        pairs: usize,
+    },
     /// Each is divided by a number of its own, by another one where texts are longer than the model was trained for first (LongRoPE, Ding et
     /// al. 2024).
     Long {
@@ -77,7 +82,12 @@ impl Rope {
     pub fn positions(&self, trained: usize) -> usize {
         match self.scaling {
             Scaling::Yarn { factor, original_max_position_embeddings, .. } => trained.max((factor * original_max_position_embeddings) as usize),
-            Scaling::Default | Scaling::Alpha { .. } | Scaling::Linear { .. } | Scaling::Llama3 { .. } | Scaling::Long { .. } => trained,
+            Scaling::Default
+            | Scaling::Alpha { .. }
+            | Scaling::Linear { .. }
+            | Scaling::Llama3 { .. }
+            | Scaling::Part { .. }
+            | Scaling::Long { .. } => trained,
         }
     }
 
@@ -96,6 +106,13 @@ impl Rope {
         let scaled = |i: usize| match self.scaling {
             Scaling::Long { ref factors, longer, .. } => plain(i) / factors[usize::from(longer)][i],
             Scaling::Default => plain(i),
+            Scaling::Part { pairs } => {
+                if i < pairs {
+                    plain(i)
+                } else {
+                    0.0
+                }
+            }
             Scaling::Alpha { alpha } => {
                 let dim = self.dim as f64;
                 (self.theta * alpha.powf(dim / (dim - 2.0))).powf(-(i as f64) / half as f64)
@@ -125,7 +142,7 @@ impl Rope {
         let longer = match self.scaling {
             Scaling::Yarn { attention_factor, .. } => attention_factor as f32,
             Scaling::Long { scales, longer, .. } => scales[usize::from(longer)] as f32,
-            Scaling::Default | Scaling::Alpha { .. } | Scaling::Linear { .. } | Scaling::Llama3 { .. } => 1.0,
+            Scaling::Default | Scaling::Alpha { .. } | Scaling::Linear { .. } | Scaling::Llama3 { .. } | Scaling::Part { .. } => 1.0,
         };
         ((0..half).map(|i| scaled(i) as f32).collect(), longer)
     }

@@ -3,8 +3,8 @@ use crate::description::{Groups, Router, Score};
 use std::cmp::Ordering;
 
 /// (expert, weight) pairs of one token, as many as it takes: the largest scores, the lower number where two are equal. `logits` become
-/// scores; `correction`, where there is one, is added to them while experts are chosen.
-pub(crate) fn route(router: &Router, logits: &mut [f32], correction: Option<&[f32]>, routes: &mut [(u32, f32)]) {
+/// scores; `correction`, where there is one, is added to them while experts are chosen, and weights are multiplied with `scales`.
+pub(crate) fn route(router: &Router, logits: &mut [f32], [correction, scales]: [Option<&[f32]>; 2], routes: &mut [(u32, f32)]) {
     if let Score::Mixer(jitter) = router.score {
         mix(jitter, logits, routes);
         return;
@@ -25,6 +25,9 @@ pub(crate) fn route(router: &Router, logits: &mut [f32], correction: Option<&[f3
     }
     if router.scaling != 1.0 {
         routes.iter_mut().for_each(|(_, w)| *w *= router.scaling as f32);
+    }
+    if let Some(scales) = scales {
+        routes.iter_mut().for_each(|(e, w)| *w *= scales[*e as usize]);
     }
 }
 
@@ -93,7 +96,7 @@ mod tests {
 
     fn routes(router: &Router, logits: &[f32], correction: Option<&[f32]>) -> Vec<(u32, f32)> {
         let mut routes = vec![(9, 9.0); router.num_experts_per_tok];
-        super::route(router, &mut logits.to_vec(), correction, &mut routes);
+        super::route(router, &mut logits.to_vec(), [correction, None], &mut routes);
         routes
     }
 

@@ -39,6 +39,22 @@ fn latents(layers: usize) -> Description {
     Description::from_json(&json).expect("a configuration")
 }
 
+/// Norms before and behind everything, experts apart, heads of two sizes.
+fn apart(layers: usize) -> Description {
+    let kinds: Vec<&str> = (1..=layers).map(|l| if l == layers { r#""full_attention""# } else { r#""sliding_attention""# }).collect();
+    let kinds = kinds.join(",");
+    let json = format!(
+        r#"{{"model_type": "gemma4_text", "hidden_activation": "gelu_pytorch_tanh", "hidden_size": 64, "intermediate_size": 96,
+        "moe_intermediate_size": 48, "enable_moe_block": true, "num_experts": 4, "top_k_experts": 2, "num_hidden_layers": {layers},
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "global_head_dim": 32, "num_global_key_value_heads": 1,
+        "attention_k_eq_v": true, "sliding_window": 4000, "layer_types": [{kinds}], "vocab_size": 128, "max_position_embeddings": 512,
+        "rms_norm_eps": 1e-6, "final_logit_softcapping": 5.0, "tie_word_embeddings": false,
+        "rope_parameters": {{"full_attention": {{"rope_type": "proportional", "rope_theta": 1e6, "partial_rotary_factor": 0.25}},
+        "sliding_attention": {{"rope_type": "default", "rope_theta": 1e4}}}}}}"#
+    );
+    Description::from_json(&json).expect("a configuration")
+}
+
 /// Parts of tensors' names, and what their weights are multiplied with.
 type Larger<'a> = &'a [(&'a str, f32)];
 
@@ -299,8 +315,8 @@ fn what_is_cancelled_did_not_happen() {
 #[test]
 fn scratch_is_what_was_said() {
     for (format, ordered) in [("f32", false), ("t4g32", false), ("a4g32", false), ("q4g32", false), ("p4g32", true)] {
-        let small = [config(1, 2), config(2, 2), deltas(1), latents(1)].map(|description| (description, 512));
-        let shapes = small.into_iter().chain([config(4, 2), deltas(4), latents(2)].map(|description| (description, 4000)));
+        let small = [config(1, 2), config(2, 2), deltas(1), latents(1), apart(1)].map(|description| (description, 512));
+        let shapes = small.into_iter().chain([config(4, 2), deltas(4), latents(2), apart(2)].map(|description| (description, 4000)));
         // What latents have by head never has an order.
         for (description, context) in shapes.filter(|(description, _)| !ordered || description.model_type != "deepseek_v3") {
             let (description, layers) = (Description { max_position_embeddings: 4000, ..description.clone() }, description.layers.len());
@@ -334,7 +350,8 @@ fn scratch_is_what_was_said() {
 /// Forgets the scratch after.
 fn holds(model: &Transformer, work: crate::Work, what: &str) {
     let (taken, description) = (model.scratch()[0].bytes(), model.description());
-    let said = crate::backend::Scratch::most_bytes(&description.needs(), description.hidden_size, 1, work);
+    let said =
+        crate::backend::Scratch::most_bytes(&description.needs(), description.hidden_size, crate::backend::Rotary::of(description).len(), work);
     assert!(taken <= said, "{what}: {taken} of {said}");
     // Inputs are counted in all three forms, and wanted in one or two.
     assert!(4 * taken >= said, "{what}: {taken} of {said}");

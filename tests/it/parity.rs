@@ -53,7 +53,7 @@ pub fn checkpoints(folder: &Path) -> Vec<PathBuf> {
 
 fn fixtures() -> Vec<PathBuf> {
     let found = checkpoints(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures"));
-    assert!(found.len() >= 33, "fixtures are missing");
+    assert!(found.len() >= 35, "fixtures are missing");
     found
 }
 

@@ -15,7 +15,7 @@ use std::{
 
 fn fixtures() -> Vec<PathBuf> {
     let found = checkpoints(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/quantized"));
-    assert_eq!(found.len(), 14, "fixtures are missing");
+    assert_eq!(found.len(), 15, "fixtures are missing");
     found
 }
 

@@ -42,6 +42,10 @@ fn what_is_scaled_is_scaled_back() {
         "deepseek3-plain-f32",
         "glm4-lite-bf16",
         "llama4-pieces-bf16",
+        "phimoe-bf16",
+        "dbrx-bf16",
+        "gemma4-mixed-bf16",
+        "gemma4-dense-f32",
     ];
     let fixtures = fixtures.map(|name| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name));
     for folder in models.chain(real).chain(fixtures) {

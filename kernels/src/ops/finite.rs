@@ -63,7 +63,7 @@ impl Kernel for Finite<'_> {
 mod tests {
     use super::*;
     use crate::{
-        Experts, Format, Inputs, KvElement, KvLayer, Look, Matrix, RowNorm, attention_at, experts_at, linear_at, log_sum_exp, team,
+        Experts, Format, Glu, Inputs, KvElement, KvLayer, Look, Matrix, RowNorm, attention_at, experts_at, linear_at, log_sum_exp, team,
         tests::{gaussian, levels, matrix},
     };
 
@@ -121,7 +121,7 @@ mod tests {
         for (level, down) in levels().into_iter().flat_map(|level| ["t4g64", "a4g64", "f32"].map(|down| (level, format(down)))) {
             let run = |gate: f32, up: f32, x: f32| {
                 let down = vec![matrix(down, &gaussian(32 * 48, 1), 48)];
-                let e = Experts { gate: of(48, 32, gate), up: of(48, 32, up), down, clamped: None, weigh_inputs: false };
+                let e = Experts { gate: of(48, 32, gate), up: of(48, 32, up), down, glu: Glu::Silu, weigh_inputs: false };
                 experts_at(level, &[x; 32], &e, &[(0, 1.0)], 1, &mut [0.0; 32])
             };
             assert_eq!(run(1e15, 1e15, 1.0), Ok(()), "{level:?}");

@@ -59,6 +59,11 @@ pub struct Normed<'a> {
 }
 
 impl Normed<'_> {
+    /// What the row, less its mean where that is taken off, is multiplied with before the weights.
+    pub fn scale(&self) -> f32 {
+        self.scale
+    }
+
     /// All of it.
     pub fn write_to(&self, level: Level, out: &mut [f32]) {
         dispatch(level, Write { normed: self, out });

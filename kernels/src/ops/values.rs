@@ -55,19 +55,32 @@ pub fn silu<I: Isa>(isa: I, x: I::F) -> I::F {
     isa.mul(x, sigmoid(isa, x))
 }
 
-/// silu(gate) * up, of one token of products in tiles.
+/// x times the normal distribution up to it, by the tangent that is near it (Hendrycks and Gimpel, arXiv 1606.08415):
+/// `x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))`, which is x times a sigmoid.
+#[inline(always)]
+pub fn gelu<I: Isa>(isa: I, x: I::F) -> I::F {
+    // 2 sqrt(2 / pi), and that times 0.044715.
+    let (first, third) = (isa.splat(1.595_769), isa.splat(0.071_354_81));
+    isa.mul(x, sigmoid(isa, isa.mul(x, isa.fma(isa.mul(x, x), third, first))))
+}
+
+/// silu(gate) * up, or gelu's, of one token of products in tiles.
 pub struct Gated<'a> {
     pub gate: Tiled<'a>,
     pub up: Tiled<'a>,
     /// What both are multiplied with before.
     pub times: f32,
+    /// Whether it is gelu.
+    pub gelu: bool,
 }
 
 impl Values for Gated<'_> {
     #[inline(always)]
     fn vector<I: Isa>(&self, isa: I, i: usize) -> I::F {
         let times = isa.splat(self.times);
-        isa.mul(silu(isa, isa.mul(self.gate.vector(isa, i), times)), isa.mul(self.up.vector(isa, i), times))
+        let gate = isa.mul(self.gate.vector(isa, i), times);
+        let gate = if self.gelu { gelu(isa, gate) } else { silu(isa, gate) };
+        isa.mul(gate, isa.mul(self.up.vector(isa, i), times))
     }
     #[inline(always)]
     fn ask<I: Isa>(&self, isa: I, i: usize) {

@@ -9,7 +9,7 @@ use crate::{
 };
 use std::ops::Range;
 
-/// Experts of a layer: e computes `down[e] (silu(gate[e] x) * (up[e] x))`, or what `clamped` says. A dense MLP is one expert with weight 1.
+/// Experts of a layer: e computes `down[e] (f(gate[e] x) * (up[e] x))`, or what `glu` says else. A dense MLP is one expert with weight 1.
 #[derive(Clone, Debug)]
 pub struct Experts {
     /// (intermediate, hidden) each.
@@ -18,10 +18,22 @@ pub struct Experts {
     pub up: Vec<Matrix>,
     /// (hidden, intermediate) each.
     pub down: Vec<Matrix>,
-    /// Another gate, where there is one.
-    pub clamped: Option<ClampedGlu>,
+    /// What is made of gate and up.
+    pub glu: Glu,
     /// Whether a token's weight multiplies what an expert takes, not what it gives.
     pub weigh_inputs: bool,
+}
+
+/// What is made of the products of gate and up.
+#[derive(Clone, Debug, Default)]
+pub enum Glu {
+    /// `silu(gate) * up`.
+    #[default]
+    Silu,
+    /// `gelu(gate) * up`, of the form with a tangent.
+    Gelu,
+    /// gpt-oss'.
+    Clamped(ClampedGlu),
 }
 
 /// The gate of gpt-oss: `(up + 1) gate sigmoid(alpha gate)` of gates up to `limit` and ups within it, and biases of all three projections.
@@ -124,12 +136,12 @@ impl Mixture {
                 };
                 let (part, rows) = (own[0].part, own[0].rows.start..own[own.len() - 1].rows.end);
                 let (down, cols) = (own.iter().map(down), parts[part].experts.down[0].cols());
-                let filled = match &parts[part].experts.clamped {
-                    None => middle[part].fill_more(team, down, rows, cols, |row| {
+                let filled = match &parts[part].experts.glu {
+                    glu @ (Glu::Silu | Glu::Gelu) => middle[part].fill_more(team, down, rows, cols, |row| {
                         let (_, [gate, up], times) = gated(row);
-                        Gated { gate, up, times }
+                        Gated { gate, up, times, gelu: matches!(glu, Glu::Gelu) }
                     }),
-                    Some(ClampedGlu { limit, alpha, biases }) => middle[part].fill_more(team, down, rows, cols, |row| {
+                    Glu::Clamped(ClampedGlu { limit, alpha, biases }) => middle[part].fill_more(team, down, rows, cols, |row| {
                         let (expert, [gate, up], _) = gated(row);
                         let [gate_bias, up_bias, _] = &biases[expert];
                         Clamped { gate, up, biases: [gate_bias, up_bias], limit: *limit, alpha: *alpha }
@@ -210,7 +222,7 @@ impl Mixture {
             add_shares(team, shares, of, rows, hidden, 16 * first..hidden.min(16 * (first + step)));
         }
         for part in parts {
-            let Some(ClampedGlu { biases, .. }) = &part.experts.clamped else { continue };
+            let Glu::Clamped(ClampedGlu { biases, .. }) = &part.experts.glu else { continue };
             team.chunks(rows, hidden, |t, row| {
                 for (expert, weight) in &part.routes[t * part.per_token..][..part.per_token] {
                     row.iter_mut().zip(&biases[*expert as usize][2]).for_each(|(x, bias)| *x += weight * bias);

@@ -38,6 +38,8 @@ pub fn describe(keys: &mut Keys) -> Result<Description, ConfigError> {
         norm: StreamNorm::Layer { bias: false },
         embedding_multiplier: 1.0,
         logits_scaling: 1.0,
+        logits_cap: None,
+        layer_scalar: None,
         tie_word_embeddings: keys.flag("tie_word_embeddings")?.unwrap_or(false),
         head_bias: false,
         norms_less_one: false,
@@ -103,7 +105,7 @@ fn experts(keys: &mut Keys) -> Result<Mixture, ConfigError> {
     own.size("hidden_size", 1, MOST)?;
     own.ignore(&["model_type", "moe_jitter_eps", "moe_loss_weight", "uniform_expert_assignment"]);
     super::all_known(&mut own)?;
-    let expert = Gated { width, names: GatedNames { module: "ffn.experts", projections: ["w1", "v1", "w2"] } };
+    let expert = Gated::new(width, GatedNames { module: "ffn.experts", projections: ["w1", "v1", "w2"] });
     Ok(Mixture {
         router_module: "ffn.router.layer",
         fused: Some(Fused {

@@ -53,5 +53,5 @@ pub fn experts(keys: &mut Keys, num_experts: usize, router: Router) -> Result<Mi
     }
     // Of training, and of how experts lie on machines.
     keys.ignore(&["aux_loss_alpha", "ep_size", "seq_aux"]);
-    Ok(Mixture { shared, ..mixture(num_experts, router, Gated { width, names: named("mlp.experts") }) })
+    Ok(Mixture { shared, ..mixture(num_experts, router, Gated::new(width, named("mlp.experts"))) })
 }

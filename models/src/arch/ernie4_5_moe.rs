@@ -19,7 +19,7 @@ pub fn describe(keys: &mut Keys) -> Result<Description, ConfigError> {
     };
     let width = keys.need("moe_intermediate_size", size)?;
     let shared = shared_experts(keys, "moe_num_shared_experts", width)?;
-    let mixture = Mixture { shared, ..mixture(num_experts, router, Gated { width, names: named("mlp.experts") }) };
+    let mixture = Mixture { shared, ..mixture(num_experts, router, Gated::new(width, named("mlp.experts"))) };
     let count = layers(keys)?;
     let start = keys.size("moe_layer_start_index", 0, MOST)?.unwrap_or(1);
     let end = keys.whole_number("moe_layer_end_index")?.and_then(|end| usize::try_from(end).ok()).unwrap_or(count - 1);

@@ -16,7 +16,7 @@ pub fn describe(keys: &mut Keys) -> Result<Description, ConfigError> {
     let router = corrected(keys, num_experts)?;
     let width = keys.need("moe_intermediate_size", size)?;
     let shared = shared_experts(keys, "n_shared_experts", width)?;
-    let expert = Gated { width, names: named("mlp.experts") };
+    let expert = Gated::new(width, named("mlp.experts"));
     let mixture = Mixture { shared, ..mixture(num_experts, router, expert) };
     let layers = first_dense(keys, &Mixer::Attention(Box::new(attention)), mixture)?;
     let mut description = around(keys, layers)?;

@@ -1,7 +1,7 @@
 //! gpt-oss: every second layer looks at a window, heads have sinks, every projection a bias, experts a clamped gate; experts in MXFP4.
-use super::{FULL, Variant, around, attention, layer_types, layers, mixture, named, num_experts, size, taken};
+use super::{FULL, SLIDING, Variant, around, attention, layer_types, layers, mixture, named, num_experts, size, taken};
 use crate::{
-    description::{Attention, Clamped, ConfigError, Description, Fused, FusedMatrices, Gated, Layer, Mixer, Mixture, Mlp, Router},
+    description::{Activation, Attention, Clamped, ConfigError, Description, Fused, FusedMatrices, Gated, Layer, Mixer, Mixture, Mlp, Router},
     json::Keys,
 };
 
@@ -20,10 +20,10 @@ pub fn describe(keys: &mut Keys) -> Result<Description, ConfigError> {
     }
     // The softmax of those that are chosen is that of all, scaled to sum to 1.
     let router = Router { bias: Some("mlp.router.bias"), ..Router::softmax(num_experts_per_tok, true) };
-    let expert = Gated { width: keys.need("intermediate_size", size)?, names: named("mlp.experts") };
     let (limit, alpha) = (keys.number("swiglu_limit", 1e-3, 1e6)?.unwrap_or(7.0), keys.number("swiglu_alpha", 1e-3, 1e6)?.unwrap_or(1.702));
+    let width = keys.need("intermediate_size", size)?;
+    let expert = Gated { activation: Activation::Clamped(Clamped { limit, alpha }), ..Gated::new(width, named("mlp.experts")) };
     let mixture = Mixture {
-        clamped: Some(Clamped { limit, alpha }),
         router_module: "mlp.router",
         fused: Some(Fused {
             matrices: FusedMatrices::Two { gate_up: "mlp.experts.gate_up_proj", down: "mlp.experts.down_proj", turns: true },
@@ -40,5 +40,3 @@ pub fn describe(keys: &mut Keys) -> Result<Description, ConfigError> {
     };
     around(keys, kinds.into_iter().map(layer).collect())
 }
-
-const SLIDING: &str = "sliding_attention";

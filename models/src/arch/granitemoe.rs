@@ -16,7 +16,7 @@ pub fn describe(keys: &mut Keys) -> Result<Description, ConfigError> {
     let num_experts = num_experts(keys)?;
     // The softmax of those that are chosen is that of all, scaled to sum to 1; what experts add is linear in it.
     let router = Router { scaling: attention.multiplier, ..router(keys, num_experts, true)? };
-    let expert = Gated { width: keys.need("intermediate_size", size)?, names: named("block_sparse_moe.experts") };
+    let expert = Gated::new(keys.need("intermediate_size", size)?, named("block_sparse_moe.experts"));
     let mixture = Mixture {
         router_module: "block_sparse_moe.router.layer",
         fused: Some(Fused::two("block_sparse_moe.input_linear", "block_sparse_moe.output_linear", &[(".weight", ".weight")])),

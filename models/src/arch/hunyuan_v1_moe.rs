@@ -30,8 +30,8 @@ pub fn describe(keys: &mut Keys) -> Result<Description, ConfigError> {
     };
     let mixture = Mixture {
         router_module: "mlp.gate.wg",
-        shared: Some(Gated { width, names: named("mlp.shared_mlp") }),
-        ..mixture(num_experts, Router::softmax(num_experts_per_tok, true), Gated { width, names: named("mlp.experts") })
+        shared: Some(Gated::new(width, named("mlp.shared_mlp"))),
+        ..mixture(num_experts, Router::softmax(num_experts_per_tok, true), Gated::new(width, named("mlp.experts")))
     };
     // What other models of the same code have and this one has not.
     for key in ["add_classification_head", "use_cla", "use_mla", "position_embedding_xdrope", "moe_layer_num_skipped", "group_limited_greedy"] {

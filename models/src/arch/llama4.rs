@@ -28,11 +28,11 @@ pub fn describe_text(keys: &mut Keys) -> Result<Description, ConfigError> {
     let router = Router { score: Score::Sigmoid, ..Router::softmax(taken(keys, "num_experts_per_tok", num_experts)?, false) };
     let width = keys.need("intermediate_size", size)?;
     let mixture = Mixture {
-        shared: Some(Gated { width, names: named("feed_forward.shared_expert") }),
+        shared: Some(Gated::new(width, named("feed_forward.shared_expert"))),
         weigh_inputs: true,
         router_module: "feed_forward.router",
         fused: Some(Fused { turned: Some(""), ..Fused::two("feed_forward.experts.gate_up_proj", "feed_forward.experts.down_proj", &[]) }),
-        ..mixture(num_experts, router, Gated { width, names: named("feed_forward.experts") })
+        ..mixture(num_experts, router, Gated::new(width, named("feed_forward.experts")))
     };
     let step = keys.size("interleave_moe_layer_step", 1, 4096)?.unwrap_or(1);
     let listed = keys.tokens("moe_layers")?;
@@ -43,7 +43,7 @@ pub fn describe_text(keys: &mut Keys) -> Result<Description, ConfigError> {
     let dense = size(keys, "intermediate_size_mlp")?;
     let dense = if (0..count).all(sparse) { None } else { Some(keys.present("intermediate_size_mlp", dense)?) };
     let mlp = |l: usize| match dense.filter(|_| !sparse(l)) {
-        Some(width) => Mlp::Dense(Gated { width, names: named("feed_forward") }),
+        Some(width) => Mlp::Dense(Gated::new(width, named("feed_forward"))),
         None => Mlp::Sparse(Box::new(mixture.clone())),
     };
     let layers = mixers.into_iter().enumerate().map(|(l, mixer)| Layer { mixer, mlp: mlp(l) }).collect();

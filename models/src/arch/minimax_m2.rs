@@ -17,6 +17,7 @@ pub fn describe(keys: &mut Keys) -> Result<Description, ConfigError> {
     keys.off("shared_intermediate_size")?;
     let num_experts = num_experts(keys)?;
     let router = Router {
+        expert_scale: None,
         num_experts_per_tok: taken(keys, "num_experts_per_tok", num_experts)?,
         score: Score::Sigmoid,
         bias: None,
@@ -26,7 +27,7 @@ pub fn describe(keys: &mut Keys) -> Result<Description, ConfigError> {
         scaling: 1.0,
     };
     let width = keys.need("intermediate_size", size)?;
-    let expert = Gated { width, names: GatedNames { module: "block_sparse_moe.experts", projections: ["w1", "w3", "w2"] } };
+    let expert = Gated::new(width, GatedNames { module: "block_sparse_moe.experts", projections: ["w1", "w3", "w2"] });
     let mixture = Mixture { router_module: "block_sparse_moe.gate", ..mixture(num_experts, router, expert) };
     // Of linear attention and shared experts, which no layer has; and modules that predict further tokens, which no published file has.
     keys.ignore(&["layernorm_full_attention_beta", "layernorm_linear_attention_beta", "layernorm_mlp_beta", "shared_moe_mode"]);

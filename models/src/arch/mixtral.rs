@@ -12,7 +12,7 @@ pub fn describe(keys: &mut Keys) -> Result<Description, ConfigError> {
     let num_experts = num_experts(keys)?;
     let router = router(keys, num_experts, true)?;
     let width = keys.need("intermediate_size", size)?;
-    let expert = Gated { width, names: GatedNames { module: "block_sparse_moe.experts", projections: ["w1", "w3", "w2"] } };
+    let expert = Gated::new(width, GatedNames { module: "block_sparse_moe.experts", projections: ["w1", "w3", "w2"] });
     let mixture = Mixture {
         // As transformers 5 has them in memory, and as tools write them that save what is there.
         also: Some(MixtureNames { router: "mlp.gate", expert: named("mlp.experts") }),

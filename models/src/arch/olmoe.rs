@@ -15,6 +15,6 @@ pub fn describe(keys: &mut Keys) -> Result<Description, ConfigError> {
     let num_experts = num_experts(keys)?;
     let norm_topk_prob = keys.flag("norm_topk_prob")?.unwrap_or(false);
     let router = router(keys, num_experts, norm_topk_prob)?;
-    let expert = Gated { width: keys.need("intermediate_size", size)?, names: named("mlp.experts") };
+    let expert = Gated::new(keys.need("intermediate_size", size)?, named("mlp.experts"));
     alike(keys, attention, Mlp::Sparse(Box::new(mixture(num_experts, router, expert))))
 }

@@ -13,7 +13,7 @@ pub fn describe(keys: &mut Keys) -> Result<Description, ConfigError> {
     let jitter = keys.number("router_jitter_noise", 0.0, 1.0)?.unwrap_or(0.01);
     let router = Router { score: Score::Mixer(jitter as f32), ..router(keys, num_experts, false)? };
     let width = keys.need("intermediate_size", size)?;
-    let expert = Gated { width, names: GatedNames { module: "block_sparse_moe.experts", projections: ["w1", "w3", "w2"] } };
+    let expert = Gated::new(width, GatedNames { module: "block_sparse_moe.experts", projections: ["w1", "w3", "w2"] });
     let mixture = Mixture { router_module: "block_sparse_moe.gate", ..mixture(num_experts, router, expert) };
     let head_bias = keys.flag("lm_head_bias")?.unwrap_or(false);
     // Noise and dropout of training, and what rope_scaling says too.

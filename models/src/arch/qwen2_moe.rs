@@ -10,7 +10,7 @@ pub fn describe(keys: &mut Keys) -> Result<Description, ConfigError> {
     let attention = attention(keys, &Variant { qkv_bias, ..Variant::default() })?;
     switched_window(keys)?;
     let width = keys.need("shared_expert_intermediate_size", size)?;
-    let mixture = qwen_mixture(keys, Some(Gated { width, names: named("mlp.shared_expert") }))?;
+    let mixture = qwen_mixture(keys, Some(Gated::new(width, named("mlp.shared_expert"))))?;
     let count = layers(keys)?;
     let layers = qwen_layers(keys, same(&attention, count), &mixture)?;
     around(keys, layers)

@@ -15,8 +15,8 @@ pub fn describe_text(keys: &mut Keys) -> Result<Description, ConfigError> {
     keys.only("norm_topk_prob", true)?;
     keys.off("mlp_only_layers")?;
     let num_experts = num_experts(keys)?;
-    let expert = Gated { width: keys.need("moe_intermediate_size", size)?, names: named("mlp.experts") };
-    let shared = Gated { width: keys.need("shared_expert_intermediate_size", size)?, names: named("mlp.shared_expert") };
+    let expert = Gated::new(keys.need("moe_intermediate_size", size)?, named("mlp.experts"));
+    let shared = Gated::new(keys.need("shared_expert_intermediate_size", size)?, named("mlp.shared_expert"));
     let mixture = Mixture {
         shared: Some(shared),
         shared_gate: true,

@@ -9,7 +9,7 @@ pub fn describe(keys: &mut Keys) -> Result<Description, ConfigError> {
     let mixers = delta_net::mixers(keys, true)?;
     switched_window(keys)?;
     let width = keys.need("shared_expert_intermediate_size", size)?;
-    let mixture = qwen_mixture(keys, Some(Gated { width, names: named("mlp.shared_expert") }))?;
+    let mixture = qwen_mixture(keys, Some(Gated::new(width, named("mlp.shared_expert"))))?;
     let layers = qwen_layers(keys, mixers, &mixture)?;
     let description = around(keys, layers)?;
     Ok(delta_net::text(keys, description))

@@ -1,4 +1,5 @@
 //! What configs are read as, and what is refused with which sentence.
+mod gemma4;
 mod latents;
 mod layer_norms;
 mod llama4;
@@ -268,8 +269,8 @@ fn packed(weights: Value) -> Value {
 fn what_cannot_be_run_is_refused_by_name() {
     let cases = [
         (
-            with(mixtral(), "model_type", json!("gemma4")),
-            "model_type 'gemma4' is not supported; these are: dbrx, deepseek_v2, deepseek_v3, ernie4_5_moe, glm4_moe,",
+            with(mixtral(), "model_type", json!("gemma3")),
+            "model_type 'gemma3' is not supported; these are: dbrx, deepseek_v2, deepseek_v3, ernie4_5_moe, gemma4,",
         ),
         (without(mixtral(), "hidden_size"), "the key hidden_size is missing"),
         (without(mixtral(), "intermediate_size"), "the key intermediate_size is missing"),

@@ -5,7 +5,7 @@ mod state;
 
 pub use state::State;
 
-use super::{Home, Logits, Mixer, Mixing, Mlps, Needs, Norm, Pass, Span, Tensors, Work, rotary::Rotary};
+use super::{Glu, Home, Logits, Mixer, Mixing, MlpNorms, Mlps, Needs, Norm, Pass, Span, Tensors, Work, rotary::Rotary};
 use crate::{
     description::{Attention, Clamped, Normed, Router},
     forward_error::Fault,
@@ -102,7 +102,11 @@ impl<'a> Candle<'a> {
         shape: &Attention,
     ) -> Result<(Vec<Tensor>, Option<Tensor>)> {
         let [cos, sin] = self.angles(&shape.rope)?;
-        let (mut heads, mut gates) = (Vec::new(), None);
+        let (mut heads, mut gates, mut products) = (Vec::new(), None, products);
+        if shape.tied_values {
+            products.push(products[1].clone());
+        }
+        let unit = |y: Tensor, eps: f64| rms_norm(&y, &Tensor::ones(shape.head_dim, DType::F32, self.device)?, eps as f32);
         for (i, mut y) in products.into_iter().enumerate() {
             let tokens = y.dim(0)?;
             if let Some(biases) = biases {
@@ -127,8 +131,10 @@ impl<'a> Candle<'a> {
             if i < 2 {
                 y = normed(turned(&y, &shape.rope, &cos, &sin)?, Normed::TurnedHeads)?;
                 if let Some(eps) = shape.unit_heads {
-                    y = rms_norm(&y, &Tensor::ones(shape.head_dim, DType::F32, self.device)?, eps as f32)?;
+                    y = unit(y, eps)?;
                 }
+            } else if let Some(eps) = shape.unit_values {
+                y = unit(y, eps)?;
             }
             if let Some(temperature) = shape.temperature.filter(|_| i == 0) {
                 let longer: Vec<f32> = self.positions().map(|position| temperature.at(position) as f32).collect();
@@ -205,8 +211,12 @@ impl Norm<Tensor> {
 impl Logits<Tensor> {
     /// Of products, (tokens, vocab_size).
     pub fn of(&self, products: Tensor) -> Result<Tensor> {
-        match &self.bias {
-            Some(bias) => products.broadcast_add(bias),
+        let products = match &self.bias {
+            Some(bias) => products.broadcast_add(bias)?,
+            None => products,
+        };
+        match self.cap {
+            Some(cap) => (products / f64::from(cap))?.tanh()? * f64::from(cap),
             None => Ok(products),
         }
     }
@@ -231,19 +241,25 @@ fn times(x: &Tensor, by: f32) -> Result<Tensor> {
     if by == 1.0 { Ok(x.clone()) } else { x * f64::from(by) }
 }
 
-/// `down (silu(gate x) * (up x))` of one MLP, or what it has instead.
+/// `down (f(gate x) * (up x))` of one MLP, or what it has instead.
 fn gated(of: &Mlps<PackedLinear, Tensor>, i: usize, x: &Tensor) -> Result<Tensor> {
     let [gate, up, down] = &of.each[i];
     let [gate, up] = [gate.times(x)?, up.times(x)?];
-    match &of.clamped {
-        None => down.times(&(silu(&gate)? * up)?),
-        Some((Clamped { limit, alpha }, biases)) => {
+    match &of.glu {
+        Glu::Silu => down.times(&(silu(&gate)? * up)?),
+        Glu::Gelu => down.times(&(gate.gelu()? * up)?),
+        Glu::Clamped(Clamped { limit, alpha }, biases) => {
             let (gate, up) = (gate.broadcast_add(&biases[i][0])?, up.broadcast_add(&biases[i][1])?);
             let (gate, up) = (gate.minimum(*limit)?, up.clamp(-*limit, *limit)?);
             let gated = ((up + 1.0)? * (&gate * sigmoid(&(&gate * *alpha)?)?)?)?;
             down.times(&gated)?.broadcast_add(&biases[i][2])
         }
     }
+}
+
+/// What results are before they are added.
+fn after(norm: Option<&Norm<Tensor>>, results: Tensor) -> Result<Tensor> {
+    norm.map_or(Ok(results.clone()), |norm| norm.of(&results))
 }
 
 /// 0 times an infinity or a NaN is a NaN, and so is a sum with one.
@@ -306,7 +322,7 @@ impl Pass for Candle<'_> {
         if let Some(bias) = &mixer.bias {
             y = y.broadcast_add(bias)?;
         }
-        self.stream = (&self.stream + times(&y, mixer.times)?)?;
+        self.stream = (&self.stream + after(mixer.after.as_ref(), times(&y, mixer.times)?)?)?;
         Ok(())
     }
 
@@ -314,7 +330,7 @@ impl Pass for Candle<'_> {
         &mut self,
         norm: &Norm<Tensor>,
         routers: &[PackedLinear],
-        more: [Option<&Tensor>; 2],
+        more: [Option<&Tensor>; 3],
         router: &Router,
     ) -> std::result::Result<(), Fault> {
         let x = self.normed(norm)?;
@@ -323,10 +339,11 @@ impl Pass for Candle<'_> {
             logits = logits.broadcast_add(bias)?;
         }
         finite(&logits, "logits of the router")?;
-        let correction = more[1].map(|c| c.flatten_all()?.to_vec1::<f32>()).transpose()?;
+        let [correction, scales] = [more[1], more[2]].map(|values| values.map(|v| v.flatten_all()?.to_vec1::<f32>()).transpose());
+        let (correction, scales) = (correction?, scales?);
         let chosen = logits.to_vec2::<f32>()?.into_iter().map(|mut logits| {
             let mut routes = vec![(0, 0.0); router.num_experts_per_tok];
-            route(router, &mut logits, correction.as_deref(), &mut routes);
+            route(router, &mut logits, [correction.as_deref(), scales.as_deref()], &mut routes);
             routes
         });
         self.routes = chosen.collect();
@@ -341,11 +358,12 @@ impl Pass for Candle<'_> {
 
     fn add_experts(
         &mut self,
-        norm: &Norm<Tensor>,
+        norms: &MlpNorms<Tensor>,
         experts: &Mlps<PackedLinear, Tensor>,
         shared: Option<&Mlps<PackedLinear, Tensor>>,
     ) -> std::result::Result<(), Fault> {
-        let x = self.normed(norm)?;
+        let apart = norms.apart.as_ref();
+        let x = self.normed(apart.map_or(&norms.before, |apart| &apart.routed))?;
         let mut sum = x.zeros_like()?;
         for e in 0..experts.each.len() as u32 {
             let own = self.routes.iter().zip(0u32..).filter_map(|(routes, t)| routes.iter().find(|(to, _)| *to == e).map(|(_, weight)| (t, *weight)));
@@ -363,16 +381,25 @@ impl Pass for Candle<'_> {
             };
             sum = sum.index_add(&tokens, &y, 0)?;
         }
+        sum = after(apart.map(|apart| &apart.after[0]), sum)?;
         if let Some(shared) = shared {
+            let x = if apart.is_some() { self.normed(&norms.before)? } else { x };
             let y = gated(shared, 0, &x)?;
-            sum = (sum + self.shared.as_ref().map_or_else(|| Ok(y.clone()), |weights| y.broadcast_mul(weights))?)?;
+            let y = self.shared.as_ref().map_or_else(|| Ok(y.clone()), |weights| y.broadcast_mul(weights))?;
+            sum = (sum + after(apart.map(|apart| &apart.after[1]), y)?)?;
         }
-        self.stream = (&self.stream + sum)?;
+        self.stream = (&self.stream + after(norms.after.as_ref(), sum)?)?;
         Ok(())
     }
 
-    fn add_mlp(&mut self, norm: &Norm<Tensor>, mlp: &Mlps<PackedLinear, Tensor>) -> std::result::Result<(), Fault> {
-        self.stream = (&self.stream + gated(mlp, 0, &self.normed(norm)?)?)?;
+    fn add_mlp(&mut self, norms: &MlpNorms<Tensor>, mlp: &Mlps<PackedLinear, Tensor>) -> std::result::Result<(), Fault> {
+        let y = gated(mlp, 0, &self.normed(&norms.before)?)?;
+        self.stream = (&self.stream + after(norms.after.as_ref(), y)?)?;
+        Ok(())
+    }
+
+    fn scale(&mut self, by: &Tensor) -> std::result::Result<(), Fault> {
+        self.stream = self.stream.broadcast_mul(by)?;
         Ok(())
     }
 }

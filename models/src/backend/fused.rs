@@ -1,6 +1,7 @@
 //! Operations of ram-kernels by a team of threads, each of a few parallel regions over all tokens.
 mod delta_net;
 mod latent;
+mod mlps;
 mod noise;
 mod refine;
 mod state;
@@ -11,15 +12,16 @@ pub use refine::{Coder, Refining, TOKENS};
 pub use state::LayerState;
 pub use survey::{Channels, Cost, Observer, Survey, Unread};
 
-use super::{Home, Logits, Mixer, Mixing, Mlps, Norm, Pass, Span, Tensors, rotary::Rotary};
+use super::{Ending, Glu, Home, Logits, Mixer, Mixing, MlpNorms, Mlps, Norm, Pass, Span, Tensors, rotary::Rotary};
 use crate::{
     KvElement,
     description::{Attention, Clamped, Normed, Router},
     forward_error::Fault,
     router::route,
 };
+use mlps::Routes;
 use ram_kernels::{
-    ClampedGlu, Experts, Heads, Inputs, KvLayer, Look, Matrix, Mixture, NormedRow, NotFinite, PANEL_BYTES, Product, Products, Routed, RowNorm, Same,
+    ClampedGlu, Experts, Heads, Inputs, KvLayer, Look, Matrix, Mixture, NormedRow, NotFinite, PANEL_BYTES, Pairs, Product, Products, RowNorm, Same,
     Taken, Team, Turn, Watch, add_tiles, attend, attend_numbers, embed, finite, gate_heads, isa::Level, resize,
 };
 
@@ -32,9 +34,15 @@ impl Tensors for Packed {
     type Vector = Vec<f32>;
     type Experts = Experts;
 
-    fn experts(Mlps { each, clamped, weigh_inputs }: Mlps<Matrix, Vec<f32>>) -> Experts {
-        let clamped = clamped.map(|(Clamped { limit, alpha }, biases)| ClampedGlu { limit: limit as f32, alpha: alpha as f32, biases });
-        let mut experts = Experts { gate: Vec::new(), up: Vec::new(), down: Vec::new(), clamped, weigh_inputs };
+    fn experts(Mlps { each, glu, weigh_inputs }: Mlps<Matrix, Vec<f32>>) -> Experts {
+        let glu = match glu {
+            Glu::Silu => ram_kernels::Glu::Silu,
+            Glu::Gelu => ram_kernels::Glu::Gelu,
+            Glu::Clamped(Clamped { limit, alpha }, biases) => {
+                ram_kernels::Glu::Clamped(ClampedGlu { limit: limit as f32, alpha: alpha as f32, biases })
+            }
+        };
+        let mut experts = Experts { gate: Vec::new(), up: Vec::new(), down: Vec::new(), glu, weigh_inputs };
         for [gate, up, down] in each {
             experts.gate.push(gate);
             experts.up.push(up);
@@ -89,6 +97,8 @@ pub struct Scratch {
     routes: Vec<(u32, f32)>,
     shared_routes: Vec<(u32, f32)>,
     mixture: Mixture,
+    /// Results that are normalised before they are added, (tokens, hidden_size) each.
+    results: [Vec<f32>; 2],
     /// How many tokens took each expert, of one layer of experts after the other.
     pub taken: Vec<u32>,
 }
@@ -116,6 +126,8 @@ pub struct Needs {
     pub values: [usize; 2],
     /// Numbers of a head that are turned.
     pub turned: usize,
+    /// Results that are normalised before they are added, at once.
+    pub results: usize,
     /// Experts to choose from, and how many a token takes.
     pub experts: usize,
     pub taken: usize,
@@ -153,6 +165,7 @@ impl Needs {
             heads: self.heads.max(other.heads),
             values: [0, 1].map(|i| self.values[i].max(other.values[i])),
             turned: self.turned.max(other.turned),
+            results: self.results.max(other.results),
             experts: self.experts.max(other.experts),
             taken: self.taken.max(other.taken),
             mlps: self.mlps,
@@ -164,7 +177,8 @@ impl Scratch {
     /// Bytes that it has taken.
     #[cfg(test)]
     pub fn bytes(&self) -> usize {
-        let numbers = [&self.hidden, &self.heads, &self.work, &self.between, &self.mixed, &self.logits].map(Vec::capacity);
+        let numbers =
+            [&self.hidden, &self.heads, &self.work, &self.between, &self.mixed, &self.logits, &self.results[0], &self.results[1]].map(Vec::capacity);
         let routes = size_of::<(u32, f32)>() * (self.routes.capacity() + self.shared_routes.capacity());
         let places = size_of::<u32>() * (self.tokens.capacity() + self.last.capacity() + self.rows.capacity())
             + size_of::<usize>() * self.positions.capacity();
@@ -180,7 +194,7 @@ impl Scratch {
         // Lists that grow may be twice as long as they were.
         let places = 2 * tokens * (2 * size_of::<u32>() + size_of::<usize>());
         let angles = rotaries * needs.turned;
-        let floats = tokens * (hidden_size + angles + needs.heads_in + needs.mixed + needs.between + needs.experts)
+        let floats = tokens * ((1 + needs.results) * hidden_size + angles + needs.heads_in + needs.mixed + needs.between + needs.experts)
             + attend_numbers(needs.heads, needs.values, tokens, sequences, context).max(tokens * needs.deltas);
         let routes = tokens * size_of::<(u32, f32)>() * (needs.taken.max(1) + 1);
         // What a mixer takes may have an order for each matrix, of which there are four at the most.
@@ -263,20 +277,6 @@ impl<'a> Fused<'a> {
         Ok(())
     }
 
-    /// Adds the weighted results of MLPs; `routes` and how many of them a token has are those of each.
-    fn add(&mut self, norm: &Norm<Vec<f32>>, parts: &[(&Experts, Routes)]) -> Result<(), Fault> {
-        let Scratch { tokens, hidden, routes, shared_routes, mixture, .. } = &mut *self.s;
-        let (n, size, level) = (tokens.len(), self.hidden_size, self.team.level());
-        let parts = parts.iter().map(|(experts, from)| {
-            let routes: &[(u32, f32)] = if *from == Routes::Chosen { routes } else { shared_routes };
-            Routed { experts, routes, per_token: routes.len() / n }
-        });
-        let parts: Vec<Routed> = parts.collect();
-        mixture.gate(self.team, &parts, n, |t| norm.of(level, &hidden[t * size..][..size]))?;
-        mixture.add_to(self.team, &parts, hidden);
-        Ok(())
-    }
-
     /// Products of the normed stream with matrices.
     fn project(&mut self, norm: &Norm<Vec<f32>>, matrices: &[Matrix], what: &'static str) -> Result<(), Fault> {
         let Scratch { tokens, hidden, inputs, products, .. } = &mut *self.s;
@@ -341,7 +341,7 @@ impl<'a> Fused<'a> {
         let (n, team, level, head_dim) = (tokens.len(), self.team, self.team.level(), shape.head_dim);
         let (angles, dim) = (self.rotaries.iter().position(|r| r.is(&shape.rope)).map_or(&[][..], |i| &angles[i]), shape.rope.dim);
         let of = shape.qk_norm.map(|norm| norm.of);
-        let ones = vec![1.0; if shape.unit_heads.is_some() { head_dim } else { 0 }];
+        let ones = vec![1.0; if shape.unit_heads.or(shape.unit_values).is_some() { head_dim } else { 0 }];
         // Scores are divided by the root of head_dim where they are computed.
         let longer = shape.scale.map(|scale| (scale * (head_dim as f64).sqrt()) as f32);
         let ([_, kv], rows) = (shape.widths(), shape.query_rows());
@@ -352,7 +352,8 @@ impl<'a> Fused<'a> {
             let (k, v) = rest.split_at_mut(kv);
             let angles = angles[t * dim..][..dim].split_at(dim / 2);
             for (i, part) in [q, k, v].into_iter().enumerate() {
-                products.token(i, t, n).copy_to(part);
+                // Tied values are keys.
+                products.token(if shape.tied_values { i.min(1) } else { i }, t, n).copy_to(part);
                 if let Some(bias) = biases {
                     part.iter_mut().zip(&bias[i]).for_each(|(x, bias)| *x += bias);
                 }
@@ -373,6 +374,10 @@ impl<'a> Fused<'a> {
                     // Behind each query lies its gate.
                     let step = if i == 0 { rows / shape.num_attention_heads } else { head_dim };
                     part.chunks_exact_mut(step).for_each(|head| turn.apply(level, &mut head[..head_dim], head_dim));
+                }
+                if let (2, Some(eps)) = (i, shape.unit_values) {
+                    let turn = Turn { norm: Some(RowNorm::rms(&ones, eps as f32)), angles: [&[]; 2], pairs: Pairs::Halves, turned_first: false };
+                    turn.apply(level, part, head_dim);
                 }
                 if i > 0 {
                     continue;
@@ -403,42 +408,26 @@ impl<'a> Fused<'a> {
         Ok(())
     }
 
-    /// Adds to the stream `times` what `output` and a bias make of what was found, which is `what`.
-    fn add_found(&mut self, what: &'static str, output: &Matrix, bias: Option<&Vec<f32>>, times: f32) -> Result<(), Fault> {
-        let Scratch { tokens, hidden, inputs, products, mixed, .. } = &mut *self.s;
+    /// Adds what the end of a mixer makes of what was found to the stream.
+    fn add_found(&mut self, of: &Mixing<Vec<f32>>, Ending { output, bias, after, times }: Ending<'_, Matrix, Vec<f32>>) -> Result<(), Fault> {
+        let Scratch { tokens, hidden, inputs, products, mixed, results: [results, _], .. } = &mut *self.s;
         let (tokens, n, cols, team) = (tokens.as_slice(), tokens.len(), output.cols(), self.team);
         let filled = inputs.fill(team, [(output, tokens)].into_iter(), n, cols, |t| Same(&mixed[t * cols..][..cols]));
-        filled.map_err(|_| NotFinite(what))?;
+        filled.map_err(|_| NotFinite(of.results()))?;
         products.run(team, &[inputs.product(output, tokens)]);
-        add_tiles(team, products.of(0), n, times, hidden);
+        let to = match after {
+            Some(_) => zeros(results, hidden.len()),
+            None => &mut *hidden,
+        };
+        add_tiles(team, products.of(0), n, times, to);
         if let Some(bias) = bias {
-            team.chunks(hidden, self.hidden_size, |_, row| row.iter_mut().zip(bias).for_each(|(x, bias)| *x += times * bias));
+            team.chunks(to, self.hidden_size, |_, row| row.iter_mut().zip(bias).for_each(|(x, bias)| *x += times * bias));
+        }
+        if let Some(after) = after {
+            after.row().apply(team, results)?;
+            add_rows(team, results, hidden, self.hidden_size);
         }
         Ok(())
-    }
-
-    /// Gate and up of one expert for the tokens that take it with their weights.
-    fn gate(&mut self, expert: &Experts, taken: &[(u32, f32)], norm: &Norm<Vec<f32>>) -> Result<(), Fault> {
-        let (size, level, routes) = (self.hidden_size, self.team.level(), routes(taken));
-        let parts = [Routed { experts: expert, routes: &routes, per_token: 1 }];
-        let row = |i: usize| &self.s.hidden[taken[i].0 as usize * size..][..size];
-        Ok(self.s.mixture.gate(self.team, &parts, taken.len(), |i| norm.of(level, row(i)))?)
-    }
-
-    /// The same expert's weighted results, (tokens that take it, hidden_size).
-    fn results(&mut self, expert: &Experts, taken: &[(u32, f32)], norm: &Norm<Vec<f32>>) -> Result<Vec<f32>, Fault> {
-        self.gate(expert, taken, norm)?;
-        let (routes, mut out) = (routes(taken), vec![0.0; taken.len() * self.hidden_size]);
-        self.s.mixture.add_to(self.team, &[Routed { experts: expert, routes: &routes, per_token: 1 }], &mut out);
-        Ok(out)
-    }
-
-    /// Adds an expert's results to those of all tokens.
-    fn add_results(&self, taken: &[(u32, f32)], results: &[f32], sum: &mut [f32]) {
-        let size = self.hidden_size;
-        for ((token, _), out) in taken.iter().zip(results.chunks_exact(size)) {
-            sum[*token as usize * size..][..size].iter_mut().zip(out).for_each(|(sum, y)| *sum += y);
-        }
     }
 }
 
@@ -459,7 +448,22 @@ impl Logits<Vec<f32>> {
         if let Some(bias) = &self.bias {
             products.iter_mut().zip(bias).for_each(|(x, bias)| *x += bias);
         }
+        if let Some(cap) = self.cap {
+            products.iter_mut().for_each(|x| *x = cap * (*x / cap).tanh());
+        }
     }
+}
+
+/// So many zeros, in memory that is used again.
+fn zeros(rows: &mut Vec<f32>, len: usize) -> &mut Vec<f32> {
+    rows.clear();
+    rows.resize(len, 0.0);
+    rows
+}
+
+/// Adds rows to others.
+fn add_rows(team: &Team, rows: &[f32], to: &mut [f32], len: usize) {
+    team.chunks(to, len, |t, to| to.iter_mut().zip(&rows[t * len..][..len]).for_each(|(to, x)| *to += x));
 }
 
 /// Multiplies rows with a number, where it changes them.
@@ -467,18 +471,6 @@ fn scale(team: &Team, rows: &mut [f32], len: usize, times: f32) {
     if times != 1.0 {
         team.chunks(rows, len, |_, row| row.iter_mut().for_each(|x| *x *= times));
     }
-}
-
-/// Routes of tokens that take the only expert there is.
-fn routes(taken: &[(u32, f32)]) -> Vec<(u32, f32)> {
-    taken.iter().map(|(_, weight)| (0, *weight)).collect()
-}
-
-/// Whose weights hold.
-#[derive(PartialEq)]
-enum Routes {
-    Chosen,
-    Shared,
 }
 
 impl Scratch {
@@ -501,10 +493,10 @@ impl Pass for Fused<'_> {
 
     fn mix(&mut self, mixer: &Mixer<Matrix, Vec<f32>>, states: &mut [&mut LayerState]) -> Result<(), Fault> {
         self.find(&mixer.norm, [&mixer.inputs, &mixer.inner], &mixer.of, states)?;
-        self.add_found(mixer.of.results(), &mixer.output, mixer.bias.as_ref(), mixer.times)
+        self.add_found(&mixer.of, mixer.ending())
     }
 
-    fn route(&mut self, norm: &Norm<Vec<f32>>, routers: &[Matrix], more: [Option<&Vec<f32>>; 2], router: &Router) -> Result<(), Fault> {
+    fn route(&mut self, norm: &Norm<Vec<f32>>, routers: &[Matrix], more: [Option<&Vec<f32>>; 3], router: &Router) -> Result<(), Fault> {
         self.project(norm, routers, "inputs of the router")?;
         let Scratch { tokens, products, logits, routes, shared_routes, taken: counts, .. } = &mut *self.s;
         let (n, team, level, watch) = (tokens.len(), self.team, self.team.level(), Watch::default());
@@ -517,7 +509,7 @@ impl Pass for Fused<'_> {
                 logits.iter_mut().zip(bias).for_each(|(logit, bias)| *logit += bias);
             }
             watch.see(finite(level, logits));
-            route(router, logits, more[1].map(Vec::as_slice), routes);
+            route(router, logits, [more[1], more[2]].map(|more| more.map(Vec::as_slice)), routes);
         });
         let first = counts.len();
         counts.resize(first + all, 0);
@@ -532,16 +524,18 @@ impl Pass for Fused<'_> {
         Ok(watch.result("logits of the router")?)
     }
 
-    fn add_experts(&mut self, norm: &Norm<Vec<f32>>, experts: &Experts, shared: Option<&Experts>) -> Result<(), Fault> {
-        match shared {
-            Some(shared) => self.add(norm, &[(experts, Routes::Chosen), (shared, Routes::Shared)]),
-            None => self.add(norm, &[(experts, Routes::Chosen)]),
-        }
+    fn add_experts(&mut self, norms: &MlpNorms<Vec<f32>>, experts: &Experts, shared: Option<&Experts>) -> Result<(), Fault> {
+        self.add_mlps(norms, (experts, Routes::Chosen), shared)
     }
 
-    fn add_mlp(&mut self, norm: &Norm<Vec<f32>>, mlp: &Experts) -> Result<(), Fault> {
-        self.s.routes.clear();
-        self.s.routes.resize(self.s.tokens.len(), (0, 1.0));
-        self.add(norm, &[(mlp, Routes::Chosen)])
+    fn add_mlp(&mut self, norms: &MlpNorms<Vec<f32>>, mlp: &Experts) -> Result<(), Fault> {
+        self.s.shared_routes.clear();
+        self.s.shared_routes.resize(self.s.tokens.len(), (0, 1.0));
+        self.add_mlps(norms, (mlp, Routes::Shared), None)
+    }
+
+    fn scale(&mut self, by: &Vec<f32>) -> Result<(), Fault> {
+        scale(self.team, &mut self.s.hidden, self.hidden_size, by[0]);
+        Ok(())
     }
 }

@@ -13,6 +13,8 @@ pub struct Mixer<M, V> {
     pub of: Mixing<V>,
     pub output: M,
     pub bias: Option<V>,
+    /// What that is normalised by before it is added, where it is.
+    pub after: Option<Norm<V>>,
     pub times: f32,
 }
 
@@ -46,6 +48,21 @@ pub enum Mixing<V> {
         /// Of its results.
         norm: Norm<V>,
     },
+}
+
+/// The end of a mixer.
+#[derive(Debug)]
+pub struct Ending<'a, M, V> {
+    pub output: &'a M,
+    pub bias: Option<&'a V>,
+    pub after: Option<&'a Norm<V>>,
+    pub times: f32,
+}
+
+impl<M, V> Mixer<M, V> {
+    pub fn ending(&self) -> Ending<'_, M, V> {
+        Ending { output: &self.output, bias: self.bias.as_ref(), after: self.after.as_ref(), times: self.times }
+    }
 }
 
 impl<V> Mixing<V> {

@@ -61,7 +61,8 @@ impl Attention {
         let norm = at.stream_norm(0, from)?;
         let AttentionNames { module, output: last, .. } = self.names;
         let mut matrix = |(name, n, kind)| from.matrix(at.spec(&format!("{module}.{name}_proj.weight"), vec![n, at.hidden_size], kind));
-        let inputs = vec![matrix(each[0])?, matrix(each[1])?, matrix(each[2])?];
+        let read = if self.tied_values { 2 } else { 3 };
+        let inputs = each.into_iter().take(read).map(&mut matrix).collect::<Result<Vec<_>, _>>()?;
         let mut bias = |name, n| from.vector(at.spec(&format!("{module}.{name}_proj.bias"), vec![n], Kind::Bias));
         let biases = if self.qkv_bias { Some([bias("q", rows)?, bias("k", kv)?, bias("v", kv)?]) } else { None };
         let mut norms = None;
@@ -75,6 +76,6 @@ impl Attention {
         let bias = at.spec(&format!("{module}.{last}.bias"), vec![at.hidden_size], Kind::Bias);
         let bias = if self.output_bias { Some(from.vector(bias)?) } else { None };
         let of = Mixing::Attention { shape: self.clone(), biases, norms, sinks };
-        Ok(Mixer { norm, inputs, inner: Vec::new(), of, output, bias, times: self.multiplier as f32 })
+        Ok(Mixer { norm, inputs, inner: Vec::new(), of, output, bias, after: at.norm_after(0, from)?, times: self.multiplier as f32 })
     }
 }

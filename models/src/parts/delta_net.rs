@@ -45,6 +45,6 @@ impl DeltaNet {
         let output = from.matrix(at.spec("linear_attn.out_proj.weight", vec![at.hidden_size, values], Kind::DeltaOutput))?;
         let taps = S::Tensors::taps(taps, self.shape.kernel);
         let of = Mixing::DeltaNet { shape: self.clone(), taps, decay, time, norm: results };
-        Ok(Mixer { norm, inputs, inner: Vec::new(), of, output, bias: None, times: 1.0 })
+        Ok(Mixer { norm, inputs, inner: Vec::new(), of, output, bias: None, after: at.norm_after(0, from)?, times: 1.0 })
     }
 }

@@ -74,6 +74,6 @@ impl Latent {
         inner.push(from.matrix(named(VALUES, heads * self.v_head_dim, rank, Kind::ValueUp))?);
         let output = from.matrix(named("self_attn.o_proj", at.hidden_size, heads * self.v_head_dim, Kind::Output))?;
         let of = Mixing::Latent { shape: self.clone(), query, latent };
-        Ok(Mixer { norm, inputs, inner, of, output, bias: None, times: 1.0 })
+        Ok(Mixer { norm, inputs, inner, of, output, bias: None, after: at.norm_after(0, from)?, times: 1.0 })
     }
 }

@@ -26,6 +26,8 @@ pub struct Model<T: Tensors> {
 struct Layer<T: Tensors> {
     mixer: Mixer<T::Matrix, T::Vector>,
     mlp: Mlp<T>,
+    /// What all of the stream is multiplied with behind it.
+    scalar: Option<T::Vector>,
 }
 
 /// What MLX keeps of a matrix.
@@ -49,7 +51,8 @@ impl Description {
         };
         let (layer, _) = spec.layer.zip(spec.expert)?;
         let module = self.mixture(layer)?.expert.names.module;
-        Some(format!("{}.{}.{layer}.{}.switch_mlp.{name}", self.names.model, self.names.layers, module.trim_end_matches(".experts")))
+        let within = module.strip_suffix(".experts").map_or(format!("{module}.switch_glu"), |mlp| format!("{mlp}.switch_mlp"));
+        Some(format!("{}.{}.{layer}.{within}.{name}", self.names.model, self.names.layers))
     }
 
     /// The tensors of all experts of a layer in which one of an expert may lie: as MLX has them, and as the family's files do.
@@ -127,7 +130,10 @@ impl Description {
 
     pub(crate) fn needs(&self) -> Needs {
         let of = |l: &description::Layer| l.mixer.needs(self.hidden_size).most(l.mlp.needs(self.hidden_size));
-        self.layers.iter().map(of).fold(Needs { inputs: self.hidden_size, ..Needs::default() }, Needs::most)
+        self.layers
+            .iter()
+            .map(of)
+            .fold(Needs { inputs: self.hidden_size, results: usize::from(self.names.after.is_some()), ..Needs::default() }, Needs::most)
     }
 }
 
@@ -140,7 +146,9 @@ impl<T: Tensors> Model<T> {
         let embedding = from.matrix(spec(&format!("{}.{}", d.names.model, d.names.embedding), table.clone(), Kind::Embedding))?;
         let layer = |(layer, l): (usize, &description::Layer)| {
             let at = At { names: d.names, layer, hidden_size: d.hidden_size, eps: d.rms_norm_eps, norm: d.norm };
-            Ok(Layer { mixer: l.mixer.build(at, from)?, mlp: Mlp::build(&l.mlp, at, from)? })
+            let (mixer, mlp) = (l.mixer.build(at, from)?, Mlp::build(&l.mlp, at, from)?);
+            let scalar = d.layer_scalar.map(|name| from.vector(at.spec(name, vec![1], Kind::Bias))).transpose()?;
+            Ok(Layer { mixer, mlp, scalar })
         };
         let layers = d.layers.iter().enumerate().map(layer).collect::<Result<_, _>>()?;
         let of_norm = |end: &str, kind| named(format!("{}.{}.{end}", d.names.model, d.names.norm), vec![d.hidden_size], kind);
@@ -148,7 +156,14 @@ impl<T: Tensors> Model<T> {
         let head = if d.tie_word_embeddings { None } else { Some(from.matrix(spec(d.names.head, table, Kind::Head))?) };
         let bias = named(format!("{}.bias", d.names.head), vec![d.vocab_size], Kind::Bias);
         let bias = if d.head_bias { Some(from.vector(bias)?) } else { None };
-        Ok(Model { embedding, layers, norm, embedding_multiplier: d.embedding_multiplier as f32, head, logits: Logits { bias } })
+        Ok(Model {
+            embedding,
+            layers,
+            norm,
+            embedding_multiplier: d.embedding_multiplier as f32,
+            head,
+            logits: Logits { bias, cap: d.logits_cap.map(|cap| cap as f32) },
+        })
     }
 
     /// Hidden state to logits.
@@ -172,6 +187,7 @@ impl<T: Tensors> Model<T> {
             }
             let mut states: Vec<&mut P::State> = states.iter_mut().map(|own| &mut own[l]).collect();
             let done = pass.mix(&layer.mixer, &mut states).and_then(|()| layer.mlp.forward(pass));
+            let done = done.and_then(|()| layer.scalar.as_ref().map_or(Ok(()), |scalar| pass.scale(scalar)));
             done.map_err(|fault| fault.within(Some(l)))?;
         }
         Ok(())

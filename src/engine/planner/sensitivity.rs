@@ -78,6 +78,8 @@ pub fn of(spec: &TensorSpec, head: f64, shares: &Shares, description: &Descripti
     let part = |m: &Mixture| if m.shared_gate { m.router.num_experts_per_tok as f64 / 16.0 } else { 1.0 };
     let shared = mixture.and_then(|m| Some(part(m) * m.shared.as_ref()?.width as f64 / m.expert.width as f64)).unwrap_or(0.0);
     let depth = |at| depth(spec, description.layers.len(), at) * if first { readers } else { 1.0 };
+    let attention = spec.layer.and_then(|layer| description.layers[layer].mixer.attention());
+    let tied_values = attention.is_some_and(|attention| attention.tied_values);
     head * match spec.kind {
         Kind::Head => 1.0,
         Kind::Embedding => EMBEDDING * readers + if description.tie_word_embeddings { 1.0 } else { 0.0 },
@@ -89,6 +91,8 @@ pub fn of(spec: &TensorSpec, head: f64, shares: &Shares, description: &Descripti
         Kind::DeltaGate => depth([0.025, 1.0, 1.0]),
         Kind::DeltaOutput => depth([0.031, 1.6, 1.6]),
         Kind::Query => depth([0.009, 0.21, 0.20]),
+        // Keys that are values too cost what both do.
+        Kind::Key if tied_values => depth([0.048, 0.56, 0.47]),
         Kind::Key => depth([0.012, 0.21, 0.22]),
         // What keys and values, or queries, are made of counts as these do: a plan by that loses 6 to 9 % more than a survey's (docs/quality.md).
         Kind::QueryDown => depth([0.009, 0.21, 0.20]),

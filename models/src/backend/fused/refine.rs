@@ -5,7 +5,7 @@ use super::{
     survey::{Named, Taking, Unread, plain, taking},
 };
 use crate::{
-    backend::{Mixer, Mlps, Norm, Pass, Span, rotary::Rotary},
+    backend::{Ending, Mixer, MlpNorms, Mlps, Norm, Pass, Span, rotary::Rotary},
     description::Router,
     forward_error::Fault,
     tensors::TensorSpec,
@@ -174,29 +174,48 @@ impl<'a, C: Coder> Refining<'a, C> {
     }
 
     /// All MLPs of a layer; `shared_out` where not every token takes each.
-    fn mlps(&mut self, norm: &Norm<Named>, each: &[Taking], shared_out: bool) -> Result<(), Fault> {
-        let (own, mut all) = (plain(norm), None);
-        let mut sum = vec![0.0; self.stream.len()];
+    fn mlps(&mut self, norms: &MlpNorms<Named>, each: &[Taking], shared_out: bool) -> Result<(), Fault> {
+        let (norms, team) = (norms.map(|(_, values)| values.clone()), self.team);
+        let mut total = vec![0.0; self.stream.len()];
+        for (norm, mlps, after) in norms.groups(each, Taking::is_shared) {
+            let Some(after) = after else {
+                self.group(norm, mlps, shared_out, &mut total)?;
+                continue;
+            };
+            let mut sum = vec![0.0; total.len()];
+            self.group(norm, mlps, shared_out, &mut sum)?;
+            after.row().apply(team, &mut sum)?;
+            total.iter_mut().zip(sum).for_each(|(x, y)| *x += y);
+        }
+        if let Some(after) = &norms.after {
+            after.row().apply(team, &mut total)?;
+        }
+        self.stream.iter_mut().zip(total).for_each(|(x, y)| *x += y);
+        Ok(())
+    }
+
+    /// Adds to `sum` what MLPs make that read the stream through one norm.
+    fn group(&mut self, norm: &Norm<Vec<f32>>, each: &[Taking], shared_out: bool, sum: &mut [f32]) -> Result<(), Fault> {
+        let mut all = None;
         for mlp in each {
             let Taking { specs: [gate, up, down], taken, .. } = mlp;
             let inputs = |pass: &mut Self| {
-                let mut inputs = pass.normed(&own, taken.len(), |i| taken[i].0 as usize);
+                let mut inputs = pass.normed(norm, taken.len(), |i| taken[i].0 as usize);
                 if shared_out {
-                    inputs.add_like(all.get_or_insert_with(|| pass.all_normed(&own)));
+                    inputs.add_like(all.get_or_insert_with(|| pass.all_normed(norm)));
                 }
                 Ok(inputs)
             };
             let [gate, up] = pair(self.code(&[gate, up], inputs)?);
-            let inputs = |pass: &mut Self| pass.middle(&own, [&gate, &up], mlp);
+            let inputs = |pass: &mut Self| pass.middle(norm, [&gate, &up], mlp);
             let down = self.code(&[down], inputs)?.remove(0);
             let experts = mlp.alone([gate, up, down]);
             self.taken(taken, |fused, taken, local| {
-                let out = fused.results(&experts, local, &own)?;
-                fused.add_results(taken, &out, &mut sum);
+                let out = fused.results(&experts, local, norm)?;
+                fused.add_results(taken, &out, sum);
                 Ok(())
             })?;
         }
-        self.stream.iter_mut().zip(sum).for_each(|(x, y)| *x += y);
         Ok(())
     }
 
@@ -254,7 +273,7 @@ impl<C: Coder> Pass for Refining<'_, C> {
             let coded = self.code(&[spec], inputs)?.remove(0);
             inner.push(coded);
         }
-        let (bias, cols) = (mixer.bias.as_ref().map(|(_, values)| values), mixer.output.shape[1]);
+        let cols = mixer.output.shape[1];
         let inputs = |pass: &mut Self| {
             let mut inputs = Moments::new(cols, pass.coder.span());
             for i in 0..pass.pieces.len() {
@@ -267,17 +286,18 @@ impl<C: Coder> Pass for Refining<'_, C> {
             }
             Ok(inputs)
         };
-        let output = self.code(&[&mixer.output], inputs)?.remove(0);
+        let (output, after) = (self.code(&[&mixer.output], inputs)?.remove(0), mixer.after.as_ref().map(plain));
+        let bias = mixer.bias.as_ref().map(|(_, values)| values);
         for i in 0..self.pieces.len() {
             self.piece(i, true, |fused| {
                 fused.find_alone(&norm, [&matrices, &inner], &of)?;
-                fused.add_found(of.results(), &output, bias, mixer.times)
+                fused.add_found(&of, Ending { output: &output, bias, after: after.as_ref(), times: mixer.times })
             })?;
         }
         Ok(())
     }
 
-    fn route(&mut self, norm: &Norm<Named>, routers: &[TensorSpec], more: [Option<&Named>; 2], router: &Router) -> Result<(), Fault> {
+    fn route(&mut self, norm: &Norm<Named>, routers: &[TensorSpec], more: [Option<&Named>; 3], router: &Router) -> Result<(), Fault> {
         let (norm, more) = (plain(norm), more.map(|more| more.map(|(_, values)| values)));
         let each = self.code(&routers.iter().collect::<Vec<_>>(), |pass| Ok(pass.all_normed(&norm)))?;
         let mut routes: [Vec<(u32, f32)>; 2] = Default::default();
@@ -293,14 +313,24 @@ impl<C: Coder> Pass for Refining<'_, C> {
         Ok(())
     }
 
-    fn add_experts(&mut self, norm: &Norm<Named>, experts: &Mlps<TensorSpec, Named>, shared: Option<&Mlps<TensorSpec, Named>>) -> Result<(), Fault> {
+    fn add_experts(
+        &mut self,
+        norms: &MlpNorms<Named>,
+        experts: &Mlps<TensorSpec, Named>,
+        shared: Option<&Mlps<TensorSpec, Named>>,
+    ) -> Result<(), Fault> {
         let routes = std::mem::take(&mut self.routes);
         let each = taking(&routes[0], &routes[1], self.stream.len() / self.hidden_size, experts, shared);
-        self.mlps(norm, &each, true)
+        self.mlps(norms, &each, true)
     }
 
-    fn add_mlp(&mut self, norm: &Norm<Named>, mlp: &Mlps<TensorSpec, Named>) -> Result<(), Fault> {
+    fn add_mlp(&mut self, norms: &MlpNorms<Named>, mlp: &Mlps<TensorSpec, Named>) -> Result<(), Fault> {
         let all = (0..(self.stream.len() / self.hidden_size) as u32).map(|token| (token, 1.0)).collect();
-        self.mlps(norm, &[Taking::of(mlp, 0, all)], false)
+        self.mlps(norms, &[Taking::of(mlp, 0, all)], false)
+    }
+
+    fn scale(&mut self, by: &Named) -> Result<(), Fault> {
+        self.stream.iter_mut().for_each(|x| *x *= by.1[0]);
+        Ok(())
     }
 }

@@ -5,13 +5,13 @@ use super::{
     noise::{Lens, SQUARED, add_noise, noisy},
 };
 use crate::{
-    backend::{Mixer, Mlps, Norm, Pass, Tensors},
-    description::{Clamped, Router},
+    backend::{Ending, Glu, Mixer, MlpNorms, Mlps, Norm, Pass, Tensors},
+    description::Router,
     forward_error::Fault,
     tensors::TensorSpec,
     weights::Published,
 };
-use ram_kernels::{Experts, Matrix, Team, dequantize_row};
+use ram_kernels::{Experts, Matrix, Team, dequantize_row, isa::Level};
 use std::sync::Arc;
 
 /// Tensors that are not read yet; norms and biases are, and have their names.
@@ -89,8 +89,7 @@ pub struct Survey<'a, W: Published> {
 /// An expert, and the tokens that take it with their weights.
 pub(super) struct Taking<'a> {
     pub specs: &'a [TensorSpec; 3],
-    /// Its gate, where that is not silu, with its biases.
-    pub clamped: Option<(Clamped, &'a [Named; 3])>,
+    glu: Glu<&'a Named>,
     weigh_inputs: bool,
     pub taken: Vec<(u32, f32)>,
 }
@@ -98,19 +97,42 @@ pub(super) struct Taking<'a> {
 impl<'a> Taking<'a> {
     /// One of several.
     pub fn of(mlps: &'a Mlps<TensorSpec, Named>, i: usize, taken: Vec<(u32, f32)>) -> Taking<'a> {
-        let clamped = mlps.clamped.as_ref().map(|(gate, biases)| (*gate, &biases[i]));
-        Taking { specs: &mlps.each[i], clamped, weigh_inputs: mlps.weigh_inputs, taken }
+        let glu = match &mlps.glu {
+            Glu::Silu => Glu::Silu,
+            Glu::Gelu => Glu::Gelu,
+            Glu::Clamped(gate, biases) => Glu::Clamped(*gate, vec![biases[i].each_ref()]),
+        };
+        Taking { specs: &mlps.each[i], glu, weigh_inputs: mlps.weigh_inputs, taken }
     }
 
     /// It alone, of these matrices.
     pub fn alone(&self, matrices: [Matrix; 3]) -> Experts {
-        let clamped = self.clamped.map(|(gate, biases)| (gate, vec![biases.each_ref().map(|(_, values)| values.clone())]));
-        Packed::experts(Mlps { each: vec![matrices], clamped, weigh_inputs: self.weigh_inputs })
+        let glu = match &self.glu {
+            Glu::Silu => Glu::Silu,
+            Glu::Gelu => Glu::Gelu,
+            Glu::Clamped(gate, biases) => {
+                let own = |biases: &[&Named; 3]| biases.each_ref().map(|(_, values)| values.clone());
+                Glu::Clamped(*gate, biases.iter().map(own).collect())
+            }
+        };
+        Packed::experts(Mlps { each: vec![matrices], glu, weigh_inputs: self.weigh_inputs })
+    }
+
+    /// Whether every token takes it.
+    pub fn is_shared(&self) -> bool {
+        self.specs[0].expert.is_none()
     }
 }
 
 /// Of one matrix: tokens, and what noise in it does to each.
 type Spreads = (TensorSpec, Vec<(u32, f64)>);
+
+/// Of one matrix: tokens, and what noise in it does to what is added to each's part of the stream, before that is normalised where it is.
+struct Change {
+    matrix: TensorSpec,
+    tokens: Vec<u32>,
+    rows: Vec<f32>,
+}
 
 /// Rows that tell the columns of all gates and ups of a layer, at least: all of them would be read twice.
 const SAMPLED: usize = 2048;
@@ -244,7 +266,17 @@ impl<'a, W: Published> Survey<'a, W> {
         self.see.cost(Cost { matrix, tokens, of, spread: Some(spread / 2.0 / SQUARED) });
     }
 
-    /// Adds the weighted results of one expert to `sum`, and what noise in each matrix does to `spreads`, where it is looked at; `scale` is that
+    /// What changes of the stream do.
+    fn spreads(&mut self, changes: Vec<Change>) -> Result<Vec<Spreads>, Fault> {
+        let mut all = Vec::new();
+        for Change { matrix, tokens, rows } in changes {
+            let spread = self.lens.spread(self.fused.team, &rows)?;
+            all.push((matrix, tokens.into_iter().zip(spread).collect()));
+        }
+        Ok(all)
+    }
+
+    /// Adds the weighted results of one expert to `sum`, and what noise in each matrix does to `changes`, where it is looked at; `scale` is that
     /// of gate and up.
     fn expert(
         &mut self,
@@ -252,7 +284,7 @@ impl<'a, W: Published> Survey<'a, W> {
         norm: &Norm<Vec<f32>>,
         scale: &[f32],
         sum: &mut [f32],
-        spreads: Option<&mut Vec<Spreads>>,
+        changes: Option<&mut Vec<Change>>,
     ) -> Result<(), Fault> {
         let Taking { specs, taken, .. } = own;
         let each = [self.matrix(&specs[0])?, self.matrix(&specs[1])?, self.matrix(&specs[2])?];
@@ -267,12 +299,12 @@ impl<'a, W: Published> Survey<'a, W> {
         self.fused.add_results(taken, &out, sum);
         let [_, maker, reader] = (*specs).clone();
         // What a clamped gate gives is not linear in the up projection's rows: nothing is scaled then.
-        let down_scale = own.clamped.is_none().then(|| {
+        let down_scale = (!matches!(own.glu, Glu::Clamped(..))).then(|| {
             let seen = Channels { makers: vec![maker], readers: vec![reader], tokens: taken.len(), squares, columns };
             self.see.channels(seen)
         });
         let some = &taken[..taken.partition_point(|(token, _)| (*token as usize) < self.noisy)];
-        let Some(spreads) = spreads else {
+        let Some(changes) = changes else {
             let of = self.noisy.min(self.fused.s.tokens.len());
             specs.iter().for_each(|spec| self.see.cost(Cost { matrix: spec.clone(), tokens: some.len(), of, spread: None }));
             return Ok(());
@@ -282,17 +314,55 @@ impl<'a, W: Published> Survey<'a, W> {
             let mut other = each.clone();
             other[i] = noisy;
             let other = self.fused.results(&own.alone(other), some, norm)?;
-            let spread = self.lens.spread(team, &minus(&other, &out))?;
-            spreads.push((spec.clone(), some.iter().map(|(token, _)| *token).zip(spread).collect()));
+            let tokens = some.iter().map(|(token, _)| *token).collect();
+            changes.push(Change { matrix: spec.clone(), tokens, rows: minus(&other, &out) });
         }
         Ok(())
     }
 
-    /// All MLPs of a layer; `readers` are what else takes their inputs.
-    fn mlps(&mut self, norm: &Norm<Named>, each: &[Taking], mut readers: Vec<TensorSpec>) -> Result<(), Fault> {
+    /// All MLPs of a layer; `routers` are what else takes their inputs.
+    fn mlps(&mut self, norms: &MlpNorms<Named>, each: &[Taking], routers: Vec<TensorSpec>) -> Result<(), Fault> {
+        let (size, tokens, team) = (self.fused.hidden_size, self.fused.s.tokens.len(), self.fused.team);
+        let (mut total, mut spreads, mut later) = (vec![0.0; self.fused.s.hidden.len()], Vec::new(), Vec::new());
+        // Routers of experts that are apart read the stream through a norm of their own.
+        let mut routers = if norms.apart.is_none() { routers } else { Vec::new() };
+        for (norm, mlps, after) in norms.groups(each, Taking::is_shared) {
+            let (mut sum, mut changes) = (vec![0.0; total.len()], Vec::new());
+            self.group(norm, mlps, std::mem::take(&mut routers), &mut sum, &mut changes, |survey, changes| {
+                if norms.is_plain() {
+                    spreads.extend(survey.spreads(std::mem::take(changes))?);
+                }
+                Ok(())
+            })?;
+            if let Some(after) = after.map(plain) {
+                normalise(&after, size, &sum, &mut changes, team.level());
+                after.row().apply(team, &mut sum)?;
+            }
+            later.extend(changes);
+            total.iter_mut().zip(sum).for_each(|(x, y)| *x += y);
+        }
+        if let Some(after) = norms.after.as_ref().map(plain) {
+            normalise(&after, size, &total, &mut later, team.level());
+            after.row().apply(team, &mut total)?;
+        }
+        spreads.extend(self.spreads(later)?);
+        self.fused.s.hidden.iter_mut().zip(total).for_each(|(x, y)| *x += y);
+        spreads.into_iter().for_each(|each| self.tell(each, self.noisy.min(tokens)));
+        Ok(())
+    }
+
+    /// MLPs that read the stream through one norm; `then` is told after each what noise does.
+    fn group(
+        &mut self,
+        norm: &Norm<Named>,
+        each: &[Taking],
+        mut readers: Vec<TensorSpec>,
+        sum: &mut [f32],
+        changes: &mut Vec<Change>,
+        mut then: impl FnMut(&mut Self, &mut Vec<Change>) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
         let own = plain(norm);
         let squares = self.normed_squares(&own);
-        let (mut sum, mut spreads) = (vec![0.0; self.fused.s.hidden.len()], Vec::new());
         let pairs: Vec<&TensorSpec> = each.iter().flat_map(|own| &own.specs[..2]).collect();
         readers.extend(pairs.iter().map(|spec| (*spec).clone()));
         let (columns, tokens) = (self.columns(&pairs)?, self.fused.s.tokens.len());
@@ -300,12 +370,21 @@ impl<'a, W: Published> Survey<'a, W> {
         let step = each.len().div_ceil(EXPERTS);
         for (i, taking) in each.iter().enumerate().filter(|(_, own)| !own.taken.is_empty()) {
             // The shared one is the last, and takes all.
-            let looked_at = i.is_multiple_of(step) || taking.specs[0].expert.is_none();
-            self.expert(taking, &own, &scale, &mut sum, looked_at.then_some(&mut spreads))?;
+            let looked_at = i.is_multiple_of(step) || taking.is_shared();
+            self.expert(taking, &own, &scale, sum, looked_at.then_some(&mut *changes))?;
+            then(self, changes)?;
         }
-        self.fused.s.hidden.iter_mut().zip(sum).for_each(|(x, y)| *x += y);
-        spreads.into_iter().for_each(|each| self.tell(each, self.noisy.min(tokens)));
         Ok(())
+    }
+}
+
+/// What changes of rows are behind a norm of them: small, and for the most part across the row, they do not change its size.
+fn normalise(norm: &Norm<Vec<f32>>, size: usize, rows: &[f32], changes: &mut [Change], level: Level) {
+    for Change { tokens, rows: own, .. } in changes {
+        for (token, change) in tokens.iter().zip(own.chunks_exact_mut(size)) {
+            let scale = norm.of(level, &rows[*token as usize * size..][..size]).scale();
+            change.iter_mut().zip(&norm.weight).for_each(|(x, weight)| *x *= scale * weight);
+        }
     }
 }
 
@@ -340,12 +419,14 @@ impl<W: Published> Pass for Survey<'_, W> {
         let scale = self.see.channels(seen);
         let before = self.fused.s.hidden.clone();
         self.fused.find_alone(&norm, [&inputs, &inner], &of)?;
-        let (output, bias, times) = (self.matrix(&mixer.output)?, mixer.bias.as_ref().map(|(_, values)| values), mixer.times);
-        self.fused.add_found(of.results(), &output, bias, times)?;
-        let (after, mut spreads) = (self.fused.s.hidden.clone(), Vec::new());
+        let (output, after) = (self.matrix(&mixer.output)?, mixer.after.as_ref().map(plain));
+        let ending = |output| Ending { output, bias: mixer.bias.as_ref().map(|(_, values)| values), after: after.as_ref(), times: mixer.times };
+        self.fused.add_found(&of, ending(&output))?;
+        let (behind, mut spreads) = (self.fused.s.hidden.clone(), Vec::new());
         self.fused.s.hidden.clone_from(&before);
-        self.fused.add_found(of.results(), &noisy(team, &output, None)?, bias, times)?;
-        spreads.push((&mixer.output, self.lens.spread(team, &minus(&self.fused.s.hidden, &after))?));
+        let other = noisy(team, &output, None)?;
+        self.fused.add_found(&of, ending(&other))?;
+        spreads.push((&mixer.output, self.lens.spread(team, &minus(&self.fused.s.hidden, &behind))?));
         let each = specs.iter().enumerate().chain(mixer.inner.iter().enumerate().map(|(i, spec)| (specs.len() + i, spec)));
         for (i, spec) in each.filter(|(_, spec)| !spec.kind.steers()) {
             self.fused.s.hidden.clone_from(&before);
@@ -354,31 +435,40 @@ impl<W: Published> Pass for Survey<'_, W> {
             let own = std::mem::replace(place, noisy(team, place, scale)?);
             self.fused.find_alone(&norm, [&inputs, &inner], &of)?;
             *(if i < specs.len() { &mut inputs[i] } else { &mut inner[i - specs.len()] }) = own;
-            self.fused.add_found(of.results(), &output, bias, times)?;
-            spreads.push((spec, self.lens.spread(team, &minus(&self.fused.s.hidden, &after))?));
+            self.fused.add_found(&of, ending(&output))?;
+            spreads.push((spec, self.lens.spread(team, &minus(&self.fused.s.hidden, &behind))?));
         }
-        self.fused.s.hidden = after;
+        self.fused.s.hidden = behind;
         for (spec, spread) in spreads {
             self.tell((spec.clone(), (0..).zip(spread).collect()), all);
         }
         Ok(())
     }
 
-    fn route(&mut self, norm: &Norm<Named>, routers: &[TensorSpec], more: [Option<&Named>; 2], router: &Router) -> Result<(), Fault> {
+    fn route(&mut self, norm: &Norm<Named>, routers: &[TensorSpec], more: [Option<&Named>; 3], router: &Router) -> Result<(), Fault> {
         let each = routers.iter().map(|spec| self.matrix(spec)).collect::<Result<Vec<_>, _>>()?;
         self.routers = routers.to_vec();
         self.fused.route(&plain(norm), &each, more.map(|more| more.map(|(_, values)| values)), router)
     }
 
-    fn add_experts(&mut self, norm: &Norm<Named>, experts: &Mlps<TensorSpec, Named>, shared: Option<&Mlps<TensorSpec, Named>>) -> Result<(), Fault> {
+    fn add_experts(
+        &mut self,
+        norms: &MlpNorms<Named>,
+        experts: &Mlps<TensorSpec, Named>,
+        shared: Option<&Mlps<TensorSpec, Named>>,
+    ) -> Result<(), Fault> {
         let Scratch { routes, shared_routes, tokens, .. } = &*self.fused.s;
         let each = taking(routes, shared_routes, tokens.len(), experts, shared);
         let routers = std::mem::take(&mut self.routers);
-        self.mlps(norm, &each, routers)
+        self.mlps(norms, &each, routers)
     }
 
-    fn add_mlp(&mut self, norm: &Norm<Named>, mlp: &Mlps<TensorSpec, Named>) -> Result<(), Fault> {
+    fn add_mlp(&mut self, norms: &MlpNorms<Named>, mlp: &Mlps<TensorSpec, Named>) -> Result<(), Fault> {
         let all = self.fused.s.tokens.iter().map(|token| (*token, 1.0)).collect();
-        self.mlps(norm, &[Taking::of(mlp, 0, all)], Vec::new())
+        self.mlps(norms, &[Taking::of(mlp, 0, all)], Vec::new())
+    }
+
+    fn scale(&mut self, by: &Named) -> Result<(), Fault> {
+        self.fused.scale(&by.1)
     }
 }
