@@ -1,6 +1,7 @@
 //! What a model says, as it comes, divided into what it thinks, what it says, and the functions that it calls.
 mod calls;
 mod channels;
+mod quoted;
 
 pub use calls::{Call, Calls, Section};
 use channels::{Begins, ENDS, Kind, MESSAGE};
@@ -9,16 +10,37 @@ use serde_json::Value;
 /// Special tokens that divide an answer.
 pub(crate) fn marks() -> impl Iterator<Item = &'static str> {
     let sections = [calls::KIMI, calls::DEEPSEEK].into_iter().flat_map(|s| [s.all, s.each].into_iter().flatten().chain([s.between]));
-    ["[TOOL_CALLS]", "[ARGS]", "[CALL_ID]", channels::CHANNEL, MESSAGE, channels::CONSTRAIN].into_iter().chain(ENDS).chain(sections)
+    let quoted = calls::QUOTED.into_iter().chain([quoted::QUOTE]).chain(THOUGHTS[1].tokens);
+    let channels = [channels::CHANNEL, MESSAGE, channels::CONSTRAIN].into_iter().chain(ENDS);
+    ["[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"].into_iter().chain(channels).chain(sections).chain(quoted)
 }
 
-const OPEN: &str = "<think>";
-const CLOSE: &str = "</think>";
+/// How thoughts are written.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Thinking {
+    /// Before one.
+    opens: &'static str,
+    /// Behind it.
+    closes: &'static str,
+    /// What tokens both begin with.
+    pub tokens: [&'static str; 2],
+}
+
+/// As most models write them, and as Gemma-4 does.
+pub const THOUGHTS: [Thinking; 2] = [
+    Thinking { opens: "<think>", closes: "</think>", tokens: ["<think>", "</think>"] },
+    Thinking { opens: "<|channel>thought", closes: "<channel|>", tokens: ["<|channel>", "<channel|>"] },
+];
+
+/// What has begun a thought at the end of a prompt.
+pub fn thinks_after(prompt: &str) -> Option<&'static Thinking> {
+    THOUGHTS.iter().find(|thinking| prompt.trim_end().ends_with(thinking.opens))
+}
 
 /// A piece of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// Between `<think>` and `</think>`, where an answer begins so; or in a channel of its own.
+    /// Between marks as in [`THOUGHTS`], where an answer begins so; or in a channel of its own.
     Thought(String),
     /// What is meant for who asked.
     Said(String),
@@ -43,6 +65,8 @@ enum Place {
 #[derive(Debug)]
 pub struct Answer {
     place: Place,
+    /// How the thought is written that it is within.
+    thinking: &'static Thinking,
     /// Whether it is in channels.
     channels: bool,
     /// The function that a message in a channel is for.
@@ -62,14 +86,16 @@ impl Answer {
     /// One to a prompt: it begins within a thought where the template itself opens it.
     pub fn to(prompt: &str) -> Answer {
         let begins = channels::begins(prompt);
+        let thinking = thinks_after(prompt);
         let place = match begins {
             Some(Begins::Header) => Place::Header,
             Some(Begins::Message) => Place::Saying,
-            None if prompt.trim_end().ends_with(OPEN) => Place::Thinking,
+            None if thinking.is_some() => Place::Thinking,
             None => Place::Start,
         };
         Answer {
             place,
+            thinking: thinking.unwrap_or(&THOUGHTS[0]),
             channels: begins.is_some(),
             called: String::new(),
             waiting: String::new(),
@@ -142,11 +168,11 @@ impl Answer {
             }
             Place::Start => {
                 let begun = self.waiting.trim_start();
-                if let Some(rest) = begun.strip_prefix(OPEN) {
-                    (self.waiting, self.place) = (rest.to_string(), Place::Thinking);
+                if let Some((thinking, rest)) = THOUGHTS.iter().find_map(|t| Some((t, begun.strip_prefix(t.opens)?))) {
+                    (self.waiting, self.place, self.thinking) = (rest.to_string(), Place::Thinking, thinking);
                     return true;
                 }
-                let waits = OPEN.starts_with(begun);
+                let waits = THOUGHTS.iter().any(|thinking| thinking.opens.starts_with(begun));
                 if !waits {
                     self.place = Place::Saying;
                 }
@@ -183,12 +209,13 @@ impl Answer {
                 true
             }
             Place::Thinking => {
-                if let Some(at) = self.waiting.find(CLOSE) {
-                    think(self.before(at, CLOSE.len()), parts);
+                let close = self.thinking.closes;
+                if let Some(at) = self.waiting.find(close) {
+                    think(self.before(at, close.len()), parts);
                     (self.place, self.skips) = (Place::Saying, true);
                     return true;
                 }
-                think(self.before(self.waiting.len() - held(&self.waiting, CLOSE), 0), parts);
+                think(self.before(self.waiting.len() - held(&self.waiting, close), 0), parts);
                 false
             }
             Place::Saying => self.go_on_saying(parts),
@@ -356,6 +383,23 @@ mod tests {
             (|| Answer::to(""), "Hello <b>", vec![said("Hello <b>")], None),
             (|| Answer::to(""), "\n<think>\nso </thin it</think>\n\nyes <think>", vec![thought("\nso </thin it"), said("yes <think>")], None),
             (|| Answer::to("assistant\n<think>\n"), "x</think>y", vec![thought("x"), said("y")], None),
+            (
+                || Answer::to("<|turn>model\n<|channel>thought\n<channel|>").calling(Calls::Quoted, tools()),
+                "<|channel>thought\nso <chan</think><channel|>Yes.\n<|tool_call>call:weather{city:<|\"|>New, {York}<|\"|>,days:2,tags:[<|\"|>a<|\"|>,1.5,true]}<tool_call|><|tool_call>call:f{a:{<|\"|>b:c<|\"|>:None},d:[]}<tool_call|>",
+                vec![
+                    thought("\nso <chan</think>"),
+                    said("Yes.\n"),
+                    weather(r#"{"city":"New, {York}","days":2,"tags":["a",1.5,true]}"#),
+                    called("f", r#"{"a":{"b:c":null},"d":[]}"#),
+                ],
+                None,
+            ),
+            (
+                || Answer::to("").calling(Calls::Quoted, tools()),
+                "<|tool_call>call:weather{\"city\": \"Bern\"}<tool_call|><|tool_call>call:f{}<tool_call|><|tool_call>call:f{a:}<tool_call|>",
+                vec![weather(r#"{"city":"Bern"}"#), called("f", "{}"), said("<|tool_call>call:f{a:}<tool_call|>")],
+                None,
+            ),
             (|| Answer::to("<think>"), "it never ends", vec![thought("it never ends")], None),
             (Answer::plain, "<think>a</think>", vec![said("<think>a</think>")], None),
             (|| Answer::to("").until(vec!["END".into(), "日本語".into()]), "a EN日本END b", vec![said("a EN日本")], Some("END")),

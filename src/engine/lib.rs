@@ -18,7 +18,7 @@ mod survey;
 mod weight_files;
 pub mod wikitext;
 
-pub use answer::{Answer, Call, Calls, Part, Section};
+pub use answer::{Answer, Call, Calls, Part, Section, THOUGHTS, Thinking, thinks_after};
 pub use batch::{Done, Engine, Event, Job, Listener, Status};
 pub use checkpoint::{Checkpoint, TensorInfo, read_rows};
 pub use error::{Error, Setting};

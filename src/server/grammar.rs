@@ -128,7 +128,7 @@ fn lark(tokenizer: &Tokenizer, calls: Calls, tools: &[Value], several: bool) -> 
             Value::Null => json!({"type": "object"}),
             schema => bounded("tools", schema)?,
         };
-        if matches!(calls, Calls::Channels | Calls::Sections(_)) {
+        if matches!(calls, Calls::Channels | Calls::Sections(_) | Calls::Quoted) {
             each.push(spaced(arguments));
             continue;
         }
@@ -150,6 +150,16 @@ fn lark(tokenizer: &Tokenizer, calls: Calls, tools: &[Value], several: bool) -> 
         Calls::Tagged => {
             let more = if several { " (\"\\n\" one){0,7}" } else { "" };
             format!("start: one{more}\none: \"<tool_call>\\n\" ({any}) \"\\n</tool_call>\"\n{rules}")
+        }
+        // Arguments as JSON, which is read too.
+        Calls::Quoted => {
+            let [open, close] = ["<|tool_call>", "<tool_call|>"].map(|mark| special(tokenizer, mark));
+            let name = |tool: &Value| Value::from(format!("call:{}", tool["function"]["name"].as_str().unwrap_or_default()));
+            let one = |(rule, tool)| format!("for_{rule}: {open} {} {rule} {close}\n", name(tool));
+            let all: String = names.iter().zip(tools).map(one).collect();
+            let any: Vec<String> = names.iter().map(|name| format!("for_{name}")).collect();
+            let more = if several { " any{0,7}" } else { "" };
+            format!("start: any{more}\nany: {}\n{all}{rules}", any.join(" | "))
         }
         Calls::Invoked => {
             let more = if several { " (\"\\n</minimax:tool_call>\\n<minimax:tool_call>\\n\" any){0,7}" } else { "" };
@@ -320,7 +330,8 @@ mod tests {
         let (tokenizer, bytes) = tokenizer();
         let tools = ["f", "g"].map(|name| json!({"function": {"name": name, "parameters": {"type": "object", "properties": {"x": {"enum": [1, 2]}}, "required": ["x"], "additionalProperties": false}}}));
         let of = |mark: &str| Calls::of(&format!("tools {mark}")).expect("a way to write calls");
-        let ways = ["<tool_call>", "[TOOL_CALLS]", "<minimax:tool_call>", "<|tool_calls_section_begin|>", "<｜tool▁calls▁begin｜>"].map(of);
+        let ways =
+            ["<tool_call>", "<|tool_call>", "[TOOL_CALLS]", "<minimax:tool_call>", "<|tool_calls_section_begin|>", "<｜tool▁calls▁begin｜>"].map(of);
         for (calls, several) in ways.into_iter().flat_map(|calls| [(calls, false), (calls, true)]).chain([(Calls::Channels, false)]) {
             let form = Form::Calls(calls, tools.to_vec(), several);
             let matcher = Grammars::default().rules(&tokenizer, &bytes, &form, false).expect("rules");

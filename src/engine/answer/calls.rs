@@ -1,5 +1,5 @@
 //! How models write calls of functions: each family as its chat template shows it.
-use super::channels::CHANNEL;
+use super::{channels::CHANNEL, quoted};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -7,6 +7,8 @@ use serde_json::{Map, Value};
 const TAGGED: [&str; 2] = ["<tool_call>", "</tool_call>"];
 /// Marks of some calls (MiniMax).
 const INVOKED: [&str; 2] = ["<minimax:tool_call>", "</minimax:tool_call>"];
+/// Marks of a call of its own (Gemma-4).
+pub(super) const QUOTED: [&str; 2] = ["<|tool_call>", "<tool_call|>"];
 /// The mark behind which nothing but calls comes.
 const LISTED: &str = "[TOOL_CALLS]";
 const ARGUMENTS: &str = "[ARGS]";
@@ -57,6 +59,8 @@ pub enum Calls {
     Tagged,
     /// `<minimax:tool_call>` around all (MiniMax), each an `<invoke name="NAME">` with a `<parameter name="KEY">` for each argument; or JSON.
     Invoked,
+    /// `<|tool_call>` and `<tool_call|>` around each (Gemma-4), with texts between tokens of their own.
+    Quoted,
     /// Special tokens around all and around each, and between a name and its arguments (Kimi-K2, DeepSeek).
     Sections(&'static Section),
     /// `[TOOL_CALLS]` before all (Mistral): a list of JSON, or each as `NAME[ARGS]{...}`.
@@ -72,7 +76,8 @@ impl Calls {
             return None;
         }
         let marked = |calls: &Calls| template.contains(calls.opens().unwrap_or(CHANNEL));
-        let all = [Calls::Sections(&KIMI), Calls::Sections(&DEEPSEEK), Calls::Invoked, Calls::Tagged, Calls::Listed, Calls::Channels];
+        let sections = [Calls::Sections(&KIMI), Calls::Sections(&DEEPSEEK)];
+        let all = sections.into_iter().chain([Calls::Quoted, Calls::Invoked, Calls::Tagged, Calls::Listed, Calls::Channels]);
         all.into_iter().find(marked)
     }
 
@@ -80,6 +85,7 @@ impl Calls {
     pub fn opens(self) -> Option<&'static str> {
         match self {
             Calls::Tagged => Some(TAGGED[0]),
+            Calls::Quoted => Some(QUOTED[0]),
             Calls::Invoked => Some(INVOKED[0]),
             Calls::Sections(section) => Some(section.all[0]),
             Calls::Listed => Some(LISTED),
@@ -91,6 +97,7 @@ impl Calls {
     pub(super) fn closes(self) -> Option<&'static str> {
         match self {
             Calls::Tagged => Some(TAGGED[1]),
+            Calls::Quoted => Some(QUOTED[1]),
             Calls::Invoked => Some(INVOKED[1]),
             Calls::Sections(section) => Some(section.all[1]),
             Calls::Listed | Calls::Channels => None,
@@ -106,6 +113,7 @@ impl Calls {
             Calls::Tagged if inner.trim_start().starts_with("<function=") => parameters(inner, tools).map(|call| vec![call]),
             Calls::Tagged => keyed(inner, tools).map(|call| vec![call]),
             Calls::Invoked => invoked(inner, tools),
+            Calls::Quoted => quoted::read(inner).map(|call| vec![call]),
             Calls::Sections(section) => sections(inner, section),
             Calls::Listed if inner.trim_start().starts_with('[') => {
                 let mut values = serde_json::Deserializer::from_str(inner.trim_start()).into_iter::<Vec<Value>>();

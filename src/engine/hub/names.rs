@@ -14,7 +14,7 @@ pub enum Place {
 }
 
 /// Names whose repository depends on what is asked of the model: (name, to chat, otherwise).
-const KNOWN: [(&str, &str, &str); 15] = [
+const KNOWN: [(&str, &str, &str); 17] = [
     ("mistralai/Mixtral-8x7B", "mistralai/Mixtral-8x7B-Instruct-v0.1", "mistralai/Mixtral-8x7B-v0.1"),
     ("Qwen/Qwen1.5-MoE-A2.7B", "Qwen/Qwen1.5-MoE-A2.7B-Chat", "Qwen/Qwen1.5-MoE-A2.7B"),
     ("Qwen/Qwen2-57B-A14B", "Qwen/Qwen2-57B-A14B-Instruct", "Qwen/Qwen2-57B-A14B"),
@@ -25,8 +25,10 @@ const KNOWN: [(&str, &str, &str); 15] = [
     ("baidu/ERNIE-4.5-21B-A3B", "baidu/ERNIE-4.5-21B-A3B-PT", "baidu/ERNIE-4.5-21B-A3B-Base-PT"),
     ("deepseek-ai/DeepSeek-V2-Lite", "deepseek-ai/DeepSeek-V2-Lite-Chat", "deepseek-ai/DeepSeek-V2-Lite"),
     ("deepseek-ai/DeepSeek-V3", "deepseek-ai/DeepSeek-V3", "deepseek-ai/DeepSeek-V3-Base"),
+    ("google/gemma-4-26B-A4B", "google/gemma-4-26B-A4B-it", "google/gemma-4-26B-A4B"),
     ("ibm-granite/granite-3.1-1b-a400m", "ibm-granite/granite-3.1-1b-a400m-instruct", "ibm-granite/granite-3.1-1b-a400m-base"),
     ("ibm-granite/granite-3.1-3b-a800m", "ibm-granite/granite-3.1-3b-a800m-instruct", "ibm-granite/granite-3.1-3b-a800m-base"),
+    ("microsoft/Phi-3.5-MoE", "microsoft/Phi-3.5-MoE-instruct", "microsoft/Phi-3.5-MoE-instruct"),
     ("moonshotai/Kimi-K2", "moonshotai/Kimi-K2-Instruct", "moonshotai/Kimi-K2-Base"),
     ("tencent/Hunyuan-A13B", "tencent/Hunyuan-A13B-Instruct", "tencent/Hunyuan-A13B-Pretrain"),
     ("zai-org/GLM-4.5-Air", "zai-org/GLM-4.5-Air", "zai-org/GLM-4.5-Air-Base"),

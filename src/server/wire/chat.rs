@@ -20,7 +20,7 @@ use axum::{
     http::StatusCode,
     response::Response,
 };
-use ram_engine::{Call, Calls, Conversation, Part, Scored};
+use ram_engine::{Call, Calls, Conversation, Part, Scored, THOUGHTS, thinks_after};
 use serde_json::{Value, json};
 use std::{
     sync::{
@@ -127,8 +127,9 @@ pub async fn read(shared: &Shared, ready: &Arc<Ready>, body: &Value, owner: u64)
     let usage = include_usage(fields)?;
     // What can be wrong with the rest is known: now it may take some time.
     let prompt = of_conversation(shared, ready, conversation).await?;
-    let marks = if thinks { ready.tokenizer.token("<think>").zip(ready.tokenizer.token("</think>")) } else { None };
-    let thoughts_of = Thoughts { begun: prompt.text.trim_end().ends_with("<think>"), marks, most };
+    let tokens = |[open, close]: [&str; 2]| ready.tokenizer.token(open).zip(ready.tokenizer.token(close));
+    let marks = if thinks { THOUGHTS.iter().find_map(|thinking| tokens(thinking.tokens)) } else { None };
+    let thoughts_of = Thoughts { begun: thinks_after(&prompt.text).is_some(), marks, most };
     let guide = rules(ready, form, thoughts_of).await?;
     let id = name(shared, "chatcmpl");
     let told = Told {
