@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fmt::Write};
 const COMPARED: &[&str] = &["16.1GiB", "19GiB", "24GiB", "24.5GiB", "29.9GiB"];
 
 /// Name and config.json of each model, as its authors published it (keys that do not shape a plan left out), and budgets for it.
-const MODELS: [(&str, &str, &[&str]); 18] = [
+const MODELS: [(&str, &str, &[&str]); 21] = [
     (
         "Mixtral-8x7B",
         r#"{"model_type": "mixtral", "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
@@ -108,6 +108,30 @@ const MODELS: [(&str, &str, &[&str]); 18] = [
             "moe_intermediate_size": 1024, "shared_expert_intermediate_size": 1024, "max_position_embeddings": 262144, "rms_norm_eps": 1e-6,
             "rope_theta": 1e7}}"#,
         &["128GB", "192GB", "256GB"],
+    ),
+    (
+        "Gemma-4-26B-A4B",
+        r#"{"model_type": "gemma4", "text_config": {"vocab_size": 262144, "hidden_size": 2816, "intermediate_size": 2112, "num_hidden_layers": 30,
+            "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 256, "global_head_dim": 512, "num_global_key_value_heads": 2,
+            "attention_k_eq_v": true, "sliding_window": 1024, "enable_moe_block": true, "num_experts": 128, "top_k_experts": 8,
+            "moe_intermediate_size": 704, "max_position_embeddings": 262144, "rms_norm_eps": 1e-6, "rope_parameters": {
+            "full_attention": {"rope_type": "proportional", "rope_theta": 1e6, "partial_rotary_factor": 0.25},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}}}}"#,
+        &["8GB", "12GB", "16GB", "24GB"],
+    ),
+    (
+        "Phi-3.5-MoE",
+        r#"{"model_type": "phimoe", "vocab_size": 32064, "hidden_size": 4096, "intermediate_size": 6400, "num_hidden_layers": 32,
+            "num_attention_heads": 32, "num_key_value_heads": 8, "num_local_experts": 16, "num_experts_per_tok": 2, "attention_bias": true,
+            "lm_head_bias": true, "max_position_embeddings": 131072, "rms_norm_eps": 1e-5, "rope_theta": 1e4}"#,
+        &["16GB", "24GB", "32GB"],
+    ),
+    (
+        "DBRX",
+        r#"{"model_type": "dbrx", "vocab_size": 100352, "d_model": 6144, "n_heads": 48, "n_layers": 40, "max_seq_len": 32768,
+            "attn_config": {"clip_qkv": 8, "kv_n_heads": 8, "rope_theta": 500000},
+            "ffn_config": {"ffn_hidden_size": 10752, "moe_num_experts": 16, "moe_top_k": 4}}"#,
+        &["48GB", "64GB", "96GB"],
     ),
     (
         "GLM-4.7-Flash",
