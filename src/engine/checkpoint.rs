@@ -11,7 +11,7 @@ mod source;
 mod widen;
 
 pub use pieces::{COLUMNS, buffer_bytes, coded_rows, piece_rows};
-pub use reads::{numbers, read_rows, read_vector, sampled_rows, vector_from};
+pub use reads::{numbers, read_rows, read_vector, sampled_rows, stored, vector_from};
 pub(crate) use {coded::read as read_coded, mxfp4::read as read_mxfp4, source::Source};
 
 use crate::{

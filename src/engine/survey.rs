@@ -15,7 +15,7 @@ pub(crate) use file::{SUFFIX, path};
 
 use crate::{
     Error,
-    checkpoint::{Checkpoint, numbers, read_rows, read_vector},
+    checkpoint::{Checkpoint, numbers, read_rows, read_vector, stored},
 };
 use ram_kernels::{Arena, Effort, Matrix, quantize, split_mix};
 use ram_models::{Channels, Cost, Description, Kind, Observer, Published, TensorSpec, Weights, survey};
@@ -23,7 +23,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 /// Sequences of random tokens, and their length.
@@ -135,7 +135,13 @@ impl Survey {
         let (mut found, mut costs) = (Survey::default(), Vec::new());
         found.about.checkpoint = checkpoint.fingerprint();
         (found.about.version, found.about.model) = (file::VERSION, checkpoint.folder().display().to_string());
-        survey(description, &Read { checkpoint, done }, sequences, noisy, &mut Noting { checkpoint, found: &mut found, costs: &mut costs })?;
+        survey(
+            description,
+            &Read { checkpoint, done, arenas: Mutex::default() },
+            sequences,
+            noisy,
+            &mut Noting { checkpoint, found: &mut found, costs: &mut costs },
+        )?;
         found.about.costs = nats(costs, description, checkpoint.specs(), by_kind);
         Ok(found.named())
     }
@@ -323,6 +329,24 @@ pub(crate) fn random_tokens(vocab_size: usize, sequences: usize, length: usize) 
 struct Read<'a> {
     checkpoint: &'a Checkpoint,
     done: &'a (dyn Fn(usize) + Sync),
+    /// Memory of matrices that were read. Where none is left of one it is used again: what the system gives, it has to clear, which takes as
+    /// long as reading.
+    arenas: Mutex<Vec<Arc<Arena>>>,
+}
+
+impl Read<'_> {
+    /// Room for `len` bytes, of which nothing is known.
+    fn arena(&self, len: usize) -> Result<Arc<Arena>, Error> {
+        let mut all = self.arenas.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = |arena: &Arc<Arena>| Arc::strong_count(arena) == 1;
+        let fitting = all.iter().enumerate().filter(|(_, arena)| free(arena) && arena.bytes().len() >= len);
+        if let Some((i, _)) = fitting.min_by_key(|(_, arena)| arena.bytes().len()) {
+            return Ok(all.swap_remove(i));
+        }
+        all.retain(|arena| !free(arena));
+        let arena = Arena::new(len).map_err(|source| Error::Io { path: self.checkpoint.folder().into(), source })?;
+        Ok(Arc::new(arena))
+    }
 }
 
 /// Bytes that one thread reads and looks at together.
@@ -336,23 +360,23 @@ impl Weights for Read<'_> {
         let format = self.checkpoint.own_format(name);
         let row = cols * format.bits() / 8;
         let len = rows * row;
-        let io = |source| Error::Io { path: self.checkpoint.folder().into(), source };
-        let mut arena = Arena::new(len).map_err(io)?;
+        let mut arena = self.arena(len)?;
+        let to = Arc::get_mut(&mut arena).map_or(&mut [][..], |arena| &mut arena.bytes_mut()[..len]);
         // Of whole rows.
         let piece = (PIECE / row).max(1);
         let buffers = || (Vec::new(), Vec::new());
-        arena.bytes_mut()[..len].par_chunks_mut(piece * row).enumerate().try_for_each_init(buffers, |(bytes, floats), (i, out)| {
+        to.par_chunks_mut(piece * row).enumerate().try_for_each_init(buffers, |(bytes, floats), (i, out)| {
+            if stored(self.checkpoint, name, [i * piece, cols], out)? {
+                return Ok(());
+            }
             floats.resize(out.len() / row * cols, 0.0);
             numbers(self.checkpoint, None, name, [i * piece, cols], bytes, floats)?;
-            if bytes.len() == out.len() {
-                out.copy_from_slice(bytes);
-            } else {
-                quantize(format, Effort::Fast, floats, cols, out);
-            }
+            quantize(format, Effort::Fast, floats, cols, out);
             Ok::<(), Error>(())
         })?;
         (self.done)(rows * cols);
-        Ok(Matrix::new(Arc::new(arena), 0, format, rows, cols))
+        self.arenas.lock().unwrap_or_else(PoisonError::into_inner).push(arena.clone());
+        Ok(Matrix::new(arena, 0, format, rows, cols))
     }
 
     fn vector(&self, spec: &TensorSpec) -> Result<Vec<f32>, Error> {

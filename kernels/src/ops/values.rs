@@ -60,7 +60,7 @@ pub fn silu<I: Isa>(isa: I, x: I::F) -> I::F {
 #[inline(always)]
 pub fn gelu<I: Isa>(isa: I, x: I::F) -> I::F {
     // 2 sqrt(2 / pi), and that times 0.044715.
-    let (first, third) = (isa.splat(1.595_769), isa.splat(0.071_354_81));
+    let (first, third) = (isa.splat(1.595_769), isa.splat(0.071_354_814));
     isa.mul(x, sigmoid(isa, isa.mul(x, isa.fma(isa.mul(x, x), third, first))))
 }
 

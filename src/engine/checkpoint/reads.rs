@@ -3,7 +3,7 @@ use super::{
     Checkpoint, Source,
     coded::{self, Coded},
     columns, fp8, head_rows, mxfp4,
-    widen::widen,
+    widen::{are_finite, widen},
 };
 use crate::Error;
 use ram_kernels::dequantize_row;
@@ -104,6 +104,22 @@ pub fn numbers(
         fp8::scale(block, &scales, first - over * block[0].., cols, out);
     }
     Ok(())
+}
+
+/// Rows of a matrix from `first` as they are stored, where they are numbers of 16 or 32 bits that lie one after the other; whether they are.
+///
+/// # Errors
+/// Where they cannot be read or hold a number that is not finite.
+pub fn stored(checkpoint: &Checkpoint, name: &str, [first, cols]: [usize; 2], out: &mut [u8]) -> Result<bool, Error> {
+    let info = checkpoint.info(name);
+    if info.by_head.is_some() || info.columns.is_some() || !matches!(info.dtype, Dtype::BF16 | Dtype::F16 | Dtype::F32) {
+        return Ok(false);
+    }
+    checkpoint.read(name, (first * cols * size(info.dtype)) as u64, out)?;
+    if !are_finite(info.dtype, out) {
+        widen(name, info.dtype, out, &mut vec![0.0; out.len() / size(info.dtype)])?;
+    }
+    Ok(true)
 }
 
 /// Reads rows of the tensor that a part by head lies in, from a number on.
