@@ -33,8 +33,8 @@ pub use format::{Format, FormatError, Scheme};
 pub use ops::rotate::{block as rotation, mix, split_mix};
 pub use ops::{
     Checkpoints, DeltaLayer, DeltaShape, DeltaWeights, Heads, KvElement, KvLayer, Look, NormedRow, NotFinite, PAGE, Pairs, RowNorm, Same, TAPS,
-    Tiled, Turn, Values, Watch, add_tiles, attend, attend_numbers, attention, attention_at, centre, delta_net, delta_numbers, divergence, finite,
-    gate_heads, log_sum_exp,
+    Tiled, Turn, Values, Watch, add_tiles, attend, attend_numbers, attention, attention_at, bound, centre, delta_net, delta_numbers, divergence,
+    finite, gate_heads, log_sum_exp,
 };
 pub use peak::{float_peak, integer_peak};
 pub use product::{

@@ -17,5 +17,5 @@ pub use finite::{NotFinite, Watch, finite};
 pub use kv::{Heads, KvElement, KvLayer, PAGE, centre};
 pub use norm::{Normed as NormedRow, RowNorm};
 pub use residual::{Pairs, Share, Turn, add_shares, add_tiles, gate_heads};
-pub use scores::{divergence, log_sum_exp};
+pub use scores::{bound, divergence, log_sum_exp};
 pub use values::{Clamped, Gated, Reordered, Same, Tiled, Values};

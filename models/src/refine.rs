@@ -40,8 +40,9 @@ where
 pub fn refine_bytes(description: &Description, [sequences, length]: [usize; 2], span: usize, threads: usize) -> usize {
     let (hidden_size, needs) = (description.hidden_size, description.needs());
     let tokens = sequences * length;
-    // The stream and the results of a layer's MLPs; who takes which expert, by token and by expert, in lists that may be twice as long.
-    let of_all = tokens * (8 * hidden_size + 4 * size_of::<(u32, f32)>() * (needs.taken + 1));
+    // The stream and the results of a layer's MLPs, and of some of them where they are normalised apart; who takes which expert, by token and by expert, in lists that may be twice as long.
+    let rows = 2 + needs.results.min(1);
+    let of_all = tokens * (4 * rows * hidden_size + 4 * size_of::<(u32, f32)>() * (needs.taken + 1));
     // Pieces end with a sequence.
     let piece = (TOKENS + length).min(tokens);
     let work = Work { tokens: piece, sequences: piece.div_ceil(length), context: length, threads, ordered: false };

@@ -302,7 +302,7 @@ impl Transformer {
                 }
                 let shape = products.dims2()?;
                 let mut all = products.flatten_all()?.to_vec1::<f32>()?;
-                all.chunks_exact_mut(shape.1).for_each(|row| model.logits.of(row));
+                team(Level::active(), |team| all.chunks_exact_mut(shape.1).for_each(|row| model.logits.of(team, row)));
                 Ok(Tensor::from_vec(all, shape, hidden.device())?)
             }
             Built::Candle(model, _) => {

@@ -1,6 +1,9 @@
 //! What is asked of rows of logits: how likely a token is, and how far one distribution is from another.
-use super::values::{Same, Values};
-use crate::isa::{Isa, Kernel, Level, dispatch};
+use super::values::{Same, Values, sigmoid, store};
+use crate::{
+    isa::{Isa, Kernel, Level, dispatch},
+    team::Team,
+};
 
 /// Logits that are summed in f32, 256 per lane, before f64 takes the sum: an error of 1e-7.
 const PART: usize = 4096;
@@ -14,6 +17,30 @@ pub fn log_sum_exp(row: &[f32]) -> f64 {
 /// that of `reference`. `log_sum` is `row`'s [`log_sum_exp`].
 pub fn divergence(row: &[f32], log_sum: f64, reference: &[f32]) -> f64 {
     dispatch(Level::active(), Divergence { row, log_sum, reference })
+}
+
+/// Makes of every logit `cap tanh(logit / cap)`: what comes near `cap` and never reaches it.
+pub fn bound(team: &Team, logits: &mut [f32], cap: f32) {
+    let level = team.level();
+    team.chunks(logits, PART, |_, part| dispatch(level, Bound { part, cap }));
+}
+
+struct Bound<'a> {
+    part: &'a mut [f32],
+    cap: f32,
+}
+
+impl Kernel for Bound<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        // The tangent is 2 sigmoid(2 x) - 1, which near 0 is as exact as 1 is: 1e-7 of the cap.
+        let (cap, twice) = (isa.splat(self.cap), isa.splat(2.0 / self.cap));
+        for part in self.part.chunks_mut(16) {
+            let half = sigmoid(isa, isa.mul(Same(part).vector(isa, 0), twice));
+            store(isa, isa.mul(cap, isa.sub(isa.add(half, half), isa.splat(1.0))), part);
+        }
+    }
 }
 
 struct LogSum<'a>(&'a [f32]);
@@ -83,7 +110,28 @@ fn largest<I: Isa>(isa: I, row: &[f32]) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tests::gaussian;
+    use crate::{
+        team::team,
+        tests::{gaussian, levels},
+    };
+
+    #[test]
+    fn bounded_logits_are_their_tangent() {
+        for level in levels() {
+            for n in [1, 15, 16, 40, PART + 7] {
+                let plain: Vec<f32> = gaussian(n, 3).iter().map(|v| 20.0 * v).collect();
+                let mut bounded = [&plain[..], &[1e9, f32::MIN, 0.0]].concat();
+                team(level, |team| bound(team, &mut bounded, 30.0));
+                for (got, x) in bounded.iter().zip(&plain) {
+                    assert!((f64::from(*got) - 30.0 * (f64::from(*x) / 30.0).tanh()).abs() < 1e-5, "{level:?}: {got} of {x}");
+                }
+                assert_eq!(bounded[n..], [30.0, -30.0, 0.0], "{level:?}");
+                let mut bad = [f32::NAN];
+                team(level, |team| bound(team, &mut bad, 30.0));
+                assert!(bad[0].is_nan(), "{level:?}");
+            }
+        }
+    }
 
     #[test]
     fn every_instruction_set_agrees_with_f64() {

@@ -41,7 +41,13 @@ impl Plain {
         let Work { tokens, context, threads, .. } = work;
         // The stream, its norm, sums; q, k and v as they come and turned; an MLP's gate, up and what is made of them.
         let width = needs.mlps.iter().flatten().map(|mlp| mlp.width).max().unwrap_or(0);
-        let each = 6 * hidden_size + 3 * needs.heads_in + 2 * needs.mixed + 8 * needs.deltas + 3 * needs.between + 4 * width + 2 * needs.products;
+        let each = (6 + 2 * needs.results) * hidden_size
+            + 3 * needs.heads_in
+            + 2 * needs.mixed
+            + 8 * needs.deltas
+            + 3 * needs.between
+            + 4 * width
+            + 2 * needs.products;
         // Scores of all heads, masked, their softmax; the mask.
         let scores = (3 * needs.heads + 2) * context;
         // Keys and values of a layer: held, joined, in f32.

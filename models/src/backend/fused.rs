@@ -22,7 +22,7 @@ use crate::{
 use mlps::Routes;
 use ram_kernels::{
     ClampedGlu, Experts, Heads, Inputs, KvLayer, Look, Matrix, Mixture, NormedRow, NotFinite, PANEL_BYTES, Pairs, Product, Products, RowNorm, Same,
-    Taken, Team, Turn, Watch, add_tiles, attend, attend_numbers, embed, finite, gate_heads, isa::Level, resize,
+    Taken, Team, Turn, Watch, add_tiles, attend, attend_numbers, bound, embed, finite, gate_heads, isa::Level, resize,
 };
 
 /// Tensors in the CPU's memory, packed.
@@ -269,7 +269,7 @@ impl<'a> Fused<'a> {
         for (i, out) in out.iter_mut().flatten().enumerate() {
             out.resize(head.rows(), 0.0);
             products.token(0, i, n).copy_to(out);
-            logits.of(out);
+            logits.of(team, out);
             if !finite(level, out) {
                 return Err(LOGITS.into());
             }
@@ -444,12 +444,12 @@ impl Norm<Vec<f32>> {
 
 impl Logits<Vec<f32>> {
     /// Of one token's products.
-    pub fn of(&self, products: &mut [f32]) {
+    pub fn of(&self, team: &Team, products: &mut [f32]) {
         if let Some(bias) = &self.bias {
             products.iter_mut().zip(bias).for_each(|(x, bias)| *x += bias);
         }
         if let Some(cap) = self.cap {
-            products.iter_mut().for_each(|x| *x = cap * (*x / cap).tanh());
+            bound(team, products, cap);
         }
     }
 }
@@ -457,7 +457,7 @@ impl Logits<Vec<f32>> {
 /// So many zeros, in memory that is used again.
 fn zeros(rows: &mut Vec<f32>, len: usize) -> &mut Vec<f32> {
     rows.clear();
-    rows.resize(len, 0.0);
+    resize(rows, len);
     rows
 }
 

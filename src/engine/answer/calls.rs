@@ -113,7 +113,10 @@ impl Calls {
             Calls::Tagged if inner.trim_start().starts_with("<function=") => parameters(inner, tools).map(|call| vec![call]),
             Calls::Tagged => keyed(inner, tools).map(|call| vec![call]),
             Calls::Invoked => invoked(inner, tools),
-            Calls::Quoted => quoted::read(inner).map(|call| vec![call]),
+            Calls::Quoted => {
+                let (name, arguments) = quoted::read(inner)?;
+                Some(vec![Call { name: name.into(), arguments: Value::Object(arguments).to_string() }])
+            }
             Calls::Sections(section) => sections(inner, section),
             Calls::Listed if inner.trim_start().starts_with('[') => {
                 let mut values = serde_json::Deserializer::from_str(inner.trim_start()).into_iter::<Vec<Value>>();

@@ -1,12 +1,11 @@
 //! Calls as Gemma-4 writes them: `call:NAME{key:value,...}`, where texts stand between tokens of their own and keys between nothing.
-use super::Call;
 use serde_json::{Map, Value};
 
 /// Around a text.
 pub const QUOTE: &str = "<|\"|>";
 
-/// The call, whose arguments may be JSON as well.
-pub fn read(inner: &str) -> Option<Call> {
+/// A name and its arguments, which may be JSON as well.
+pub fn read(inner: &str) -> Option<(&str, Map<String, Value>)> {
     let (name, rest) = inner.trim().strip_prefix("call:")?.split_once('{')?;
     let written = &inner.trim()[inner.trim().len() - rest.len() - 1..];
     let arguments = match serde_json::from_str::<Map<String, Value>>(written) {
@@ -16,7 +15,7 @@ pub fn read(inner: &str) -> Option<Call> {
             rest.trim().is_empty().then_some(arguments)?
         }
     };
-    Some(Call { name: name.trim().into(), arguments: Value::Object(arguments).to_string() })
+    Some((name.trim(), arguments))
 }
 
 /// Objects and lists within each other, at the most.
