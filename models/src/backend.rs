@@ -53,6 +53,17 @@ pub enum Glu<V> {
     Clamped(Clamped, Vec<[V; 3]>),
 }
 
+impl<V> Glu<V> {
+    /// The same of other vectors.
+    pub fn map<U>(&self, vector: impl Fn(&V) -> U) -> Glu<U> {
+        match self {
+            Glu::Silu => Glu::Silu,
+            Glu::Gelu => Glu::Gelu,
+            Glu::Clamped(gate, biases) => Glu::Clamped(*gate, biases.iter().map(|own| own.each_ref().map(&vector)).collect()),
+        }
+    }
+}
+
 /// Norms of a layer's MLPs.
 #[derive(Clone, Debug)]
 pub struct MlpNorms<V> {
@@ -96,6 +107,11 @@ pub struct Norm<V> {
 }
 
 impl<V> Norm<V> {
+    /// An RMS norm.
+    pub fn rms(weight: V, eps: f64) -> Norm<V> {
+        Norm { weight, bias: None, eps, centred: false, times: 1.0 }
+    }
+
     /// The same of other weights.
     pub fn map<U>(&self, vector: impl Fn(&V) -> U) -> Norm<U> {
         let Norm { eps, centred, times, .. } = *self;
@@ -180,7 +196,8 @@ pub trait Pass {
     fn mix(&mut self, mixer: &MixerOf<Self>, states: &mut [&mut Self::State]) -> Result<(), Fault>;
 
     /// Each token's experts and their weights from the normed stream times `routers`: that of the experts, to whose logits the first of `more`
-    /// is added and the second to their scores while they are chosen, and whose weights are multiplied with the third, and the shared one's row where it has one; else that has all its weight.
+    /// is added and the second to their scores while they are chosen, and whose weights are multiplied with the third, and the shared one's row
+    /// where it has one; else that has all its weight.
     fn route(&mut self, norm: &Norm<Vector<Self>>, routers: &[Matrix<Self>], more: [Option<&Vector<Self>>; 3], router: &Router) -> Result<(), Fault>;
 
     /// Adds the weighted results of the chosen `experts` for the normed stream, and those of the shared one.

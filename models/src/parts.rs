@@ -99,6 +99,6 @@ impl At {
 
     fn norm<S: Supply>(self, name: &str, len: usize, from: &mut S) -> Result<Norm<VectorOf<S>>, S::Error> {
         let weight = from.vector(self.spec(&format!("{name}.weight"), vec![len], Kind::Norm))?;
-        Ok(Norm { weight, bias: None, eps: self.eps, centred: false, times: 1.0 })
+        Ok(Norm::rms(weight, self.eps))
     }
 }

@@ -439,6 +439,7 @@ fn no_checkpoint(path: &Path) -> &'static str {
     }
     "is not a checkpoint folder, as it has no config.json: give one that has, or ORG/NAME at the hub"
 }
+
 /// A tensor of all experts in three dimensions, where files have the first two as one.
 fn by_expert(all: &TensorInfo, experts: usize, flat: bool) -> TensorInfo {
     let mut own = all.clone();

@@ -146,6 +146,12 @@ fn lark(tokenizer: &Tokenizer, calls: Calls, tools: &[Value], several: bool) -> 
     let names: Vec<String> = (0..each.len()).map(|n| format!("call{n}")).collect();
     let rules: String = each.iter().zip(&names).map(|(schema, name)| format!("{name}: %json {schema}\n")).collect();
     let any = names.join(" | ");
+    // A rule for each function in which its name stands before its arguments, and what is any of them.
+    let by_name = |one: &dyn Fn(&str, &str) -> String| {
+        let own = names.iter().zip(tools).map(|(rule, tool)| (rule, tool["function"]["name"].as_str().unwrap_or_default()));
+        let all: String = own.map(|(rule, name)| format!("for_{rule}: {}\n", one(rule, name))).collect();
+        (all, names.iter().map(|rule| format!("for_{rule}")).collect::<Vec<_>>().join(" | "))
+    };
     Ok(match calls {
         Calls::Tagged => {
             let more = if several { " (\"\\n\" one){0,7}" } else { "" };
@@ -154,12 +160,9 @@ fn lark(tokenizer: &Tokenizer, calls: Calls, tools: &[Value], several: bool) -> 
         // Arguments as JSON, which is read too.
         Calls::Quoted => {
             let [open, close] = ["<|tool_call>", "<tool_call|>"].map(|mark| special(tokenizer, mark));
-            let name = |tool: &Value| Value::from(format!("call:{}", tool["function"]["name"].as_str().unwrap_or_default()));
-            let one = |(rule, tool)| format!("for_{rule}: {open} {} {rule} {close}\n", name(tool));
-            let all: String = names.iter().zip(tools).map(one).collect();
-            let any: Vec<String> = names.iter().map(|name| format!("for_{name}")).collect();
+            let (all, any) = by_name(&|rule, name| format!("{open} {} {rule} {close}", Value::from(format!("call:{name}"))));
             let more = if several { " any{0,7}" } else { "" };
-            format!("start: any{more}\nany: {}\n{all}{rules}", any.join(" | "))
+            format!("start: any{more}\nany: {any}\n{all}{rules}")
         }
         Calls::Invoked => {
             let more = if several { " (\"\\n</minimax:tool_call>\\n<minimax:tool_call>\\n\" any){0,7}" } else { "" };
@@ -168,14 +171,10 @@ fn lark(tokenizer: &Tokenizer, calls: Calls, tools: &[Value], several: bool) -> 
         Calls::Sections(section) => {
             let mark = |mark| special(tokenizer, mark);
             let ([open, close], [begin, end], between) = (section.all.map(mark), section.each.map(mark), mark(section.between));
-            let name = |tool: &Value| {
-                Value::from(format!("{}{}{}", section.name[0], tool["function"]["name"].as_str().unwrap_or_default(), section.name[1]))
-            };
-            let one = |(rule, tool)| format!("for_{rule}: {begin} {} {between} {rule} {end}\n", name(tool));
-            let all: String = names.iter().zip(tools).map(one).collect();
-            let any: Vec<String> = names.iter().map(|name| format!("for_{name}")).collect();
+            let named = |name: &str| Value::from(format!("{}{name}{}", section.name[0], section.name[1]));
+            let (all, any) = by_name(&|rule, name| format!("{begin} {} {between} {rule} {end}", named(name)));
             let more = if several { " any{0,7}" } else { "" };
-            format!("start: {open} any{more} {close}\nany: {}\n{all}{rules}", any.join(" | "))
+            format!("start: {open} any{more} {close}\nany: {any}\n{all}{rules}")
         }
         Calls::Listed => {
             let mark = special(tokenizer, calls.opens().unwrap_or_default());
@@ -185,11 +184,9 @@ fn lark(tokenizer: &Tokenizer, calls: Calls, tools: &[Value], several: bool) -> 
         // One at a time: its end ends the answer.
         Calls::Channels => {
             let [channel, constrain, message] = ["<|channel|>", "<|constrain|>", "<|message|>"].map(|mark| special(tokenizer, mark));
-            let to = |tool: &Value| Value::from(format!("commentary to=functions.{} ", tool["function"]["name"].as_str().unwrap_or_default()));
-            let one = |(name, tool)| format!("for_{name}: {channel} {} {constrain} \"json\" {message} {name}\n", to(tool));
-            let all: String = names.iter().zip(tools).map(one).collect();
-            let any: Vec<String> = names.iter().map(|name| format!("for_{name}")).collect();
-            format!("start: {}\n{all}{rules}", any.join(" | "))
+            let to = |name: &str| Value::from(format!("commentary to=functions.{name} "));
+            let (all, any) = by_name(&|rule, name| format!("{channel} {} {constrain} \"json\" {message} {rule}", to(name)));
+            format!("start: {any}\n{all}{rules}")
         }
     })
 }

@@ -112,7 +112,12 @@ pub enum Pairs {
     Neighbours,
 }
 
-impl Turn<'_> {
+impl<'a> Turn<'a> {
+    /// A norm alone.
+    pub fn only_norm(norm: RowNorm<'a>) -> Turn<'a> {
+        Turn { norm: Some(norm), angles: [&[]; 2], pairs: Pairs::Halves, turned_first: false }
+    }
+
     /// Norms `heads` (heads, head_dim) and turns their pairs (Su et al., arXiv 2104.09864).
     pub fn apply(self, level: Level, heads: &mut [f32], head_dim: usize) {
         heads.chunks_exact_mut(head_dim).for_each(|head| dispatch(level, TurnHead { turn: self, head }));

@@ -25,10 +25,9 @@ pub struct Experts {
 }
 
 /// What is made of the products of gate and up.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub enum Glu {
     /// `silu(gate) * up`.
-    #[default]
     Silu,
     /// `gelu(gate) * up`, of the form with a tangent.
     Gelu,

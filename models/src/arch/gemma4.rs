@@ -1,6 +1,6 @@
 //! Gemma-4, the text: norms before and behind everything, layers of windows and of whole texts with heads of other sizes, an MLP that every token takes
 //! beside a mixture, logits that are bounded.
-use super::{FULL, HEADS, MOST, SLIDING, dtype, factor, images, layer_types, layers, mixture, named, size, taken, trained};
+use super::{FULL, HEADS, SLIDING, dtype, factor, images, layer_types, layers, mixture, named, size, taken, trained};
 use crate::{
     description::{
         Activation, Attention, ConfigError, Description, Fused, Gated, Layer, LeftOut, Mixer, Mixture, MixtureNorms, Mlp, NAMES as PLAIN, Names,
@@ -189,7 +189,7 @@ fn rope(ropes: &mut Keys, kind: &str, dim: usize) -> Result<Rope, ConfigError> {
                 return Err(own.unsupported("factor", "1"));
             }
             let part = own.number("partial_rotary_factor", f64::MIN_POSITIVE, 1.0)?.unwrap_or(1.0);
-            Scaling::Part { pairs: ((part * dim as f64) as usize / 2).min(MOST) }
+            Scaling::Part { pairs: (part * dim as f64) as usize / 2 }
         }
         Some(_) => return Err(own.unsupported("rope_type", "'default' and 'proportional'")),
     };

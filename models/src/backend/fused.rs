@@ -21,8 +21,8 @@ use crate::{
 };
 use mlps::Routes;
 use ram_kernels::{
-    ClampedGlu, Experts, Heads, Inputs, KvLayer, Look, Matrix, Mixture, NormedRow, NotFinite, PANEL_BYTES, Pairs, Product, Products, RowNorm, Same,
-    Taken, Team, Turn, Watch, add_tiles, attend, attend_numbers, bound, embed, finite, gate_heads, isa::Level, resize,
+    ClampedGlu, Experts, Heads, Inputs, KvLayer, Look, Matrix, Mixture, NormedRow, NotFinite, PANEL_BYTES, Product, Products, RowNorm, Same, Taken,
+    Team, Turn, Watch, add_tiles, attend, attend_numbers, bound, embed, finite, gate_heads, isa::Level, resize,
 };
 
 /// Tensors in the CPU's memory, packed.
@@ -376,8 +376,7 @@ impl<'a> Fused<'a> {
                     part.chunks_exact_mut(step).for_each(|head| turn.apply(level, &mut head[..head_dim], head_dim));
                 }
                 if let (2, Some(eps)) = (i, shape.unit_values) {
-                    let turn = Turn { norm: Some(RowNorm::rms(&ones, eps as f32)), angles: [&[]; 2], pairs: Pairs::Halves, turned_first: false };
-                    turn.apply(level, part, head_dim);
+                    Turn::only_norm(RowNorm::rms(&ones, eps as f32)).apply(level, part, head_dim);
                 }
                 if i > 0 {
                     continue;

@@ -41,7 +41,7 @@ impl DeltaNet {
         let taps = vector("conv1d.weight", vec![channels, 1, self.shape.kernel])?;
         let (decay, time) = (vector("A_log", vec![heads])?, vector("dt_bias", vec![heads])?);
         let weight = vector("norm.weight", vec![self.shape.value_dim])?;
-        let results = Norm { weight, bias: None, eps: at.eps, centred: false, times: 1.0 };
+        let results = Norm::rms(weight, at.eps);
         let output = from.matrix(at.spec("linear_attn.out_proj.weight", vec![at.hidden_size, values], Kind::DeltaOutput))?;
         let taps = S::Tensors::taps(taps, self.shape.kernel);
         let of = Mixing::DeltaNet { shape: self.clone(), taps, decay, time, norm: results };

@@ -91,7 +91,7 @@ impl<T: Tensors> Mlp<T> {
                 if let Some(MixtureNorms { router, routed, after }) = m.norms {
                     let weight = from.vector(at.spec(router, vec![at.hidden_size], Kind::Norm))?;
                     let times = 1.0 / (at.hidden_size as f32).sqrt();
-                    norm = Some(Norm { weight, bias: None, eps: at.eps, centred: false, times });
+                    norm = Some(Norm { times, ..Norm::rms(weight, at.eps) });
                     let mut of = |name| at.norm(name, at.hidden_size, from);
                     apart = Some(Apart { routed: of(routed)?, after: [of(after[0])?, of(after[1])?] });
                 }

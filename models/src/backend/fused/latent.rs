@@ -1,7 +1,7 @@
 //! Attention over latents: queries become such for latents, and what they find becomes values, head by head.
 use super::{Fused, LayerState, Scratch};
 use crate::{backend::Norm, description::Latent, forward_error::Fault};
-use ram_kernels::{Heads, Inputs, Look, Matrix, NotFinite, Pairs, Product, Products, Same, Team, Turn, attend, resize};
+use ram_kernels::{Heads, Inputs, Look, Matrix, NotFinite, Product, Products, Same, Team, Turn, attend, resize};
 
 /// Products of each head's rows of a matrix with that head's row of every token, `x` being (tokens, heads, `stride`) of which the first
 /// numbers count; `by_head` are the rows of each head.
@@ -51,7 +51,7 @@ impl Fused<'_> {
             let row = &mut row[heads * kept..];
             products.token(1, t, n).copy_to(row);
             let (own, tells) = row.split_at_mut(rank);
-            Turn { norm: Some(latent.row()), angles: [&[]; 2], pairs: Pairs::Halves, turned_first: false }.apply(level, own, rank);
+            Turn::only_norm(latent.row()).apply(level, own, rank);
             turn(t, tells);
         });
         let mut inner = inner.iter();
@@ -60,7 +60,7 @@ impl Fused<'_> {
             resize(between, n * rank);
             team.chunks(between, rank, |t, row| {
                 products.token(0, t, n).copy_to(row);
-                Turn { norm: Some(query.row()), angles: [&[]; 2], pairs: Pairs::Halves, turned_first: false }.apply(level, row, rank);
+                Turn::only_norm(query.row()).apply(level, row, rank);
             });
             let Some(matrix) = inner.next() else { return Ok(Some(between.clone())) };
             let tokens = tokens.as_slice();

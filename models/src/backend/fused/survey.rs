@@ -89,6 +89,7 @@ pub struct Survey<'a, W: Published> {
 /// An expert, and the tokens that take it with their weights.
 pub(super) struct Taking<'a> {
     pub specs: &'a [TensorSpec; 3],
+    /// With the biases of it alone.
     glu: Glu<&'a Named>,
     weigh_inputs: bool,
     pub taken: Vec<(u32, f32)>,
@@ -107,14 +108,7 @@ impl<'a> Taking<'a> {
 
     /// It alone, of these matrices.
     pub fn alone(&self, matrices: [Matrix; 3]) -> Experts {
-        let glu = match &self.glu {
-            Glu::Silu => Glu::Silu,
-            Glu::Gelu => Glu::Gelu,
-            Glu::Clamped(gate, biases) => {
-                let own = |biases: &[&Named; 3]| biases.each_ref().map(|(_, values)| values.clone());
-                Glu::Clamped(*gate, biases.iter().map(own).collect())
-            }
-        };
+        let glu = self.glu.map(|(_, values)| values.clone());
         Packed::experts(Mlps { each: vec![matrices], glu, weigh_inputs: self.weigh_inputs })
     }
 
@@ -276,16 +270,9 @@ impl<'a, W: Published> Survey<'a, W> {
         Ok(all)
     }
 
-    /// Adds the weighted results of one expert to `sum`, and what noise in each matrix does to `changes`, where it is looked at; `scale` is that
-    /// of gate and up.
-    fn expert(
-        &mut self,
-        own: &Taking,
-        norm: &Norm<Vec<f32>>,
-        scale: &[f32],
-        sum: &mut [f32],
-        changes: Option<&mut Vec<Change>>,
-    ) -> Result<(), Fault> {
+    /// Adds the weighted results of one expert to `sum`, and gives what noise in each matrix does, where it is looked at; `scale` is that of
+    /// gate and up.
+    fn expert(&mut self, own: &Taking, norm: &Norm<Vec<f32>>, scale: &[f32], sum: &mut [f32], looked_at: bool) -> Result<Vec<Change>, Fault> {
         let Taking { specs, taken, .. } = own;
         let each = [self.matrix(&specs[0])?, self.matrix(&specs[1])?, self.matrix(&specs[2])?];
         let (team, mut columns) = (self.fused.team, Vec::new());
@@ -304,11 +291,12 @@ impl<'a, W: Published> Survey<'a, W> {
             self.see.channels(seen)
         });
         let some = &taken[..taken.partition_point(|(token, _)| (*token as usize) < self.noisy)];
-        let Some(changes) = changes else {
+        let mut changes = Vec::new();
+        if !looked_at {
             let of = self.noisy.min(self.fused.s.tokens.len());
             specs.iter().for_each(|spec| self.see.cost(Cost { matrix: spec.clone(), tokens: some.len(), of, spread: None }));
-            return Ok(());
-        };
+            return Ok(changes);
+        }
         for (i, spec) in specs.iter().enumerate().filter(|_| !some.is_empty()) {
             let noisy = noisy(team, &each[i], if i == 2 { down_scale.as_deref() } else { Some(scale) })?;
             let mut other = each.clone();
@@ -317,7 +305,7 @@ impl<'a, W: Published> Survey<'a, W> {
             let tokens = some.iter().map(|(token, _)| *token).collect();
             changes.push(Change { matrix: spec.clone(), tokens, rows: minus(&other, &out) });
         }
-        Ok(())
+        Ok(changes)
     }
 
     /// All MLPs of a layer; `routers` are what else takes their inputs.
@@ -327,13 +315,22 @@ impl<'a, W: Published> Survey<'a, W> {
         // Routers of experts that are apart read the stream through a norm of their own.
         let mut routers = if norms.apart.is_none() { routers } else { Vec::new() };
         for (norm, mlps, after) in norms.groups(each, Taking::is_shared) {
-            let (mut sum, mut changes) = (vec![0.0; total.len()], Vec::new());
-            self.group(norm, mlps, std::mem::take(&mut routers), &mut sum, &mut changes, |survey, changes| {
+            let own = plain(norm);
+            let (mut sum, mut changes, squares) = (vec![0.0; total.len()], Vec::new(), self.normed_squares(&own));
+            let pairs: Vec<&TensorSpec> = mlps.iter().flat_map(|own| &own.specs[..2]).collect();
+            let readers = std::mem::take(&mut routers).into_iter().chain(pairs.iter().map(|spec| (*spec).clone())).collect();
+            let columns = self.columns(&pairs)?;
+            let scale = self.see.channels(Channels { makers: makers(norm), readers, tokens, squares, columns });
+            let step = mlps.len().div_ceil(EXPERTS);
+            for (i, taking) in mlps.iter().enumerate().filter(|(_, own)| !own.taken.is_empty()) {
+                // The shared one is the last, and takes all.
+                let seen = self.expert(taking, &own, &scale, &mut sum, i.is_multiple_of(step) || taking.is_shared())?;
                 if norms.is_plain() {
-                    spreads.extend(survey.spreads(std::mem::take(changes))?);
+                    spreads.extend(self.spreads(seen)?);
+                } else {
+                    changes.extend(seen);
                 }
-                Ok(())
-            })?;
+            }
             if let Some(after) = after.map(plain) {
                 normalise(&after, size, &sum, &mut changes, team.level());
                 after.row().apply(team, &mut sum)?;
@@ -348,32 +345,6 @@ impl<'a, W: Published> Survey<'a, W> {
         spreads.extend(self.spreads(later)?);
         self.fused.s.hidden.iter_mut().zip(total).for_each(|(x, y)| *x += y);
         spreads.into_iter().for_each(|each| self.tell(each, self.noisy.min(tokens)));
-        Ok(())
-    }
-
-    /// MLPs that read the stream through one norm; `then` is told after each what noise does.
-    fn group(
-        &mut self,
-        norm: &Norm<Named>,
-        each: &[Taking],
-        mut readers: Vec<TensorSpec>,
-        sum: &mut [f32],
-        changes: &mut Vec<Change>,
-        mut then: impl FnMut(&mut Self, &mut Vec<Change>) -> Result<(), Fault>,
-    ) -> Result<(), Fault> {
-        let own = plain(norm);
-        let squares = self.normed_squares(&own);
-        let pairs: Vec<&TensorSpec> = each.iter().flat_map(|own| &own.specs[..2]).collect();
-        readers.extend(pairs.iter().map(|spec| (*spec).clone()));
-        let (columns, tokens) = (self.columns(&pairs)?, self.fused.s.tokens.len());
-        let scale = self.see.channels(Channels { makers: makers(norm), readers, tokens, squares, columns });
-        let step = each.len().div_ceil(EXPERTS);
-        for (i, taking) in each.iter().enumerate().filter(|(_, own)| !own.taken.is_empty()) {
-            // The shared one is the last, and takes all.
-            let looked_at = i.is_multiple_of(step) || taking.is_shared();
-            self.expert(taking, &own, &scale, sum, looked_at.then_some(&mut *changes))?;
-            then(self, changes)?;
-        }
         Ok(())
     }
 }
