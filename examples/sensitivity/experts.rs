@@ -16,7 +16,7 @@ pub fn print(run: &Run) -> Result<(), Error> {
         let mut shares = Vec::new();
         let mut weights = Vec::new();
         for expert in 0..norms.len() {
-            let of = |s: &TensorSpec| s.layer == router.layer && s.expert == Some(expert);
+            let of = |s: &TensorSpec| s.layer == router.layer && s.expert == Some(expert) && s.kind.is_matrix();
             let noisy = Noisy { dense: run.dense, noisy: &of, squared: 0.04, survey: run.survey };
             shares.push(run.kl(&noisy)?);
             let product = specs.iter().filter(|s| of(s)).map(|s| Ok(squares(run.dense, s)?.iter().sum::<f64>().ln())).sum::<Result<f64, Error>>()?;
