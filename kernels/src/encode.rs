@@ -5,6 +5,7 @@ mod coding;
 mod effort;
 mod error;
 mod feedback;
+mod grid;
 mod import;
 mod pack;
 mod plain;

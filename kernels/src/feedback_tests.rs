@@ -1,6 +1,6 @@
 //! Error feedback, on inputs that have something in common.
 use crate::{
-    Effort, Feedback, Format, Moments, dequantize_rows,
+    Effort, Feedback, Format, Moments, Scheme, dequantize_rows,
     isa::Level,
     quantize, quantize_with, team,
     tests::{gaussian, levels},
@@ -45,16 +45,19 @@ fn errors_make_up_for_each_other() {
         team(Level::active(), |team| {
             let mut moments = Moments::new(cols, span);
             moments.add(team, known.len() / cols, |i, to| to.copy_from_slice(&known[i * cols..][..cols]));
-            for bits in 2..=6 {
-                let format: Format = format!("t{bits}g64").parse().expect("a format");
+            let evenly = ["a2g32", "a3g64", "b4g128", "a6g64", "s4g64", "s4g128"].map(String::from);
+            for format in (2..=6).map(|bits| format!("t{bits}g64")).chain(evenly) {
+                let format: Format = format.parse().expect("a format");
                 let feedback = Feedback::new(team, &moments, format);
                 let [mut plain, mut fed] = [(); 2].map(|()| vec![0; format.bytes(32, cols)]);
                 quantize(format, Effort::Default, &weights, cols, &mut plain);
                 quantize_with(team.level(), format, Effort::Default, &feedback, &weights, cols, &mut fed);
                 let [plain, fed] = [plain, fed].map(|packed| cost(format, &packed, &weights, cols, unseen));
                 let (found, expected) = (fed / plain, feedback.gain());
-                // Without what was added to every input's moment it is less than was said.
-                assert!(found > 0.75 * expected && found < 1.1 * expected, "{cols} {format}: {found:.3} of the error, expected {expected:.3}");
+                // Without what was added to every input's moment it is less than was said; more so where scales are fitted to
+                // what is asked.
+                let least = if format.scheme() == Scheme::Trellis { 0.75 } else { 0.5 };
+                assert!(found > least * expected && found < 1.1 * expected, "{cols} {format}: {found:.3} of the error, expected {expected:.3}");
             }
         });
     }
@@ -100,13 +103,18 @@ fn every_instruction_set_and_any_number_of_threads_give_the_same_bytes() {
     let cols = 208;
     let known = inputs(300, cols);
     let weights = gaussian(40 * cols, 5);
-    let format: Format = "t3g32".parse().expect("a format");
+    for format in ["t3g32", "a3g64", "b4g32", "s4g128"] {
+        every_instruction_set(format.parse().expect("a format"), cols, &known, &weights);
+    }
+}
+
+fn every_instruction_set(format: Format, cols: usize, known: &[f32], weights: &[f32]) {
     let bytes = |level: Level| {
         team(level, |team| {
             let mut moments = Moments::new(cols, 128);
             moments.add(team, 300, |i, to| to.copy_from_slice(&known[i * cols..][..cols]));
             let (feedback, mut out) = (Feedback::new(team, &moments, format), vec![0; format.bytes(40, cols)]);
-            quantize_with(level, format, Effort::Fast, &feedback, &weights, cols, &mut out);
+            quantize_with(level, format, Effort::Default, &feedback, weights, cols, &mut out);
             (out, feedback.gain())
         })
     };
@@ -114,7 +122,7 @@ fn every_instruction_set_and_any_number_of_threads_give_the_same_bytes() {
     for level in levels() {
         for threads in [1, 3] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
-            assert!(pool.install(|| bytes(level)) == first, "{level:?} with {threads} threads");
+            assert!(pool.install(|| bytes(level)) == first, "{format} on {level:?} with {threads} threads");
         }
     }
 }

@@ -16,6 +16,8 @@ pub enum Scheme {
     Gptq,
     /// The same with groups over reordered inputs, whose order is stored behind the matrix (act-order).
     GptqOrdered,
+    /// `scale * (code - middle)`, f16 scale, unrotated: compressed-tensors' where it is symmetric.
+    Symmetric,
     /// Floats of 4 bits (E2M1) with a power of two for every 32, unrotated: MXFP4 of the OCP Microscaling Formats 1.0.
     Mx,
     /// 16-bit brain float.
@@ -33,7 +35,7 @@ impl Scheme {
     }
 }
 
-/// How one matrix is stored. `t4g64`, `t8g64`, `a4g64`, `b4g64`, `q4g128`, `p4g128`, `mxfp4`, `bf16`, `f16`, `f32`.
+/// How one matrix is stored. `t4g64`, `t8g64`, `a4g64`, `b4g64`, `q4g128`, `p4g128`, `s4g128`, `mxfp4`, `bf16`, `f16`, `f32`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Format {
     scheme: Scheme,
@@ -66,7 +68,7 @@ impl fmt::Display for FormatError {
         match self {
             Self::Unknown(s) => write!(
                 f,
-                "unknown format '{s}': use t2 to t8 with g16, g32, g64 or g128 (t4g64), a2 to a6 or a8 with g32, g64 or g128 (a4g64), bf16, f16 or f32"
+                "unknown format '{s}': use t2 to t8 with g16, g32, g64 or g128 (t4g64), a2 to a6 or a8 with g32, g64 or g128 (a4g64), s4 or s8 with g32, g64 or g128, bf16, f16 or f32"
             ),
             Self::Length { format, rows, cols, need, have } => write!(f, "a {rows} x {cols} matrix in {format} takes {need} bytes, not {have}"),
         }
@@ -108,6 +110,10 @@ impl Format {
         let scheme = if ordered { Scheme::GptqOrdered } else { Scheme::Gptq };
         if matches!(bits, 2 | 3 | 4 | 8) && group != 0 && group.is_multiple_of(32) { Some(Format { scheme, bits, group }) } else { None }
     }
+    /// A symmetric format of 4 or 8 bits, or `None` where there is no such format.
+    pub const fn symmetric(bits: u8, group: u16) -> Option<Format> {
+        if matches!(bits, 4 | 8) && matches!(group, 32 | 64 | 128) { Some(Format { scheme: Scheme::Symmetric, bits, group }) } else { None }
+    }
     /// The family.
     pub const fn scheme(self) -> Scheme {
         self.scheme
@@ -120,11 +126,23 @@ impl Format {
     pub const fn group(self) -> usize {
         self.group as usize
     }
+    /// Whether codes can make up for the errors of those before them ([`quantize_with`](crate::quantize_with)).
+    pub const fn takes_feedback(self) -> bool {
+        matches!(self.scheme, Scheme::Trellis | Scheme::Affine | Scheme::AffineBf16 | Scheme::Symmetric)
+    }
+
     /// Whether weights are plain numbers.
     pub const fn is_dense(self) -> bool {
         match self.scheme {
             Scheme::Bf16 | Scheme::F16 | Scheme::F32 => true,
-            Scheme::Trellis | Scheme::Signed | Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered | Scheme::Mx => false,
+            Scheme::Trellis
+            | Scheme::Signed
+            | Scheme::Affine
+            | Scheme::AffineBf16
+            | Scheme::Gptq
+            | Scheme::GptqOrdered
+            | Scheme::Symmetric
+            | Scheme::Mx => false,
         }
     }
 
@@ -143,7 +161,14 @@ impl Format {
         match self.scheme {
             Scheme::Bf16 | Scheme::F16 => times(times(rows, cols), 2),
             Scheme::F32 => times(times(rows, cols), 4),
-            Scheme::Trellis | Scheme::Signed | Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered | Scheme::Mx => {
+            Scheme::Trellis
+            | Scheme::Signed
+            | Scheme::Affine
+            | Scheme::AffineBf16
+            | Scheme::Gptq
+            | Scheme::GptqOrdered
+            | Scheme::Symmetric
+            | Scheme::Mx => {
                 let (tiles, steps) = (rows.div_ceil(16), cols.div_ceil(16));
                 let scales = times(times(steps, 16).div_ceil(self.group as usize), self.group_bytes());
                 times(tiles, plus(plus(self.head_bytes(), scales), times(steps, 32 * self.bits as usize)))
@@ -154,7 +179,7 @@ impl Format {
     pub const fn order_bytes(self, cols: usize) -> usize {
         match self.scheme {
             Scheme::GptqOrdered => times(4, cols),
-            Scheme::Trellis | Scheme::Signed | Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::Mx => 0,
+            Scheme::Trellis | Scheme::Signed | Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::Symmetric | Scheme::Mx => 0,
             Scheme::Bf16 | Scheme::F16 | Scheme::F32 => 0,
         }
     }
@@ -162,13 +187,15 @@ impl Format {
     pub(crate) const fn head_bytes(self) -> usize {
         match self.scheme {
             Scheme::Trellis | Scheme::Signed => 64,
-            Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered | Scheme::Mx | Scheme::Bf16 | Scheme::F16 | Scheme::F32 => 0,
+            Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered | Scheme::Symmetric | Scheme::Mx => 0,
+            Scheme::Bf16 | Scheme::F16 | Scheme::F32 => 0,
         }
     }
-    /// Bytes of what a tile's 16 rows have per group: 8-bit scales or exponents; or 16-bit scales and offsets; or 16-bit scales and zeros.
+    /// Bytes of what a tile's 16 rows have per group: 8-bit scales or exponents; 16-bit scales; or these and offsets, or zeros.
     pub(crate) const fn group_bytes(self) -> usize {
         match self.scheme {
             Scheme::Trellis | Scheme::Signed | Scheme::Mx => 16,
+            Scheme::Symmetric => 32,
             Scheme::Affine | Scheme::AffineBf16 => 64,
             Scheme::Gptq | Scheme::GptqOrdered => 32 + 2 * self.bits as usize,
             Scheme::Bf16 | Scheme::F16 | Scheme::F32 => 0,
@@ -199,6 +226,7 @@ impl fmt::Display for Format {
             Scheme::AffineBf16 => format!("b{}g{}", self.bits, self.group),
             Scheme::Gptq => format!("q{}g{}", self.bits, self.group),
             Scheme::GptqOrdered => format!("p{}g{}", self.bits, self.group),
+            Scheme::Symmetric => format!("s{}g{}", self.bits, self.group),
         };
         f.pad(&text)
     }
@@ -223,6 +251,7 @@ impl FromStr for Format {
             "a" => Format::affine(bits, group),
             "b" => Format::affine_bf16(bits, group),
             "q" | "p" => Format::gptq(bits, group, scheme == "p"),
+            "s" => Format::symmetric(bits, group),
             _ => None,
         }
         .filter(|f| f.to_string() == s)

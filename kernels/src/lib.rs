@@ -26,7 +26,7 @@ mod team;
 mod tests;
 
 pub use arena::{ALIGN, Arena, Matrix, resize};
-pub use decode::{E2M1, dequantize_row, dequantize_rows, embed};
+pub use decode::{E2M1, Lifted, dequantize_row, dequantize_rows, embed, lift};
 pub use encode::training;
 pub use encode::{Effort, Feedback, Groups, Moments, place, quantize, quantize_at, quantize_with, relative_error};
 pub use format::{Format, FormatError, Scheme};

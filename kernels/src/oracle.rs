@@ -34,7 +34,9 @@ fn row(m: &Matrix, row: usize) -> Vec<f64> {
         Scheme::F16 => (0..cols).map(|i| f16::from_bits(word(at(i, 2))).to_f64()).collect(),
         Scheme::Bf16 => (0..cols).map(|i| bf16::from_bits(word(at(i, 2))).to_f64()).collect(),
         Scheme::Trellis | Scheme::Signed => trellis(format, cols, tile(), row % 16),
-        Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered | Scheme::Mx => plain(format, cols, tile(), row % 16),
+        Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered | Scheme::Symmetric | Scheme::Mx => {
+            plain(format, cols, tile(), row % 16)
+        }
     };
     w.resize(cols.next_multiple_of(16), 0.0);
     w
@@ -84,6 +86,7 @@ fn plain(format: Format, cols: usize, tile: &[u8], row: usize) -> Vec<f64> {
                 if code >= 8.0 { -size } else { size }
             }
             Scheme::Gptq | Scheme::GptqOrdered => half(2 * row) * (code - f64::from(zeros(format.bits(), &group[32..])[row])),
+            Scheme::Symmetric => half(2 * row) * (code - f64::from(1 << (format.bits() - 1))),
             Scheme::Trellis | Scheme::Signed | Scheme::Bf16 | Scheme::F16 | Scheme::F32 => unreachable!("{format} has no offsets"),
         }
     });

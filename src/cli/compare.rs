@@ -5,7 +5,7 @@ use super::{
     eval, open, output, print,
 };
 use crate::cli::{Error, note};
-use ram_run::{Checkpoint, KvElement, Limit, Method, Pin, Plan, Report, Request};
+use ram_run::{Checkpoint, Effort, KvElement, Limit, Method, Pin, Plan, Report, Request};
 
 /// Runs every method at the bytes of each uniform affine format and at `--weights`, and this project's plan beside other checkpoints.
 pub fn run(args: &Args, a: &CompareArgs) -> Result<(), Error> {
@@ -108,7 +108,8 @@ fn sizes<'a>(args: &Args, a: &CompareArgs, checkpoint: &'a Checkpoint, base: &Re
     let mut contests = Vec::new();
     // A size alone is a comparison at that size alone, and another checkpoint is one with that alone.
     for &format in if a.at.is_empty() && args.weights.is_none() && a.against.is_empty() { &usual } else { &a.at } {
-        let uniform = Request { method: Method::Uniform(format), survey: None, ..base.clone() };
+        // Rounded as MLX does.
+        let uniform = Request { method: Method::Uniform(format), survey: None, effort: Effort::Fast, ..base.clone() };
         let plan = open::plan(checkpoint, &uniform)?;
         let bytes = plan.weight_bytes;
         contests.push(Some(Contest { name: uniform.method.to_string(), checkpoint, plan, pinned: false }));

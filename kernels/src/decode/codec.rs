@@ -82,6 +82,10 @@ impl<const W: bool> Scaling for AffineScaling<W> {
                 // Exact: 8 bits of a zero times 11 of a scale.
                 [scale, isa.mul(scale, isa.to_f(isa.load_i(&zeros(bits, &group[32..]).map(|z| -z))))]
             }
+            Scheme::Symmetric => {
+                let scale = isa.load_f16(&words(group));
+                [scale, isa.mul(scale, isa.splat(if W { -128.0 } else { -8.0 }))]
+            }
             Scheme::Affine => [isa.load_f16(&words(group)), isa.load_f16(&words(&group[32..]))],
             Scheme::Mx => {
                 let exponents: &[u8; 16] = group.first_chunk().expect("16 exponents per group");
@@ -236,7 +240,7 @@ pub fn by_codec(level: Level, format: Format, kernel: impl CodecKernel) {
             _ => unreachable!("{format} has no codec"),
         },
         Scheme::Mx => with::<Mx>(level, kernel),
-        Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered => match format.bits() {
+        Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered | Scheme::Symmetric => match format.bits() {
             2 => with::<Affine<2>>(level, kernel),
             3 => with::<Affine<3>>(level, kernel),
             4 => with::<Affine<4>>(level, kernel),

@@ -68,7 +68,7 @@ pub fn of(format: Format) -> &'static [i8] {
             6 => &SIX,
             _ => unreachable!("{format} has no levels"),
         },
-        Scheme::Signed | Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered | Scheme::Mx => &[],
+        Scheme::Signed | Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered | Scheme::Symmetric | Scheme::Mx => &[],
         Scheme::Bf16 | Scheme::F16 | Scheme::F32 => &[],
     }
 }
@@ -115,7 +115,8 @@ pub fn tables(format: Format) -> &'static Tables {
             }; 3]
         }
         // Levels that are their own codes.
-        Scheme::Trellis | Scheme::Signed | Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered => &[[0; 64]; 3],
+        Scheme::Trellis | Scheme::Signed | Scheme::Affine | Scheme::AffineBf16 => &[[0; 64]; 3],
+        Scheme::Gptq | Scheme::GptqOrdered | Scheme::Symmetric => &[[0; 64]; 3],
         Scheme::Bf16 | Scheme::F16 | Scheme::F32 => unreachable!("{format} has no codes"),
     }
 }

@@ -79,7 +79,14 @@ pub fn dequantize_rows(format: Format, rows: usize, cols: usize, bytes: &[u8], f
         Scheme::F32 => out.iter_mut().zip(&bytes.as_chunks().0[start..]).for_each(|(to, b)| *to = f32::from_le_bytes(*b)),
         Scheme::F16 => out.iter_mut().zip(&bytes.as_chunks().0[start..]).for_each(|(to, b)| *to = f16::from_le_bytes(*b).to_f32()),
         Scheme::Bf16 => out.iter_mut().zip(&bytes.as_chunks().0[start..]).for_each(|(to, b)| *to = bf16::from_le_bytes(*b).to_f32()),
-        Scheme::Trellis | Scheme::Signed | Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered | Scheme::Mx => {
+        Scheme::Trellis
+        | Scheme::Signed
+        | Scheme::Affine
+        | Scheme::AffineBf16
+        | Scheme::Gptq
+        | Scheme::GptqOrdered
+        | Scheme::Symmetric
+        | Scheme::Mx => {
             let order = bytes[format.row_bytes(rows, cols)..][..format.order_bytes(cols)].as_chunks().0;
             let mut ordered = vec![0.0; order.len()];
             let (mut row, mut rest) = (first, out);
@@ -117,6 +124,7 @@ fn packed_rows(format: Format, cols: usize, tile: &[u8], first: usize, out: &mut
                         Scheme::Affine => f16::from_bits(scale()).to_f32() * code + f16::from_bits(word(at + 32 + 2 * row)).to_f32(),
                         Scheme::AffineBf16 => bf16::from_bits(scale()).to_f32() * code + bf16::from_bits(word(at + 32 + 2 * row)).to_f32(),
                         Scheme::Gptq | Scheme::GptqOrdered => f16::from_bits(scale()).to_f32() * (code - zeros(bits, &scales[at + 32..])[row] as f32),
+                        Scheme::Symmetric => f16::from_bits(scale()).to_f32() * (code - (1 << (bits - 1)) as f32),
                         Scheme::Trellis | Scheme::Signed | Scheme::Bf16 | Scheme::F16 | Scheme::F32 => unreachable!("{format} has no offsets"),
                     };
                 }

@@ -1,4 +1,4 @@
-//! The affine quantizer: `scale * code + offset`, 16-bit scale and offset per group, as RAM and MLX round; GPTQ's grid; and floats of 4 bits.
+//! The affine quantizer as RAM and MLX round: `scale * code + offset`, 16-bit scale and offset per group; GPTQ's grid; and floats of 4 bits.
 use crate::{Format, Scheme, decode::E2M1};
 use half::{bf16, f16};
 
@@ -22,22 +22,25 @@ pub fn encode(group: &[f32], format: Format, codes: &mut [u8]) -> (u16, u16) {
         }
         Scheme::Affine => |v| (f16::from_f32(v).to_bits(), f16::from_f32(v).to_f32()),
         Scheme::AffineBf16 => |v| (bf16::from_f32(v).to_bits(), bf16::from_f32(v).to_f32()),
-        Scheme::Trellis | Scheme::Signed | Scheme::Mx | Scheme::Bf16 | Scheme::F16 | Scheme::F32 => unreachable!("{format} has no offsets"),
+        Scheme::Trellis | Scheme::Signed | Scheme::Symmetric | Scheme::Mx | Scheme::Bf16 | Scheme::F16 | Scheme::F32 => {
+            unreachable!("{format} has no offsets")
+        }
     };
-    let step = ((hi - lo) / n).max(1e-7);
-    let (edge, mut step) = if lo.abs() > hi.abs() { (lo, step) } else { (hi, -step) };
-    let k = (edge / step).round_ties_even();
-    let mut offset = 0.0;
-    if k != 0.0 {
-        step = edge / k;
-        offset = edge;
-    }
-    let ((step, s), (offset, o)) = (round(step), round(offset));
+    let ((step, s), (offset, o)) = rule(lo, hi, format.bits()).map(round).into();
     for (code, &w) in codes.iter_mut().zip(group) {
         let exact = if s == 0.0 { 0.0 } else { (w - o) / s };
         *code = exact.round_ties_even().clamp(0.0, n) as u8;
     }
     (step, offset)
+}
+
+/// Scale and offset of a group from its least to its largest weight, not rounded yet.
+pub fn rule(lo: f32, hi: f32, bits: usize) -> [f32; 2] {
+    let n = ((1u32 << bits) - 1) as f32;
+    let step = ((hi - lo) / n).max(1e-7);
+    let (edge, step) = if lo.abs() > hi.abs() { (lo, step) } else { (hi, -step) };
+    let k = (edge / step).round_ties_even();
+    if k == 0.0 { [step, 0.0] } else { [edge / k, edge] }
 }
 
 /// Codes of floats of 4 bits, and the exponent plus 127 of the power of two that they are multiplied with: of the two that put the largest

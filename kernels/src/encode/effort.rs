@@ -1,11 +1,12 @@
 //! How long the encoder looks for a good coding.
 use std::{fmt, str::FromStr};
 
-/// How long the encoder of trellis formats searches: error against encoding time (docs/encoder.md has the curve). Affine
-/// and dense formats are the same at every effort.
+/// How long the encoder searches: error against encoding time (docs/encoder.md has the curve). Dense formats, GPTQ's and floats of 4 bits are
+/// the same at every effort.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Effort {
-    /// One search: 2 to 2.8 times the default's speed at up to 6 bits, with 1 to 9 % more error (docs/encoder.md).
+    /// One search: 2 to 2.8 times the default's speed at up to 6 bits, with 1 to 9 % more error (docs/encoder.md). Affine formats are rounded as
+    /// RAM and MLX do.
     Fast,
     /// The knee of the curve: a search with three scales per group, and one with the scales refitted.
     #[default]
@@ -36,6 +37,15 @@ impl Effort {
             Effort::Fast => &[1.0, 0.99, 1.01],
             Effort::Default => &[0.98, 0.99, 1.0, 1.01, 1.02, 1.03, 1.04],
             Effort::Best => &[0.97, 0.98, 0.99, 1.0, 1.01, 1.02, 1.03, 1.04, 1.05, 1.06, 1.07, 1.08, 1.09, 1.1, 1.11, 1.12],
+        }
+    }
+
+    /// How much narrower than all weights the range is that evenly spaced codes are tried with first.
+    pub(crate) const fn shrinks(self) -> &'static [f32] {
+        match self {
+            Effort::Fast => &[],
+            Effort::Default => &[1.0, 0.9, 0.8, 0.7],
+            Effort::Best => &[1.05, 1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55],
         }
     }
 }

@@ -4,6 +4,6 @@ mod moments;
 mod outer;
 mod survivors;
 
-pub use factor::Feedback;
+pub use factor::{BLOCK, Factor, Feedback};
 pub use moments::Moments;
-pub use survivors::Survivors;
+pub use survivors::{Survivors, ask};

@@ -7,7 +7,7 @@ use crate::{Format, Scheme};
 pub struct Groups<'a> {
     /// The bits of scales: f16, or bf16 where the format says so; or exponents, with as many zeros for offsets.
     pub scales: &'a [u16],
-    /// The bits of offsets, of the same type; or zeros, as whole numbers that have as many bits as a code.
+    /// The bits of offsets, of the same type; or zeros, as whole numbers that have as many bits as a code; nothing where the middle is the zero.
     pub offsets: &'a [u16],
 }
 
@@ -17,14 +17,16 @@ pub struct Groups<'a> {
 /// # Panics
 /// If the format has no such groups, or lengths do not fit together.
 pub fn place(format: Format, cols: usize, codes: &[u8], groups: Groups, out: &mut [u8]) {
-    let gptq = match format.scheme() {
-        Scheme::Gptq | Scheme::GptqOrdered => true,
-        Scheme::Affine | Scheme::AffineBf16 | Scheme::Mx => false,
+    let [gptq, affine] = match format.scheme() {
+        Scheme::Gptq | Scheme::GptqOrdered => [true, false],
+        Scheme::Affine | Scheme::AffineBf16 => [false, true],
+        Scheme::Symmetric | Scheme::Mx => [false; 2],
         Scheme::Trellis | Scheme::Signed | Scheme::Bf16 | Scheme::F16 | Scheme::F32 => panic!("{format} has scales of another kind"),
     };
     let (rows, per_row, padded) = (codes.len() / cols, cols.div_ceil(format.group()), cols.next_multiple_of(16));
     assert_eq!((codes.len(), out.len()), (rows * cols, format.row_bytes(rows, cols)));
-    assert_eq!((groups.scales.len(), groups.offsets.len()), (rows * per_row, rows * per_row));
+    assert_eq!(groups.scales.len(), rows * per_row);
+    assert_eq!(groups.offsets.len(), if gptq || affine { rows * per_row } else { 0 });
     let mut tile = vec![[0i32; 16]; padded / 4];
     for ((t, out), codes) in out.chunks_exact_mut(format.row_bytes(16, cols)).enumerate().zip(codes.chunks(16 * cols)) {
         let n = codes.len() / cols;
@@ -41,7 +43,7 @@ pub fn place(format: Format, cols: usize, codes: &[u8], groups: Groups, out: &mu
                 head[2 * r..][..2].copy_from_slice(&groups.scales[at].to_le_bytes());
                 if gptq {
                     zeros |= u128::from(groups.offsets[at]) << (r * format.bits());
-                } else {
+                } else if affine {
                     head[32 + 2 * r..][..2].copy_from_slice(&groups.offsets[at].to_le_bytes());
                 }
             }

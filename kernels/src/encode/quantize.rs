@@ -1,5 +1,5 @@
 //! Rows in, packed bytes out, and a row back.
-use super::{affine, coder::Coder, feedback::Feedback, import, pack::pack_all};
+use super::{affine, coder::Coder, feedback::Feedback, grid::Grid, import, pack::pack_all};
 use crate::{
     Effort, Format, Scheme,
     isa::{Isa, Kernel, Level, dispatch},
@@ -15,7 +15,7 @@ pub fn quantize(format: Format, effort: Effort, rows: &[f32], cols: usize, out: 
     quantize_at(Level::active(), format, effort, rows, cols, out);
 }
 
-/// The same with feedback, for inputs that have the feedback's second moments. Where codes are plain or numbers dense there is none.
+/// The same with feedback, for inputs that have the feedback's second moments, where the format takes any ([`Format::takes_feedback`]).
 ///
 /// # Panics
 /// If `out` has another size, or the feedback is for other matrices.
@@ -35,20 +35,28 @@ fn packed(level: Level, format: Format, effort: Effort, feedback: Option<&Feedba
         Scheme::F32 => out.as_chunks_mut().0.iter_mut().zip(rows).for_each(|(to, w)| *to = w.to_le_bytes()),
         Scheme::F16 => out.as_chunks_mut().0.iter_mut().zip(rows).for_each(|(to, w)| *to = f16::from_f32(*w).to_le_bytes()),
         Scheme::Bf16 => out.as_chunks_mut().0.iter_mut().zip(rows).for_each(|(to, w)| *to = bf16::from_f32(*w).to_le_bytes()),
-        Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered | Scheme::Mx => {
-            let tile_bytes = format.row_bytes(16, cols);
-            rows.chunks(16 * cols).zip(out.chunks_exact_mut(tile_bytes)).for_each(|(rows, out)| affine_rows(format, rows, cols, out));
-        }
+        // As it was published: what others are compared with.
+        Scheme::Affine | Scheme::AffineBf16 if effort == Effort::Fast && feedback.is_none() => affine_rows(format, rows, cols, out),
+        Scheme::Gptq | Scheme::GptqOrdered | Scheme::Mx => affine_rows(format, rows, cols, out),
+        Scheme::Affine | Scheme::AffineBf16 | Scheme::Symmetric => dispatch(level, Grid { format, effort, rows, cols, feedback, out }),
         Scheme::Trellis | Scheme::Signed => dispatch(level, Trellis { format, effort, rows, cols, feedback, out }),
     }
 }
 
 fn affine_rows(format: Format, rows: &[f32], cols: usize, out: &mut [u8]) {
+    let tile = format.row_bytes(16, cols);
+    for (rows, out) in rows.chunks(16 * cols).zip(out.chunks_exact_mut(tile)) {
+        affine_tile(format, rows, cols, out);
+    }
+}
+
+fn affine_tile(format: Format, rows: &[f32], cols: usize, out: &mut [u8]) {
     let mut codes = vec![0u8; rows.len()];
     let groups = rows.chunks_exact(cols).flat_map(|row| row.chunks(format.group()));
     let codes_of = codes.chunks_exact_mut(cols).flat_map(|row| row.chunks_mut(format.group()));
     let (scales, offsets): (Vec<u16>, Vec<u16>) = groups.zip(codes_of).map(|(group, codes)| affine::encode(group, format, codes)).unzip();
-    import::place(format, cols, &codes, import::Groups { scales: &scales, offsets: &offsets }, out);
+    let offsets = if format.scheme() == Scheme::Mx { &[][..] } else { &offsets };
+    import::place(format, cols, &codes, import::Groups { scales: &scales, offsets }, out);
 }
 
 /// Tiles of a trellis format.

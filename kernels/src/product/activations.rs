@@ -28,7 +28,7 @@ impl Want {
     pub fn of(format: Format) -> Want {
         match format.scheme() {
             Scheme::Trellis | Scheme::Signed => Want::Rotated,
-            Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered | Scheme::Mx => Want::Plain,
+            Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered | Scheme::Symmetric | Scheme::Mx => Want::Plain,
             Scheme::Bf16 | Scheme::F16 | Scheme::F32 => Want::Dense,
         }
     }

@@ -63,7 +63,14 @@ impl Kernel for Dense<'_> {
             Scheme::Bf16 => self.tiles::<I, Bf16>(isa),
             Scheme::F16 => self.tiles::<I, F16>(isa),
             Scheme::F32 => self.tiles::<I, F32>(isa),
-            Scheme::Trellis | Scheme::Signed | Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered | Scheme::Mx => {
+            Scheme::Trellis
+            | Scheme::Signed
+            | Scheme::Affine
+            | Scheme::AffineBf16
+            | Scheme::Gptq
+            | Scheme::GptqOrdered
+            | Scheme::Symmetric
+            | Scheme::Mx => {
                 unreachable!("these have codes")
             }
         }

@@ -55,10 +55,10 @@ fn take_turns(tiles: &Tiles, level: Level, levels: &mut decode::Levels, tokens: 
         match format.scheme() {
             Scheme::Signed if wide => dispatch(level, Panel::<Centred<true>>(part, PhantomData)),
             Scheme::Trellis | Scheme::Signed => dispatch(level, Panel::<Centred<false>>(part, PhantomData)),
-            Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered | Scheme::Mx if wide => {
+            Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered | Scheme::Symmetric | Scheme::Mx if wide => {
                 dispatch(level, Panel::<AffineScaling<true>>(part, PhantomData));
             }
-            Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered | Scheme::Mx => {
+            Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered | Scheme::Symmetric | Scheme::Mx => {
                 dispatch(level, Panel::<AffineScaling<false>>(part, PhantomData));
             }
             Scheme::Bf16 | Scheme::F16 | Scheme::F32 => unreachable!("{format} has no codes"),

@@ -210,7 +210,10 @@ fn packed(checkpoint: &Checkpoint, spec: &TensorSpec, module: &str) -> Result<Co
     };
     let group = group_size.unwrap_or_else(|| cols.next_multiple_of(32));
     let why = format!(" ({bits} bits, groups of {group})");
-    let format = u16::try_from(group).ok().and_then(|group| Format::gptq(bits as u8, group, false));
+    let format = u16::try_from(group).ok().and_then(|group| {
+        let symmetric = Format::symmetric(bits as u8, group).filter(|_| symmetric);
+        symmetric.or_else(|| Format::gptq(bits as u8, group, false))
+    });
     let Some(format) = format.filter(|_| (cols * bits).is_multiple_of(32)) else {
         let reason = format!("has {rows} x {cols} weights{why}: 2, 3, 4 and 8 bits with groups of a multiple of 32 are read");
         return Err(wrong(name("weight_packed"), reason));
@@ -347,7 +350,8 @@ pub fn read(checkpoint: &Checkpoint, source: Option<&Source>, q: &Coded, rows: [
         let part = if matches!(q.layout, Layout::Packed { .. }) { "weight_scale" } else { "scales" };
         return Err(wrong(format!("{}.{part}", q.module), "holds a number that is not finite, so the checkpoint is damaged: fetch it again".into()));
     }
-    place(q.format, cols, &codes, Groups { scales: &scales, offsets: &offsets }, out);
+    let offsets = if q.format.scheme() == Scheme::Symmetric { &[][..] } else { &offsets };
+    place(q.format, cols, &codes, Groups { scales: &scales, offsets }, out);
     Ok(())
 }
 

@@ -59,7 +59,7 @@ pub fn numbers(checkpoint: &Checkpoint, source: Option<&Source>, name: &str, fir
 pub fn read(checkpoint: &Checkpoint, source: Option<&Source>, name: &str, rows: [usize; 2], cols: usize, out: &mut [u8]) -> Result<(), Error> {
     let (codes, scales) = parts(checkpoint, source, name, rows, cols)?;
     let scales: Vec<u16> = scales.into_iter().map(u16::from).collect();
-    place(Format::MXFP4, cols, &codes, Groups { scales: &scales, offsets: &vec![0; scales.len()] }, out);
+    place(Format::MXFP4, cols, &codes, Groups { scales: &scales, offsets: &[] }, out);
     Ok(())
 }
 

@@ -304,7 +304,7 @@ pub fn measure(checkpoint: &Checkpoint, request: &Request, done: &(dyn Fn(usize)
     if survey.as_ref().is_some_and(|survey| !survey.belongs_to(checkpoint)) {
         return Err(Error::Mismatch(format!("the survey was not made of {}: make another", checkpoint.folder().display())));
     }
-    let curves = rd_curve::curves(checkpoint, &matrices, &menu, request.effort, survey.as_deref(), done)?;
+    let curves = rd_curve::curves(checkpoint, &matrices, &menu, measured.effort, survey.as_deref(), done)?;
     let shares = Shares::measure(checkpoint, &matrices, &curves)?;
     let left = |spec: &TensorSpec| survey.as_ref().map_or(1.0, |survey| survey.left(&spec.name));
     let weighed = |(mut c, spec): (rd_curve::Curve, &&TensorSpec)| {
@@ -329,7 +329,7 @@ pub fn outline(description: &Description, request: &Request) -> Result<Plan, Err
     let published = Published { own: &|_| Format::BF16, coded: &experts, by_columns: &|_| false };
     let (mut measured, menu) = prepare(description, &specs, &published, TOKENIZER, request)?;
     let matrices: Vec<&TensorSpec> = specs.iter().filter(|s| s.kind.is_matrix()).collect();
-    measured.curves = rd_curve::gaussian(&matrices, &menu, request.effort);
+    measured.curves = rd_curve::gaussian(&matrices, &menu, measured.effort);
     for (curve, spec) in measured.curves.iter_mut().zip(&matrices) {
         curve.iter_mut().filter(|point| experts(spec) == Some(point.format)).for_each(|point| point.error = 0.0);
     }
@@ -388,13 +388,15 @@ fn prepare(
         besides.refining = refining::bytes(description, &matrices, &menu, besides.threads);
     }
     let items = items(request.method, &matrices, description.layers.len());
-    let (method, effort) = (request.method, request.effort);
+    // As it was published: affine formats by their rule.
+    let ram = matches!(request.method, Method::Ram | Method::RamExperts);
+    let (method, effort) = (request.method, if ram { Effort::Fast } else { request.effort });
     let survey = request.survey.clone().filter(|_| method.asks_survey());
     let measured = Measured { method, effort, survey, besides, vectors, curves: Vec::new(), items, choices: Vec::new(), u: Vec::new() };
     // Before a weight is read: exact bytes of the cheapest formats do not depend on the weights, but where RAM's veto does.
     let least =
         vectors + matrices.iter().zip(&menu).map(|(s, m)| m.iter().map(|f| f.bytes(s.shape[0], s.shape[1]) as u64).min().unwrap_or(0)).sum::<u64>();
-    if !matches!(method, Method::Ram | Method::RamExperts) {
+    if !ram {
         measured.within(request.limit, least)?;
     }
     Ok((measured, menu))

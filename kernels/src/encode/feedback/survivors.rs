@@ -248,7 +248,7 @@ impl Survivors {
 
 /// Of a block's inputs: sums over the inputs of `panel` of its numbers times the rows' numbers there.
 #[inline(always)]
-fn ask<I: Isa>(isa: I, panel: &[[f32; BLOCK]], rows: &[[f32; 16]], to: &mut [[f32; 16]; BLOCK]) {
+pub fn ask<I: Isa>(isa: I, panel: &[[f32; BLOCK]], rows: &[[f32; 16]], to: &mut [[f32; 16]; BLOCK]) {
     if I::TOKENS == 8 { ask_by::<I, 8>(isa, panel, rows, to) } else { ask_by::<I, 4>(isa, panel, rows, to) }
 }
 
