@@ -11,6 +11,7 @@ mod draw;
 mod error;
 mod escape;
 mod eval;
+mod export;
 mod flags;
 mod generate;
 mod inspect;
@@ -107,6 +108,7 @@ fn command(args: &Args) -> Result<(), Error> {
         }
         Command::Man(a) => man::run(a),
         Command::Compare(a) => compare::run(args, a),
+        Command::Export(a) => export::run(args, a),
     }
 }
 

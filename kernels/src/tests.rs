@@ -374,7 +374,8 @@ fn codes_come_out_of_tiles_as_they_went_in() {
             let offsets = match format.scheme() {
                 Scheme::Symmetric => Vec::new(),
                 Scheme::Gptq => (0..groups).map(|_| random(1 << format.bits()) as u16).collect(),
-                _ => (0..groups).map(|_| random(1 << 16) as u16).collect(),
+                Scheme::Affine | Scheme::AffineBf16 => (0..groups).map(|_| random(1 << 16) as u16).collect(),
+                other => panic!("{other:?} has no evenly spaced codes"),
             };
             let lifted = Lifted { codes, scales, offsets };
             let mut packed = vec![0; format.row_bytes(rows, cols)];

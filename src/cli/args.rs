@@ -121,6 +121,30 @@ pub enum Command {
     Man(ManArgs),
     /// Perplexity and KL divergence at equal bytes: this plan, RAM's method, uniform affine, dense
     Compare(CompareArgs),
+    /// Write a plan as another engine's checkpoint: MLX's, or compressed-tensors for vLLM and SGLang
+    Export(ExportArgs),
+}
+
+#[derive(Group)]
+pub struct ExportArgs {
+    /// The engine
+    #[arg(long, value_enum)]
+    pub to: TargetName,
+    /// The folder that is made
+    #[arg(value_name = "OUT")]
+    pub out: PathBuf,
+    /// Processors that will share every matrix (vLLM's --tensor-parallel-size): groups of inputs end where theirs do
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub tp: NonZeroUsize,
+    /// What was written, every module by name, as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+pub enum TargetName {
+    Mlx,
+    Vllm,
 }
 
 #[derive(Group)]

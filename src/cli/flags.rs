@@ -13,10 +13,11 @@ const RUN: [&str; 4] = ["generate", "chat", "eval-ppl", "bench"];
 fn acts_on(flag: &str) -> Option<Vec<&'static str>> {
     let run_and = |more: &[&'static str]| Some([more, &RUN].concat());
     match flag {
-        "model" | "revision" => run_and(&["plan", "inspect", "compare"]),
-        "budget" => run_and(&["plan", "doctor", "compare"]),
-        "weights" | "pin" | "effort" | "no_survey" => run_and(&["plan", "compare"]),
-        "uniform" | "dense" | "objective" | "ctx" | "kv" | "backend" => run_and(&["plan"]),
+        "model" | "revision" => run_and(&["plan", "inspect", "compare", "export"]),
+        "budget" => run_and(&["plan", "doctor", "compare", "export"]),
+        "weights" | "pin" | "effort" | "no_survey" => run_and(&["plan", "compare", "export"]),
+        "ctx" | "kv" => run_and(&["plan", "export"]),
+        "uniform" | "dense" | "objective" | "backend" => run_and(&["plan"]),
         _ => None,
     }
 }
@@ -28,7 +29,7 @@ pub fn shown_on(flag: &str, command: &str) -> bool {
         "offline" => !nothing && command != "doctor",
         "threads" => !nothing && command != "inspect",
         // Whoever plans what is run next types the same flags.
-        "cache" | "no_keep" => RUN.contains(&command),
+        "cache" | "no_keep" => RUN.contains(&command) || (flag, command) == ("cache", "export"),
         "config_file" | "no_config" => !nothing || command == "config",
         "quiet" => ["generate", "chat", "serve"].contains(&command),
         _ => acts_on(flag).map_or(!nothing, |on| on.contains(&command)),

@@ -150,21 +150,26 @@ pub fn default_budget(free: &Available) -> u64 {
     free.bytes - (free.bytes / 10).min(1_000_000_000)
 }
 
-/// The model that a plan describes, with progress: from the cache where it lies there, else quantized and put there.
+/// The model that a plan describes, with progress.
 pub fn model(args: &Args, checkpoint: &Checkpoint, plan: &Plan) -> Result<Model, Error> {
+    Ok(Model::new(checkpoint, plan, &loaded(args, checkpoint, plan)?)?)
+}
+
+/// Its weights: from the cache where they lie there, else quantized and put there.
+pub fn loaded(args: &Args, checkpoint: &Checkpoint, plan: &Plan) -> Result<Loaded, Error> {
     if let (Some(budget), Some(machine)) = (plan.memory.budget, ram_run::available())
         && budget > machine.total
     {
         let total = size::show(machine.total);
         return Err(Error::Usage(format!("--budget {}: this machine has {total}; leave it out to use what is free", size::show(budget))));
     }
-    let Some(path) = cached(args, checkpoint, plan)? else { return Ok(Model::new(checkpoint, plan, &quantize(args, checkpoint, plan, None)?)?) };
+    let Some(path) = cached(args, checkpoint, plan)? else { return Ok(quantize(args, checkpoint, plan, None)?) };
     let read = {
         let progress = Progress::new("loading", plan.weight_bytes);
         packed::read(&path, plan, &|n| progress.add(n as u64))?
     };
     match read {
-        Found::Whole(weights) => return Ok(Model::new(checkpoint, plan, &weights)?),
+        Found::Whole(weights) => return Ok(weights),
         Found::Nothing => {}
         Found::Damaged(why) => note(&format!("{}: {why}; quantizing again", path.display())),
     }
@@ -179,7 +184,7 @@ pub fn model(args: &Args, checkpoint: &Checkpoint, plan: &Plan) -> Result<Model,
             note(&format!("the packed weights are not kept for the next start: {e}"));
         }
     }
-    Ok(Model::new(checkpoint, plan, &weights)?)
+    Ok(weights)
 }
 
 /// The same, whatever the cache has: for plans that are tried once.
@@ -215,6 +220,7 @@ fn cached(args: &Args, checkpoint: &Checkpoint, plan: &Plan) -> Result<Option<Pa
     }
 }
 
-fn weights(checkpoint: &Checkpoint) -> u64 {
+/// Numbers of all matrices.
+pub fn weights(checkpoint: &Checkpoint) -> u64 {
     checkpoint.specs().iter().filter(|s| s.kind.is_matrix()).map(|s| s.shape.iter().product::<usize>() as u64).sum()
 }

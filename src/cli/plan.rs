@@ -29,6 +29,20 @@ pub fn run(args: &Args, a: &PlanArgs) -> Result<(), Error> {
 
 /// One line per layers and kind that have the same formats, then the totals.
 pub fn table(plan: &Plan) -> String {
+    let mut out = kinds(plan);
+    let m = &plan.memory;
+    let _ = writeln!(out, "\n{} parameters, {} weight bytes, {:.3} bits per weight", plan.parameters, plan.weight_bytes, plan.bits_per_weight);
+    let _ =
+        writeln!(out, "objective {}, effort {}, expected KL divergence {} nats per token", plan.method, plan.effort, draw::loss(plan.expected_kl));
+    let _ = write!(out, "memory: weights {}, KV cache {} ({} tokens), ", size::show(m.weights), size::show(m.kv_cache), plan.context);
+    let _ = write!(out, "scratch {}, everything else {}: {}", size::show(m.scratch), size::show(m.other), size::show(m.total));
+    let _ = writeln!(out, "{}", m.budget.map_or(String::new(), |b| format!(" of {}", size::show(b))));
+    let _ = writeln!(out, "plan {}", plan.fingerprint);
+    out
+}
+
+/// One line per layers and kind that have the same formats.
+pub fn kinds(plan: &Plan) -> String {
     let mut out = String::new();
     let _ = writeln!(out, "{:<12} {:<13} {:<28} {:>7} {:>12} {:>10} {:>10}", "layers", "kind", "formats", "bits", "bytes", "error", "loss");
     for row in rows(plan) {
@@ -39,14 +53,6 @@ pub fn table(plan: &Plan) -> String {
         let [error, loss] = [error, loss].map(draw::loss);
         let _ = writeln!(out, "{:<12} {:<13} {:<28} {bits:>7.3} {bytes:>12} {error:>10} {loss:>10}", row.layers, row.kind, row.formats);
     }
-    let m = &plan.memory;
-    let _ = writeln!(out, "\n{} parameters, {} weight bytes, {:.3} bits per weight", plan.parameters, plan.weight_bytes, plan.bits_per_weight);
-    let _ =
-        writeln!(out, "objective {}, effort {}, expected KL divergence {} nats per token", plan.method, plan.effort, draw::loss(plan.expected_kl));
-    let _ = write!(out, "memory: weights {}, KV cache {} ({} tokens), ", size::show(m.weights), size::show(m.kv_cache), plan.context);
-    let _ = write!(out, "scratch {}, everything else {}: {}", size::show(m.scratch), size::show(m.other), size::show(m.total));
-    let _ = writeln!(out, "{}", m.budget.map_or(String::new(), |b| format!(" of {}", size::show(b))));
-    let _ = writeln!(out, "plan {}", plan.fingerprint);
     out
 }
 

@@ -4,6 +4,7 @@ mod answer;
 mod batch;
 mod checkpoint;
 mod error;
+mod export;
 pub mod files;
 pub mod hub;
 mod load;
@@ -22,12 +23,13 @@ pub use answer::{Answer, Call, Calls, Part, Section, THOUGHTS, Thinking, thinks_
 pub use batch::{Done, Engine, Event, Job, Listener, Status};
 pub use checkpoint::{Checkpoint, TensorInfo, read_rows};
 pub use error::{Error, Setting};
+pub use export::{Exported, Module, check_export, export};
 pub use load::{Loaded, load, load_arriving, load_resuming, packed};
 pub use machine::{Available, available, bandwidth_bytes, read_bandwidth};
 pub use memory::{peak_rss, rss};
 pub use planner::{
-    Choice, Curve, Entry, Limit, Measured, Memory, Method, Pin, Plan, Point, Request, allocate, check, choose, curves, measure, outline, plan,
-    trellis_menu,
+    Choice, Curve, Entry, Limit, Measured, Memory, Method, Pin, Plan, Point, Request, Target, allocate, check, choose, curves, measure,
+    outline, plan, trellis_menu,
 };
 pub use ram_kernels::{Effort, Format, KvElement, integer_peak, isa::Level};
 pub use ram_models::{Backend, Cancel, Description, Kind, KvCache, Next, PackedLinear, TensorSpec, Transformer, candle_core, description};

@@ -4,6 +4,7 @@ mod loader;
 pub mod packed;
 mod refine;
 
+pub(crate) use loader::{Buffers, Piece};
 pub use loader::{Loaded, load_arriving};
 
 use crate::{Checkpoint, Error, planner::Plan};

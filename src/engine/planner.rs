@@ -8,9 +8,11 @@ mod rd_curve;
 pub mod refining;
 mod sensitivity;
 mod shares;
+mod target;
 
 pub use allocate::{Choice, allocate};
 pub use budget::{KEPT, Limit, Memory, logits_bytes};
 pub use method::Method;
 pub use plan::{Entry, Measured, Pin, Plan, Request, check, choose, measure, outline, plan};
 pub use rd_curve::{Curve, Point, curves, trellis_menu};
+pub use target::{Shared, Target};

@@ -55,7 +55,7 @@ pub fn refined(checkpoint: &Checkpoint, request: &Request, done: &(dyn Fn(Stage,
     let [sequences, length] = refining::text(description);
     let text = write(&transformer, &plain, &|n| done(Stage::Writing { tokens: sequences * (length - 1) }, n))?;
     drop(transformer);
-    let format = if let Method::Uniform(format) = plain.method { format } else { trellis_menu()[0] };
+    let format = plain.entries.iter().map(|e| e.format).find(|format| format.takes_feedback()).unwrap_or(trellis_menu()[0]);
     let mut measuring = Measuring { loaded: &loaded, plan: &plain, format, left: BTreeMap::new(), done: &|n| done(Stage::Measuring, n) };
     refine(description, &text[..MEASURED], &mut measuring)?;
     let left = measuring.left;

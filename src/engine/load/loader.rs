@@ -168,6 +168,14 @@ impl Loaded {
         Loaded { matrices: matrices.collect(), by_name: by_name.collect(), arena, vectors }
     }
 
+    /// A matrix' packed bytes.
+    ///
+    /// # Panics
+    /// If there is no such matrix; those of the plan are there.
+    pub(crate) fn bytes(&self, name: &str) -> &[u8] {
+        self.matrices[name].bytes()
+    }
+
     /// One matrix as a layer of candle, by its name in the checkpoint.
     ///
     /// # Errors
@@ -203,13 +211,15 @@ pub struct Buffers {
 
 /// Consecutive rows of one matrix, on their way into their place.
 pub struct Piece<'a> {
-    name: &'a str,
-    format: Format,
-    effort: Effort,
-    first: usize,
-    rows: usize,
-    cols: usize,
-    out: &'a mut [u8],
+    pub name: &'a str,
+    pub format: Format,
+    pub effort: Effort,
+    /// The first row.
+    pub first: usize,
+    pub rows: usize,
+    pub cols: usize,
+    /// Where they go, packed.
+    pub out: &'a mut [u8],
 }
 
 impl Piece<'_> {

@@ -25,7 +25,7 @@ use std::{
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 /// Of the packed layout and of this file's: another number, another name, and old files are only good for [`gc`].
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Bytes that share a checksum; read and checked by one thread.
 const BLOCK: usize = 8 << 20;

@@ -1,5 +1,5 @@
 //! What the allocator chooses a format for: a matrix, or several that get the same, and what each choice costs.
-use super::{allocate::Choice, method::Method, rd_curve::Point};
+use super::{allocate::Choice, method::Method, rd_curve::Point, target::Shared};
 use ram_kernels::{Format, input_error};
 use ram_models::{Kind, TensorSpec};
 use std::collections::BTreeMap;
@@ -21,18 +21,19 @@ pub struct Item {
 /// The items of a method.
 pub fn items(method: Method, matrices: &[&TensorSpec], layers: usize) -> Vec<Item> {
     let mut items: Vec<Item> = Vec::new();
-    let mut by_kind: BTreeMap<(Option<usize>, Kind), usize> = BTreeMap::new();
+    let mut by_key: BTreeMap<Shared, usize> = BTreeMap::new();
     for (m, spec) in matrices.iter().enumerate() {
-        if method == Method::Ram && spec.expert.is_some() {
-            let at = *by_kind.entry((spec.layer, spec.kind)).or_insert_with(|| {
-                items.push(Item { matrices: Vec::new(), prior: ram_prior(spec, layers), router: false });
-                items.len() - 1
-            });
-            items[at].matrices.push(m);
-        } else {
-            let router = spec.kind.steers();
-            items.push(Item { matrices: vec![m], prior: ram_prior(spec, layers), router });
+        let shared = match method {
+            Method::Ram => spec.layer.filter(|_| spec.expert.is_some()).map(|layer| (layer, spec.kind as usize)),
+            Method::For(target) => target.shared(spec),
+            Method::Kl | Method::RamExperts | Method::Uniform(_) | Method::Dense => None,
+        };
+        let at = shared.and_then(|key| by_key.get(&key).copied()).unwrap_or(items.len());
+        if at == items.len() {
+            items.push(Item { matrices: Vec::new(), prior: ram_prior(spec, layers), router: spec.kind.steers() });
+            by_key.extend(shared.map(|key| (key, at)));
         }
+        items[at].matrices.push(m);
     }
     items
 }

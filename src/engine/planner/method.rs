@@ -1,4 +1,5 @@
 //! What a plan is chosen by.
+use super::target::Target;
 use ram_kernels::Format;
 use std::fmt;
 
@@ -13,6 +14,8 @@ pub enum Method {
     RamExperts,
     /// One format for all matrices but routers, which stay as they are.
     Uniform(Format),
+    /// The formats that another engine has; least expected KL divergence.
+    For(Target),
     /// Everything as the checkpoint has it.
     Dense,
 }
@@ -20,7 +23,7 @@ pub enum Method {
 impl Method {
     /// Whether a survey makes a difference: RAM's method stays as it was published, and what is dense has no error to make less.
     pub fn asks_survey(self) -> bool {
-        matches!(self, Method::Kl | Method::Uniform(_))
+        matches!(self, Method::Kl | Method::Uniform(_) | Method::For(_))
     }
 }
 
@@ -31,6 +34,7 @@ impl fmt::Display for Method {
             Method::Ram => f.write_str("ram"),
             Method::RamExperts => f.write_str("ram-experts"),
             Method::Uniform(format) => write!(f, "uniform {format}"),
+            Method::For(target) => write!(f, "kl for {target}"),
             Method::Dense => f.write_str("dense"),
         }
     }

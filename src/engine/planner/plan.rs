@@ -243,7 +243,7 @@ impl Measured {
             let keep = |(c, f): (&Choice, &Format)| if dense(*f) { Choice { loss: f64::INFINITY, ..*c } } else { *c };
             choices.iter().zip(&formats).map(keep).collect()
         });
-        (self.method == Method::Kl).then(|| each.collect())
+        matches!(self.method, Method::Kl | Method::For(_)).then(|| each.collect())
     }
 
     /// Puts other sensitivities in the place of those from the weights, in nats per unit of squared relative error; `specs`
@@ -308,7 +308,7 @@ pub fn measure(checkpoint: &Checkpoint, request: &Request, done: &(dyn Fn(usize)
     let shares = Shares::measure(checkpoint, &matrices, &curves)?;
     let left = |spec: &TensorSpec| survey.as_ref().map_or(1.0, |survey| survey.left(&spec.name));
     let weighed = |(mut c, spec): (rd_curve::Curve, &&TensorSpec)| {
-        c.points.iter_mut().filter(|p| p.format.scheme() == Scheme::Trellis).for_each(|p| p.error *= left(spec));
+        c.points.iter_mut().filter(|p| p.format.takes_feedback()).for_each(|p| p.error *= left(spec));
         c.points
     };
     measured.curves = curves.into_iter().zip(&matrices).map(weighed).collect();
@@ -388,6 +388,11 @@ fn prepare(
         besides.refining = refining::bytes(description, &matrices, &menu, besides.threads);
     }
     let items = items(request.method, &matrices, description.layers.len());
+    if let Some(item) = items.iter().find(|item| !menu[item.matrices[0]].iter().any(|f| item.matrices.iter().all(|&m| menu[m].contains(f)))) {
+        let name = &matrices[item.matrices[0]].name;
+        let pins = request.pins.iter().map(|pin| format!("{}={}", pin.pattern, pin.format)).collect::<Vec<_>>().join(" ");
+        return Err(Error::setting(Setting::Pin, pins, format!("{name} and others that share its format would have none in common: pin all of them")));
+    }
     // As it was published: affine formats by their rule.
     let ram = matches!(request.method, Method::Ram | Method::RamExperts);
     let (method, effort) = (request.method, if ram { Effort::Fast } else { request.effort });
@@ -529,7 +534,7 @@ const ORDERED: &str = "formats with an order of inputs are only read from GPTQ c
 /// What is quantized already keeps its codes: quantizing it again would add an error that nothing here counts.
 fn refuse_again(own: &dyn Fn(&TensorSpec) -> Format, method: Method, matrices: &[&TensorSpec], pins: &BTreeMap<usize, Format>) -> Result<(), Error> {
     let quantized = |m: &&TensorSpec| !own(m).is_dense();
-    if let Some(m) = matrices.iter().find(|m| quantized(m) && !matches!(method, Method::Kl | Method::Dense)) {
+    if let Some(m) = matrices.iter().find(|m| quantized(m) && !matches!(method, Method::Kl | Method::For(_) | Method::Dense)) {
         let reason = format!("{} is quantized already, as {}", m.name, own(m));
         return Err(Error::setting(Setting::Method, method, format!("quantizes dense checkpoints, and {reason}: leave it out")));
     }
@@ -564,6 +569,7 @@ fn menu(request: &Request, published: &Published, matrices: &[&TensorSpec], pins
             Method::Ram | Method::RamExperts => rd_curve::affine_menu(),
             Method::Uniform(format) if !spec.kind.steers() => return vec![format],
             Method::Uniform(_) | Method::Dense => Vec::new(),
+            Method::For(target) => return target.menu(spec, own),
         };
         // Dense means exactly computed. Else what is published in codes has no dense form in its menu: that is four times as long, and rounds
         // inputs less, not weights.
