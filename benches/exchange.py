@@ -2,12 +2,14 @@
 
     python benches/exchange.py mlx DENSE EXPORT... --text wiki.test.raw [--window 512] [--windows 8] [--own BITSxGROUP]
 
-Engines: `mlx` (mlx-lm) and `transformers` (which decodes compressed-tensors with that package's library). Windows follow each other, tokens
-are all of a window's but its first. `--own 4x64` adds what the engine's own quantizer makes of the dense model. One line of JSON each."""
+Engines: `mlx` (mlx-lm), `transformers`, and `compressed-tensors`, whose library finds each module's scheme and decodes it, and transformers
+computes with what comes out: transformers itself takes one scheme for the experts of all layers. Windows follow each other, tokens are all of a
+window's but its first. `--own 4x64` adds what MLX's own quantizer makes of the dense model. One line of JSON each."""
 
 import argparse
 import json
 import math
+import re
 import tempfile
 from pathlib import Path
 
@@ -49,6 +51,43 @@ def transformers_logits(folder):
     return run
 
 
+def compressed_logits(folder):
+    """The same of weights that the library of compressed-tensors decodes, by the targets of config.json."""
+    import torch
+    from compressed_tensors.compressors import BaseCompressor
+    from compressed_tensors.quantization import QuantizationConfig
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    config = json.loads((Path(folder) / "config.json").read_text())
+    said = config.pop("quantization_config", None)
+    if said is None:
+        return transformers_logits(folder)
+    groups = QuantizationConfig.model_validate(said).config_groups.values()
+    compressor = BaseCompressor.get_value_from_registry(said["format"])
+    found, packed = {}, {}
+    for path in sorted(Path(folder).glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            for name in file.keys():
+                module, _, part = name.rpartition(".")
+                if part in ("weight_packed", "weight_scale", "weight_shape"):
+                    packed.setdefault(module, {})[part] = file.get_tensor(name)
+                else:
+                    found[name] = file.get_tensor(name)
+
+    def is_of(module, target):
+        return re.match(target[3:], module) if target.startswith("re:") else target == module
+
+    for module, parts in packed.items():
+        schemes = [group for group in groups if any(is_of(module, target) for target in group.targets)]
+        assert len(schemes) == 1 and not any(is_of(module, target) for target in said["ignore"]), module
+        found[f"{module}.weight"] = compressor.decompress(parts, schemes[0])["weight"]
+    with tempfile.TemporaryDirectory() as to:
+        save_file({name: tensor.contiguous() for name, tensor in found.items()}, Path(to) / "model.safetensors", {"format": "pt"})
+        (Path(to) / "config.json").write_text(json.dumps(config))
+        return transformers_logits(to)
+
+
 def mlx_own(folder, bits, group, to):
     from mlx_lm import convert
 
@@ -66,7 +105,7 @@ def weight_bytes(folder):
 
 def main():
     ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ask.add_argument("engine", choices=["mlx", "transformers"])
+    ask.add_argument("engine", choices=["mlx", "transformers", "compressed-tensors"])
     ask.add_argument("dense")
     ask.add_argument("exports", nargs="*")
     ask.add_argument("--text", required=True)
@@ -74,7 +113,7 @@ def main():
     ask.add_argument("--windows", type=int, default=8)
     ask.add_argument("--own", action="append", default=[], metavar="BITSxGROUP")
     a = ask.parse_args()
-    logits = {"mlx": mlx_logits, "transformers": transformers_logits}[a.engine]
+    logits = {"mlx": mlx_logits, "transformers": transformers_logits, "compressed-tensors": compressed_logits}[a.engine]
     ids = windows(a.dense, Path(a.text).read_text(), a.window, a.windows)
     dense = logits(a.dense)
     reference = [dense(w) for w in ids]

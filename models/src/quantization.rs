@@ -17,7 +17,7 @@ pub enum Quantization {
     Mxfp4,
     /// compressed-tensors, `pack-quantized`: whole numbers with a scale, and a zero where they are not symmetric, for every group of inputs, as
     /// Kimi-K2's experts.
-    Packed(PackedNumbers),
+    Packed(Vec<PackedNumbers>),
     /// AutoAWQ, 4 bits in the order of its `gemm`.
     Awq(Awq),
 }
@@ -29,7 +29,7 @@ pub struct Awq {
     pub group_size: Option<usize>,
 }
 
-/// A checkpoint of compressed-tensors.
+/// What a group of modules of compressed-tensors has.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PackedNumbers {
     /// Bits of a code.
@@ -106,14 +106,20 @@ pub(crate) fn read(keys: &mut Keys, text: &str) -> Result<Option<Quantization>, 
     }
 }
 
-/// One group of modules, whose weights alone are coded; which modules, their tensors say.
-fn packed(keys: &mut Keys) -> Result<PackedNumbers, ConfigError> {
+/// Groups of modules, whose weights alone are coded; which modules, their tensors say.
+fn packed(keys: &mut Keys) -> Result<Vec<PackedNumbers>, ConfigError> {
     keys.only_text("format", "pack-quantized")?;
     keys.off("kv_cache_scheme")?;
     let mut groups = keys.need("config_groups", Keys::inner)?;
     let names: Vec<String> = groups.unread().into_iter().map(|(name, _)| name).collect();
-    let [name] = &names[..] else { return Err(keys.unsupported("config_groups", "one group")) };
-    let mut group = groups.need(name, Keys::inner)?;
+    if names.is_empty() {
+        return Err(keys.unsupported("config_groups", "one group or more"));
+    }
+    names.iter().map(|name| packed_group(groups.need(name, Keys::inner)?)).collect()
+}
+
+fn packed_group(mut group: Keys) -> Result<PackedNumbers, ConfigError> {
+    group.only_text("format", "pack-quantized")?;
     group.off("input_activations")?;
     group.off("output_activations")?;
     let mut weights = group.need("weights", Keys::inner)?;

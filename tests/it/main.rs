@@ -9,6 +9,7 @@ mod config;
 mod determinism;
 mod engine;
 mod examples;
+mod export;
 mod flags;
 mod gptq;
 mod hub;

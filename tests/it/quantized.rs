@@ -31,7 +31,7 @@ fn open(folder: &Path) -> (Checkpoint, Model) {
 }
 
 /// The same weights as a checkpoint in f32.
-fn dequantized(checkpoint: &Checkpoint, folder: &Path) {
+pub fn dequantized(checkpoint: &Checkpoint, folder: &Path) {
     let stored = fs::read(checkpoint.folder().join("model.safetensors")).unwrap();
     let stored = SafeTensors::deserialize(&stored).unwrap();
     let values = |spec: &TensorSpec| -> Vec<f32> {

@@ -205,8 +205,17 @@ fn awq(checkpoint: &Checkpoint, spec: &TensorSpec, module: &str, how: Awq) -> Re
 fn packed(checkpoint: &Checkpoint, spec: &TensorSpec, module: &str) -> Result<Coded, Error> {
     let (rows, cols) = (spec.shape[0], spec.shape[1]);
     let name = |part: &str| format!("{module}.{part}");
-    let Some(Quantization::Packed(PackedNumbers { bits, group_size, symmetric })) = checkpoint.description().quantization else {
+    let Some(Quantization::Packed(said)) = &checkpoint.description().quantization else {
         return Err(wrong(name("weight_packed"), "is quantized, and config.json has no quantization_config of compressed-tensors".into()));
+    };
+    // Of several groups the one that has such shapes.
+    let last = |part: &str| checkpoint.find(&name(part)).and_then(|info| info.shape.last().copied());
+    let fits = |own: &&PackedNumbers| {
+        let groups = own.group_size.map_or(1, |group| cols.div_ceil(group));
+        last("weight_packed") == Some(cols * own.bits / 32) && last("weight_scale") == Some(groups) && last("weight_zero_point").is_none() == own.symmetric
+    };
+    let Some(&PackedNumbers { bits, group_size, symmetric }) = said.iter().find(fits).or(said.first()) else {
+        return Err(wrong(name("weight_packed"), "is quantized, and quantization_config has no group".into()));
     };
     let group = group_size.unwrap_or_else(|| cols.next_multiple_of(32));
     let why = format!(" ({bits} bits, groups of {group})");

@@ -63,6 +63,7 @@ pub fn config(checkpoint: &Checkpoint, plan: &Plan, layout: &Layout) -> Result<S
             *dtype = layout.style.half.name().into();
         }
     }
+    complete(&mut config);
     let modules = modules(plan, layout);
     match layout.style.target {
         Target::Mlx => {
@@ -75,6 +76,24 @@ pub fn config(checkpoint: &Checkpoint, plan: &Plan, layout: &Layout) -> Result<S
         }
     }
     super::pretty(&config)
+}
+
+/// Says what transformers 5 keeps under names of its own also under those that the models' authors use, which other engines know.
+fn complete(config: &mut Map<String, Value>) {
+    if let Some(Value::Object(rope)) = config.get("rope_parameters").cloned() {
+        if let Some(theta) = rope.get("rope_theta") {
+            config.entry("rope_theta").or_insert(theta.clone());
+        }
+        let kind = rope.get("rope_type").and_then(Value::as_str).unwrap_or("default");
+        if kind != "default" {
+            let mut scaling: Map<String, Value> = rope.iter().filter(|(key, _)| *key != "rope_theta").map(|(key, v)| (key.clone(), v.clone())).collect();
+            scaling.insert("type".into(), kind.into());
+            config.entry("rope_scaling").or_insert(scaling.into());
+        }
+    }
+    if let Some(experts) = config.get("num_local_experts").filter(|_| config.get("model_type") != Some(&"mixtral".into())).cloned() {
+        config.entry("num_experts").or_insert(experts);
+    }
 }
 
 /// Modules with matrices, in order, and what each is; none where it is dense.
