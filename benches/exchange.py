@@ -81,6 +81,8 @@ def compressed_logits(folder):
     for module, parts in packed.items():
         schemes = [group for group in groups if any(is_of(module, target) for target in group.targets)]
         assert len(schemes) == 1 and not any(is_of(module, target) for target in said["ignore"]), module
+        # In the type of the scales: in f32 nothing is rounded.
+        parts["weight_scale"] = parts["weight_scale"].float()
         found[f"{module}.weight"] = compressor.decompress(parts, schemes[0])["weight"]
     with tempfile.TemporaryDirectory() as to:
         save_file({name: tensor.contiguous() for name, tensor in found.items()}, Path(to) / "model.safetensors", {"format": "pt"})

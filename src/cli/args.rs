@@ -1,4 +1,8 @@
 //! What can be typed.
+mod export;
+
+pub use export::{ExportArgs, TargetName};
+
 use crate::cli::Error;
 use clap::{
     Args as Group, Parser, Subcommand, ValueEnum,
@@ -123,28 +127,6 @@ pub enum Command {
     Compare(CompareArgs),
     /// Write a plan as another engine's checkpoint: MLX's, or compressed-tensors for vLLM and SGLang
     Export(ExportArgs),
-}
-
-#[derive(Group)]
-pub struct ExportArgs {
-    /// The engine
-    #[arg(long, value_enum)]
-    pub to: TargetName,
-    /// The folder that is made
-    #[arg(value_name = "OUT")]
-    pub out: PathBuf,
-    /// Processors that will share every matrix (vLLM's --tensor-parallel-size): groups of inputs end where theirs do
-    #[arg(long, value_name = "N", default_value = "1")]
-    pub tp: NonZeroUsize,
-    /// What was written, every module by name, as JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-#[derive(Clone, Copy, PartialEq, ValueEnum)]
-pub enum TargetName {
-    Mlx,
-    Vllm,
 }
 
 #[derive(Group)]

@@ -18,7 +18,9 @@ pub fn run(args: &Args, a: &ExportArgs) -> Result<(), Error> {
     let checkpoint = open::checkpoint(args)?;
     let request = Request { method: Method::For(target), ..args.request()? };
     if request.limit == Limit::None && !checkpoint.is_quantized() {
-        return Err(Error::Usage("export needs a size: give --weights SIZE, the bytes of the weights, or --budget SIZE, what a process that runs them may take".into()));
+        return Err(Error::Usage(
+            "export needs a size: give --weights SIZE, the bytes of the weights, or --budget SIZE, what a process that runs them may take".into(),
+        ));
     }
     // Family and place are looked at before the weights are.
     check_export(&checkpoint, target, &a.out)?;

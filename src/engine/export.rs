@@ -115,7 +115,8 @@ pub fn export(
 fn report(checkpoint: &Checkpoint, plan: &Plan, layout: &Layout, target: Target, here: Option<f64>) -> Exported {
     let mut modules: BTreeMap<String, Module> = BTreeMap::new();
     for (entry, place) in plan.entries.iter().zip(&layout.places) {
-        let module = modules.entry(place.module.clone()).or_insert_with(|| Module { format: layout.style.format(entry).to_string(), bytes: 0, loss: 0.0 });
+        let module =
+            modules.entry(place.module.clone()).or_insert_with(|| Module { format: layout.style.format(entry).to_string(), bytes: 0, loss: 0.0 });
         module.bytes += place.bytes();
         module.loss += loss(entry);
     }

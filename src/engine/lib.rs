@@ -28,8 +28,8 @@ pub use load::{Loaded, load, load_arriving, load_resuming, packed};
 pub use machine::{Available, available, bandwidth_bytes, read_bandwidth};
 pub use memory::{peak_rss, rss};
 pub use planner::{
-    Choice, Curve, Entry, Limit, Measured, Memory, Method, Pin, Plan, Point, Request, Target, allocate, check, choose, curves, measure,
-    outline, plan, trellis_menu,
+    Choice, Curve, Entry, Limit, Measured, Memory, Method, Pin, Plan, Point, Request, Target, allocate, check, choose, curves, measure, outline,
+    plan, trellis_menu,
 };
 pub use ram_kernels::{Effort, Format, KvElement, integer_peak, isa::Level};
 pub use ram_models::{Backend, Cancel, Description, Kind, KvCache, Next, PackedLinear, TensorSpec, Transformer, candle_core, description};

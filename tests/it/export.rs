@@ -87,7 +87,9 @@ fn same_codes(checkpoint: &Checkpoint, plan: &Plan, out: &Path) {
 #[test]
 fn what_is_written_is_read_back_code_for_code() {
     let checkpoint = Checkpoint::open(Path::new(BUNDLED)).unwrap();
-    for (target, weights) in [(Target::Mlx, 5_500_000), (Target::Mlx, 9_000_000), (Target::Vllm { ranks: 1 }, 12_000_000), (Target::Vllm { ranks: 2 }, 12_000_000)] {
+    for (target, weights) in
+        [(Target::Mlx, 5_500_000), (Target::Mlx, 9_000_000), (Target::Vllm { ranks: 1 }, 12_000_000), (Target::Vllm { ranks: 2 }, 12_000_000)]
+    {
         let to = tempfile::tempdir().unwrap();
         let out = to.path().join("out");
         let plan = plan(&checkpoint, &request(target, Limit::Weights(weights)), &|_| ()).unwrap();
@@ -113,8 +115,10 @@ fn gptq_goes_to_mlx_without_being_rounded() {
         let said = ram_run(&["--model", folder.to_str().unwrap(), "export", "--to", "mlx", out.to_str().unwrap()]);
         let error = String::from_utf8_lossy(&said.stderr).into_owned();
         let reason = match name.as_str() {
-            name if name.starts_with("mlx-") => Some(if name.contains("gemma4") || name.contains("glm4") || name.contains("qwen35") { "not exported" } else { "quantized already" }),
-            "gptq-qwen2-order-dynamic" => Some("does not hold"),
+            name if name.starts_with("mlx-") => {
+                Some(if name.contains("gemma4") || name.contains("glm4") || name.contains("qwen35") { "not exported" } else { "quantized already" })
+            }
+            "gptq-qwen2-order-dynamic" | "gptq-mixtral-3bit" => Some("does not hold"),
             _ => None,
         };
         if let Some(reason) = reason {
@@ -124,12 +128,13 @@ fn gptq_goes_to_mlx_without_being_rounded() {
         }
         assert!(said.status.success(), "{name}: {error}");
         let [before, after] = [folder.as_path(), &out].map(|folder| Checkpoint::open(folder).unwrap());
-        for spec in before.specs().iter().filter(|s| s.kind.is_matrix()) {
+        // Names may differ: what is written has those of the family's authors.
+        for (spec, there) in before.specs().iter().zip(after.specs()).filter(|(s, _)| s.kind.is_matrix()) {
             let rows: Vec<usize> = (0..spec.shape[0]).collect();
-            let [a, b] = [&before, &after].map(|c| ram_run::read_rows(c, &spec.name, spec.shape[1], &rows).unwrap());
+            let [a, b] = [(&before, spec), (&after, there)].map(|(c, s)| ram_run::read_rows(c, &s.name, s.shape[1], &rows).unwrap());
             // An offset is a scale times a zero, to 11 bits where the zero has any number of them.
             let most = a.iter().fold(0.0f32, |most, w| most.max(w.abs()));
-            let exact = ["gptq-mixtral-3bit", "gptq-qwen3", "packed-qwen3-int4", "packed-qwen2-int8"].contains(&name.as_str()) && before.is_quantized();
+            let exact = ["gptq-qwen3", "packed-qwen3-int4", "packed-qwen2-int8"].contains(&name.as_str()) && before.is_quantized();
             let off = distance(&a, &b);
             assert!(if exact { off <= most * 1e-6 } else { off <= most * 2e-3 }, "{name}: {} off by {off} of {most}", spec.name);
         }
@@ -140,7 +145,8 @@ fn gptq_goes_to_mlx_without_being_rounded() {
 fn a_process_that_was_killed_leaves_what_another_goes_on_with() {
     let to = tempfile::tempdir().unwrap();
     let (out, whole) = (to.path().join("out"), to.path().join("whole"));
-    let args = |weights: &'static str, out: &Path| ["--weights", weights, "--no-survey", "export", "--to", "mlx", out.to_str().unwrap()].map(String::from);
+    let args =
+        |weights: &'static str, out: &Path| ["--weights", weights, "--no-survey", "export", "--to", "mlx", out.to_str().unwrap()].map(String::from);
     stdout(&args("6500000", &whole).each_ref().map(String::as_str));
     // As a process leaves it that has written one file and half of another.
     let unfinished = to.path().join(".out.unfinished");
@@ -167,13 +173,14 @@ fn what_cannot_be_is_refused_and_leaves_nothing() {
     let out = to.path().join("out");
     let at = out.to_str().unwrap();
     let phimoe = ["--model", "tests/fixtures/phimoe-bf16", "--weights", "1MB", "export", "--to"];
-    refused(&[&phimoe[..], &["vllm", at]].concat(), 4, &["phimoe", "vllm", "mixtral"]);
+    refused(&[&phimoe[..], &["vllm", at]].concat(), 2, &["phimoe", "vllm", "mixtral"]);
     refused(&["export", "--to", "mlx", at], 2, &["--weights", "--budget"]);
     refused(&["--weights", "6MB", "export", "--to", "mlx", "--tp", "2", at], 2, &["--tp"]);
     refused(&["--weights", "6MB", "--uniform", "a4g64", "export", "--to", "mlx", at], 2, &["--uniform", "export"]);
     refused(&["--weights", "1MB", "export", "--to", "mlx", at], 3, &["need at least"]);
-    refused(&["--weights", "6MB", "--pin", "experts=t4g64", "--no-survey", "export", "--to", "mlx", at], 4, &["t4g64", "mlx does not hold"]);
-    refused(&["--weights", "6MB", "--pin", "experts.0.gate=b4g64", "--no-survey", "export", "--to", "mlx", at], 2, &["pin all of them"]);
+    refused(&["--weights", "7MB", "--pin", "experts=t4g64", "--no-survey", "export", "--to", "mlx", at], 4, &["t4g64", "mlx does not hold"]);
+    let apart = ["--pin", "experts.0.gate=b4g64", "--pin", "experts.1.gate=b8g64"];
+    refused(&[&["--weights", "6MB"], &apart[..], &["--no-survey", "export", "--to", "mlx", at]].concat(), 2, &["pin all of them"]);
     refused(&["--weights", "6MB", "export", "--to", "mlx", "/nowhere/at/all"], 4, &["/nowhere/at/all", "make that first"]);
     refused(&["--weights", "6MB", "export", "--to", "mlx", to.path().to_str().unwrap()], 4, &["there already"]);
     // A file that cannot grow, as on a disk that is full.

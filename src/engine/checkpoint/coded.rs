@@ -212,7 +212,9 @@ fn packed(checkpoint: &Checkpoint, spec: &TensorSpec, module: &str) -> Result<Co
     let last = |part: &str| checkpoint.find(&name(part)).and_then(|info| info.shape.last().copied());
     let fits = |own: &&PackedNumbers| {
         let groups = own.group_size.map_or(1, |group| cols.div_ceil(group));
-        last("weight_packed") == Some(cols * own.bits / 32) && last("weight_scale") == Some(groups) && last("weight_zero_point").is_none() == own.symmetric
+        last("weight_packed") == Some(cols * own.bits / 32)
+            && last("weight_scale") == Some(groups)
+            && last("weight_zero_point").is_none() == own.symmetric
     };
     let Some(&PackedNumbers { bits, group_size, symmetric }) = said.iter().find(fits).or(said.first()) else {
         return Err(wrong(name("weight_packed"), "is quantized, and quantization_config has no group".into()));

@@ -86,7 +86,8 @@ fn complete(config: &mut Map<String, Value>) {
         }
         let kind = rope.get("rope_type").and_then(Value::as_str).unwrap_or("default");
         if kind != "default" {
-            let mut scaling: Map<String, Value> = rope.iter().filter(|(key, _)| *key != "rope_theta").map(|(key, v)| (key.clone(), v.clone())).collect();
+            let mut scaling: Map<String, Value> =
+                rope.iter().filter(|(key, _)| *key != "rope_theta").map(|(key, v)| (key.clone(), v.clone())).collect();
             scaling.insert("type".into(), kind.into());
             config.entry("rope_scaling").or_insert(scaling.into());
         }
@@ -147,7 +148,8 @@ fn compressed(modules: &[(String, Option<Format>)]) -> Value {
             "num_bits": format.bits(), "type": "int", "symmetric": true, "strategy": "group", "group_size": format.group(),
             "dynamic": false, "actorder": null,
         });
-        let group = json!({ "targets": targets, "weights": weights, "input_activations": null, "output_activations": null, "format": "pack-quantized" });
+        let group =
+            json!({ "targets": targets, "weights": weights, "input_activations": null, "output_activations": null, "format": "pack-quantized" });
         groups.insert(format!("group_{number}"), group);
     }
     json!({

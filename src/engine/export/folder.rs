@@ -12,7 +12,8 @@ const MARK: &str = "export-of";
 /// Files beside the weights that are copied: tokenizer, templates, settings, licences.
 const COPIED: [&str; 6] = ["json", "jinja", "model", "txt", "tiktoken", "md"];
 /// Of these not what is written anew, or says how weights that are not there were coded.
-const OWN: [&str; 6] = ["config.json", "model.safetensors.index.json", "quantize_config.json", "quant_config.json", "ram-run-export.json", "README.md"];
+const OWN: [&str; 6] =
+    ["config.json", "model.safetensors.index.json", "quantize_config.json", "quant_config.json", "ram-run-export.json", "README.md"];
 
 /// Whether a folder can be made.
 ///
@@ -118,7 +119,9 @@ pub fn copy_others(from: &Path, to: &Unfinished) -> Result<(), Error> {
     let mut paths = fs::read_dir(from).map_err(io(from))?.map(|e| e.map(|e| e.path())).collect::<Result<Vec<_>, _>>().map_err(io(from))?;
     paths.sort();
     for path in paths {
-        let (Some(name), ending) = (path.file_name().map(|n| n.to_string_lossy().into_owned()), path.extension().unwrap_or_default()) else { continue };
+        let (Some(name), ending) = (path.file_name().map(|n| n.to_string_lossy().into_owned()), path.extension().unwrap_or_default()) else {
+            continue;
+        };
         let wanted = COPIED.iter().any(|e| ending == *e) && !OWN.contains(&name.as_str()) || name.starts_with("LICENSE");
         let Ok(about) = fs::metadata(&path) else { continue };
         if wanted && about.is_file() && about.len() <= files::LONGEST {

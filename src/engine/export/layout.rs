@@ -7,7 +7,7 @@ use crate::{
 };
 use half::{bf16, f16};
 use ram_kernels::{Format, Scheme};
-use ram_models::TensorSpec;
+use ram_models::{Description, TensorSpec};
 use safetensors::Dtype;
 use serde_json::{Map, Value, json};
 use std::{collections::HashMap, path::Path};
@@ -220,7 +220,10 @@ impl Layout {
         // Of a tensor: its file, and its number there.
         let mut known: HashMap<String, [usize; 2]> = HashMap::new();
         let mut shared: HashMap<Shared, Format> = HashMap::new();
-        for e in &plan.entries {
+        // Under the names of the family's authors, which engines know, whatever tools have called them since.
+        let path = checkpoint.folder().join("config.json");
+        let authors = Description::from_json(checkpoint.config()).map_err(|source| Error::Config { path, source })?;
+        for (e, spec) in plan.entries.iter().zip(authors.tensors()) {
             style.check(e)?;
             if let Some(key) = target.shared(&e.spec).filter(|_| e.spec.kind.is_matrix()) {
                 let own = *shared.entry(key).or_insert(e.format);
@@ -229,7 +232,7 @@ impl Layout {
                     return Err(Error::Tensor { name: e.spec.name.clone(), reason });
                 }
             }
-            let place = layout.place(checkpoint, e, &mut known);
+            let place = layout.place(checkpoint, e, module(&authors, target, &spec), &mut known);
             layout.places.push(place);
         }
         let format = if target == Target::Mlx { "mlx" } else { "pt" };
@@ -244,8 +247,7 @@ impl Layout {
     }
 
     /// Where an entry goes: into tensors of its own, or where those of other experts are.
-    fn place(&mut self, checkpoint: &Checkpoint, e: &Entry, known: &mut HashMap<String, [usize; 2]>) -> Place {
-        let (module, stacked) = module(checkpoint, self.style.target, &e.spec);
+    fn place(&mut self, checkpoint: &Checkpoint, e: &Entry, (module, stacked): Named, known: &mut HashMap<String, [usize; 2]>) -> Place {
         let [expert, experts] = stacked.unwrap_or([0, 1]);
         let parts = self.style.parts(checkpoint, e);
         let whole = parts.iter().map(|(.., bytes)| bytes * experts as u64).sum::<u64>();
@@ -309,8 +311,9 @@ impl Layout {
 }
 
 /// The module that a tensor is part of there, a vector's whole name; where the experts of a layer are one, which of how many.
-fn module(checkpoint: &Checkpoint, target: Target, spec: &TensorSpec) -> (String, Option<[usize; 2]>) {
-    let description = checkpoint.description();
+type Named = (String, Option<[usize; 2]>);
+
+fn module(description: &Description, target: Target, spec: &TensorSpec) -> Named {
     if let (Target::Mlx, Some(stacked), Some(expert)) = (target, description.stacked(spec), spec.expert) {
         let count = spec.layer.and_then(|l| description.mixture(l)).map_or(1, |m| m.num_experts);
         return (stacked, Some([expert, count]));

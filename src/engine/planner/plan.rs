@@ -391,7 +391,11 @@ fn prepare(
     if let Some(item) = items.iter().find(|item| !menu[item.matrices[0]].iter().any(|f| item.matrices.iter().all(|&m| menu[m].contains(f)))) {
         let name = &matrices[item.matrices[0]].name;
         let pins = request.pins.iter().map(|pin| format!("{}={}", pin.pattern, pin.format)).collect::<Vec<_>>().join(" ");
-        return Err(Error::setting(Setting::Pin, pins, format!("{name} and others that share its format would have none in common: pin all of them")));
+        return Err(Error::setting(
+            Setting::Pin,
+            pins,
+            format!("{name} and others that share its format would have none in common: pin all of them"),
+        ));
     }
     // As it was published: affine formats by their rule.
     let ram = matches!(request.method, Method::Ram | Method::RamExperts);

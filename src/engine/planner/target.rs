@@ -29,7 +29,10 @@ impl fmt::Display for Target {
 impl FromStr for Target {
     type Err = String;
     fn from_str(s: &str) -> Result<Target, String> {
-        [Target::Mlx, Target::Vllm { ranks: 1 }].into_iter().find(|t| t.to_string() == s).ok_or_else(|| format!("unknown target '{s}': use mlx or vllm"))
+        [Target::Mlx, Target::Vllm { ranks: 1 }]
+            .into_iter()
+            .find(|t| t.to_string() == s)
+            .ok_or_else(|| format!("unknown target '{s}': use mlx or vllm"))
     }
 }
 
@@ -79,11 +82,8 @@ impl Target {
     pub fn holds(self, format: Format) -> bool {
         let affine = matches!(format.scheme(), Scheme::Affine | Scheme::AffineBf16);
         match self {
-            Target::Mlx => {
-                // Longer groups are several with the same scale.
-                let copied = matches!(format.scheme(), Scheme::Gptq | Scheme::Symmetric) && matches!(format.bits(), 2..=6 | 8);
-                affine || copied && (matches!(format.group(), 32 | 64) || format.group().is_multiple_of(128))
-            }
+            // Groups of any multiple of 32 are several with the same scale.
+            Target::Mlx => affine || matches!(format.scheme(), Scheme::Gptq | Scheme::Symmetric),
             Target::Vllm { .. } => format.scheme() == Scheme::Symmetric,
         }
     }
