@@ -13,6 +13,8 @@ mod encode;
 #[cfg(test)]
 mod feedback_tests;
 mod format;
+#[cfg(test)]
+mod grid_tests;
 pub mod isa;
 #[cfg(test)]
 mod latent_tests;
