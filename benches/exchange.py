@@ -1,15 +1,18 @@
-"""What an export is worth in the engine that it was made for: perplexity, and KL divergence from the dense model there.
+"""What exports are worth in the engines that they are made for, as a Markdown table.
 
-    python benches/exchange.py mlx DENSE EXPORT... --text wiki.test.raw [--window 512] [--windows 8] [--own BITSxGROUP]
+    python benches/exchange.py target/release/ram-run MODEL... --text wiki.test.raw [--to mlx] [--window 256] [--windows 8] [--plain]
 
-Engines: `mlx` (mlx-lm), `transformers`, and `compressed-tensors`, whose library finds each module's scheme and decodes it, and transformers
-computes with what comes out: transformers itself takes one scheme for the experts of all layers. Windows follow each other, tokens are all of a
-window's but its first. `--own 4x64` adds what MLX's own quantizer makes of the dense model. One line of JSON each."""
+For every checkpoint and engine: what the engine's own quantizer makes of it (mlx-lm's `convert`, 4 bits, groups of 64; the rounding of
+compressed-tensors, symmetric, 4 bits, groups of 128, embedding and head dense), then this project's plan for that engine with as many bytes, plain
+and refined. `there`: KL divergence from the dense model and perplexity as mlx-lm computes them in f32, or, for compressed-tensors, as
+transformers does with what its library decodes: transformers itself takes one scheme for the experts of all layers. `here`: of the same files,
+by ram-run. Windows follow each other; tokens are all of a window's but its first. Needs mlx-lm, or compressed-tensors with transformers."""
 
 import argparse
 import json
 import math
 import re
+import subprocess
 import tempfile
 from pathlib import Path
 
@@ -39,6 +42,7 @@ def mlx_logits(folder):
 
 
 def transformers_logits(folder):
+    """The same."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -90,10 +94,42 @@ def compressed_logits(folder):
         return transformers_logits(to)
 
 
-def mlx_own(folder, bits, group, to):
+def mlx_own(folder, to):
+    """mlx-lm's own."""
     from mlx_lm import convert
 
-    convert(str(folder), str(to), quantize=True, q_bits=bits, q_group_size=group)
+    convert(str(folder), str(to), quantize=True, q_bits=4, q_group_size=64)
+    return weight_bytes(to), mlx_logits(to)
+
+
+def compressed_own(folder, to):
+    """Rounded by the library of compressed-tensors, from the least to the largest weight of a group; as bytes and what computes."""
+    import torch
+    from compressed_tensors.quantization import QuantizationArgs
+    from compressed_tensors.quantization.lifecycle.forward import fake_quantize
+    from compressed_tensors.quantization.utils import calculate_qparams
+    from safetensors.torch import load_file, save_file
+
+    args = QuantizationArgs(num_bits=4, type="int", symmetric=True, strategy="group", group_size=128)
+    tensors, bits = {}, 0
+    for path in sorted(Path(folder).glob("*.safetensors")):
+        tensors.update(load_file(path))
+    for name, w in tensors.items():
+        router = name.endswith((".gate.weight", "shared_expert_gate.weight"))
+        if w.dim() != 2 or router or "embed_tokens" in name or "lm_head" in name:
+            bits += 16 * w.numel()
+            continue
+        # Rows that are no whole groups have groups of half, or a quarter.
+        group = next(g for g in (128, 64, 32) if w.shape[1] % g == 0)
+        own = args.model_copy(update={"group_size": group})
+        parts = w.float().unflatten(-1, (-1, group))
+        scale, zero = calculate_qparams(parts.amin(-1), parts.amax(-1), own)
+        tensors[name] = fake_quantize(w.float(), scale.to(torch.bfloat16).float(), zero, own).to(w.dtype)
+        bits += 4 * w.numel() + 16 * scale.numel()
+    Path(to).mkdir()
+    save_file(tensors, Path(to) / "model.safetensors", {"format": "pt"})
+    (Path(to) / "config.json").write_text((Path(folder) / "config.json").read_text())
+    return bits // 8, transformers_logits(to)
 
 
 def weight_bytes(folder):
@@ -105,39 +141,58 @@ def weight_bytes(folder):
     return total
 
 
+ENGINES = {"mlx": (mlx_logits, mlx_own, mlx_logits), "vllm": (transformers_logits, compressed_own, compressed_logits)}
+
+
+def score(run, ids, reference):
+    """KL divergence and perplexity."""
+    kl, nats = [], []
+    for w, before in zip(ids, reference):
+        after = run(w)
+        nats.append(-after[np.arange(len(w) - 1), w[1:]].mean())
+        kl.append((np.exp(before[:-1]) * (before[:-1] - after[:-1])).sum(-1).mean())
+    return float(np.mean(kl)), math.exp(np.mean(nats))
+
+
 def main():
     ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ask.add_argument("engine", choices=["mlx", "transformers", "compressed-tensors"])
-    ask.add_argument("dense")
-    ask.add_argument("exports", nargs="*")
+    ask.add_argument("program")
+    ask.add_argument("models", nargs="+")
     ask.add_argument("--text", required=True)
-    ask.add_argument("--window", type=int, default=512)
+    ask.add_argument("--to", choices=list(ENGINES), action="append")
+    ask.add_argument("--window", type=int, default=256)
     ask.add_argument("--windows", type=int, default=8)
-    ask.add_argument("--own", action="append", default=[], metavar="BITSxGROUP")
+    ask.add_argument("--plain", action="store_true", help="without --refine, which takes minutes")
     a = ask.parse_args()
-    logits = {"mlx": mlx_logits, "transformers": transformers_logits, "compressed-tensors": compressed_logits}[a.engine]
-    ids = windows(a.dense, Path(a.text).read_text(), a.window, a.windows)
-    dense = logits(a.dense)
-    reference = [dense(w) for w in ids]
-    del dense
+    print("| model | engine | | bytes | bits per weight | KL there | KL here | perplexity there |\n|---|---|---|---|---|---|---|---|", flush=True)
+    for model in map(Path, a.models):
+        ids = windows(model, Path(a.text).read_text(), a.window, a.windows)
+        for engine in a.to or ENGINES:
+            dense, own, written = ENGINES[engine]
 
-    def score(name, folder):
-        run, kl, nats = logits(folder), [], []
-        for w, before in zip(ids, reference):
-            after = run(w)
-            nats.append(-after[np.arange(len(w) - 1), w[1:]].mean())
-            kl.append((np.exp(before[:-1]) * (before[:-1] - after[:-1])).sum(-1).mean())
-        said = {"engine": a.engine, "of": name, "weight_bytes": weight_bytes(folder), "perplexity": math.exp(np.mean(nats)), "kl": float(np.mean(kl))}
-        print(json.dumps(said), flush=True)
+            def row(what, size, bits, run, here):
+                kl, perplexity = score(run, ids, reference)
+                print(f"| {model.name} | {engine} | {what} | {size} | {bits} | {kl:.4f} | {here} | {perplexity:.2f} |", flush=True)
 
-    score("dense", a.dense)
-    for folder in a.exports:
-        score(folder, folder)
-    for own in a.own:
-        bits, group = map(int, own.split("x"))
-        with tempfile.TemporaryDirectory() as to:
-            mlx_own(a.dense, bits, group, Path(to) / "own")
-            score(f"{a.engine}'s own {bits} bits, groups of {group}", Path(to) / "own")
+            with tempfile.TemporaryDirectory() as to:
+                whole = Path(to) / "dense"
+                # The same weights, with a config.json that every engine reads.
+                subprocess.run([a.program, "--model", model, "--weights", "1TB", "--no-survey", "export", "--to", engine, whole], check=True, capture_output=True)
+                run = dense(whole)
+                reference = [run(w) for w in ids]
+                size, run = own(whole, Path(to) / "own")
+                row("its own", size, "", run, "")
+                # A plan counts norms in 32 bits.
+                asked = ["--model", model, "--weights", str(size * 101 // 100)]
+                for refine in [[]] if a.plain else [[], ["--refine"]]:
+                    out = Path(to) / f"out{len(refine)}"
+                    said = subprocess.run([a.program, *asked, *refine, "export", "--to", engine, out, "--json"], check=True, capture_output=True)
+                    said = json.loads(said.stdout)
+                    text = ["--text", a.text, "--window", str(a.window), "--max-windows", str(a.windows)]
+                    here = subprocess.run([a.program, "--model", out, "eval-ppl", "--json", "--kl-against", model, *text], check=True, capture_output=True)
+                    what = "ram-run, refined" if refine else "ram-run"
+                    kl = json.loads(here.stdout)["kl"]
+                    row(what, said["weight_bytes"], f"{said['bits_per_weight']:.2f}", written(out), f"{kl:.4f}")
 
 
 if __name__ == "__main__":
