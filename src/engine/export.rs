@@ -87,7 +87,7 @@ pub fn export(
     };
     check_export(checkpoint, target, out)?;
     plan.belongs_to(checkpoint)?;
-    let layout = Layout::new(checkpoint, plan, target)?;
+    let layout = Layout::new(checkpoint, plan, target, config::has_text(checkpoint)?)?;
     layout.check_room(out)?;
     let unfinished = Unfinished::open(out, &format!("{target} {} {}", checkpoint.content()?, plan.fingerprint))?;
     let written = || {

@@ -9,7 +9,22 @@ use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Families that each target was seen to compute as this engine does (docs/exchange.md).
-const MLX: [&str; 8] = ["mixtral", "qwen2_moe", "qwen3_moe", "llama", "mistral", "qwen2", "qwen3", "olmoe"];
+const MLX: [&str; 14] = [
+    "mixtral",
+    "qwen2_moe",
+    "qwen3_moe",
+    "qwen3_next",
+    "qwen3_5_moe",
+    "glm4_moe",
+    "glm4_moe_lite",
+    "deepseek_v3",
+    "granitemoe",
+    "olmoe",
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen3",
+];
 const VLLM: [&str; 7] = ["mixtral", "qwen2_moe", "qwen3_moe", "llama", "mistral", "qwen2", "qwen3"];
 
 fn object(checkpoint: &Checkpoint) -> Result<Map<String, Value>, Error> {
@@ -19,6 +34,14 @@ fn object(checkpoint: &Checkpoint) -> Result<Map<String, Value>, Error> {
         Ok(_) => Err(bad("is no object".into())),
         Err(e) => Err(bad(e.to_string())),
     }
+}
+
+/// Whether a text is one part of a model, beside what sees or hears.
+///
+/// # Errors
+/// Where config.json is none.
+pub fn has_text(checkpoint: &Checkpoint) -> Result<bool, Error> {
+    object(checkpoint).map(|config| config.contains_key("text_config"))
 }
 
 /// Whether a target holds the model's family, and its weights as they are.
@@ -32,6 +55,10 @@ pub fn check_family(checkpoint: &Checkpoint, target: Target) -> Result<(), Error
     let refused = |reason: String| Err(Error::Mismatch(format!("{}: {reason}", checkpoint.folder().display())));
     if !known.contains(&family) {
         return refused(format!("{family} models are not exported to {target} yet: {} are", known.join(", ")));
+    }
+    let windows = checkpoint.description().layers.iter().filter_map(|layer| layer.mixer.attention()).any(|a| a.window.or(a.chunk).is_some());
+    if windows && target == Target::Mlx {
+        return refused("layers that look at a window alone would look at everything there".into());
     }
     if checkpoint.is_remote() {
         return refused("its weights are at the hub: fetch it first (chat and generate do), or give a folder".into());

@@ -7,7 +7,7 @@ use crate::{
 };
 use half::{bf16, f16};
 use ram_kernels::{Format, Scheme};
-use ram_models::{Description, TensorSpec};
+use ram_models::{Description, Kind, TensorSpec, description::Mixer};
 use safetensors::Dtype;
 use serde_json::{Map, Value, json};
 use std::{collections::HashMap, path::Path};
@@ -177,15 +177,30 @@ impl Style {
                 // Numbers that a checkpoint of 16 bits has in 32 need them.
                 let of = |name: &str| checkpoint.find(name).map(|info| info.dtype);
                 let first = checkpoint.specs().iter().find(|spec| spec.kind.is_matrix()).and_then(|spec| of(&spec.name));
-                let long = of(&e.spec.name) == Some(Dtype::F32) && first != Some(Dtype::F32);
+                // But for norms, whose results are the stream: MLX would compute all of it in 32.
+                let norm = self.target == Target::Mlx && e.spec.name.ends_with("norm.weight");
+                let long = of(&e.spec.name) == Some(Dtype::F32) && first != Some(Dtype::F32) && !norm;
                 let dtype = if long { Dtype::F32 } else { half };
-                return vec![sized(What::Numbers(dtype), "", dtype, e.spec.shape.clone())];
+                // MLX has the taps of a convolution last, and knows by that whether norms are stored whole, as they are here.
+                let shape = match e.spec.shape[..] {
+                    [channels, 1, taps] if self.target == Target::Mlx && e.spec.kind == Kind::Recurrence => vec![channels, taps, 1],
+                    _ => e.spec.shape.clone(),
+                };
+                return vec![sized(What::Numbers(dtype), "", dtype, shape)];
             }
         };
+        // What is made of latents MLX has head by head.
+        let heads = match e.spec.layer.map(|layer| &checkpoint.description().layers[layer].mixer) {
+            Some(Mixer::Latent(latent)) if self.target == Target::Mlx && matches!(e.spec.kind, Kind::KeyUp | Kind::ValueUp) => {
+                latent.num_attention_heads
+            }
+            _ => 1,
+        };
+        let wide = |cols: usize| if heads > 1 { vec![heads, rows / heads, cols] } else { vec![rows, cols] };
         if e.format.is_dense() {
-            return vec![sized(What::Numbers(half), ".weight", half, vec![rows, cols])];
+            return vec![sized(What::Numbers(half), ".weight", half, wide(cols))];
         }
-        let (words, groups) = (vec![rows, cols * e.format.bits() / 32], vec![rows, cols / self.group(e)]);
+        let (words, groups) = (wide(cols * e.format.bits() / 32), wide(cols / self.group(e)));
         match self.target {
             Target::Mlx => vec![
                 sized(What::Codes, ".weight", Dtype::U32, words),
@@ -210,11 +225,11 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Of a plan for `target`.
+    /// Of a plan for `target`, of a model that may see, too.
     ///
     /// # Errors
     /// Names a matrix in a format that the target does not hold, or one whose format others share and have not.
-    pub fn new(checkpoint: &Checkpoint, plan: &Plan, target: Target) -> Result<Layout, Error> {
+    pub fn new(checkpoint: &Checkpoint, plan: &Plan, target: Target, sees: bool) -> Result<Layout, Error> {
         let style = Style { target, half: half_of(checkpoint) };
         let mut layout = Layout { style, files: vec![File::default()], places: Vec::new() };
         // Of a tensor: its file, and its number there.
@@ -222,7 +237,11 @@ impl Layout {
         let mut shared: HashMap<Shared, Format> = HashMap::new();
         // Under the names of the family's authors, which engines know, whatever tools have called them since.
         let path = checkpoint.folder().join("config.json");
-        let authors = Description::from_json(checkpoint.config()).map_err(|source| Error::Config { path, source })?;
+        let mut authors = Description::from_json(checkpoint.config()).map_err(|source| Error::Config { path, source })?;
+        // MLX has a text of a model that sees under a name of its own.
+        if target == Target::Mlx && sees {
+            authors.adopt_names(["language_model.model.embed_tokens.weight"].into_iter());
+        }
         for (e, spec) in plan.entries.iter().zip(authors.tensors()) {
             style.check(e)?;
             if let Some(key) = target.shared(&e.spec).filter(|_| e.spec.kind.is_matrix()) {
@@ -257,7 +276,7 @@ impl Layout {
         let number = self.files.len() - 1;
         let each = parts.into_iter().map(|(what, end, dtype, shape, bytes)| {
             let name = format!("{module}{end}");
-            let rows = if e.spec.kind.is_matrix() && what != What::Shape { shape[0] as u64 } else { 1 };
+            let rows = if e.spec.kind.is_matrix() && what != What::Shape { e.spec.shape[0] as u64 } else { 1 };
             let [file, tensor] = *known.entry(name.clone()).or_insert_with(|| {
                 let file = &mut self.files[number];
                 let shape = stacked.map_or(shape.clone(), |[_, experts]| [&[experts], &shape[..]].concat());
