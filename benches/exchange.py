@@ -9,10 +9,12 @@ transformers does with what its library decodes: transformers itself takes one s
 by ram-run. Windows follow each other; tokens are all of a window's but its first. Needs mlx-lm, or compressed-tensors with transformers."""
 
 import argparse
+import contextlib
 import json
 import math
 import re
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -98,7 +100,8 @@ def mlx_own(folder, to):
     """mlx-lm's own."""
     from mlx_lm import convert
 
-    convert(str(folder), str(to), quantize=True, q_bits=4, q_group_size=64)
+    with contextlib.redirect_stdout(sys.stderr):
+        convert(str(folder), str(to), quantize=True, q_bits=4, q_group_size=64)
     return weight_bytes(to), mlx_logits(to)
 
 

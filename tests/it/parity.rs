@@ -194,7 +194,7 @@ fn candle_runs_every_plan() {
     let mut all = Vec::new();
     for folder in fixtures() {
         let checkpoint = Checkpoint::open(&folder).unwrap();
-        for format in ["t3g32", "a4g32", "t8g64"] {
+        for format in ["t3g32", "a4g64", "t8g64"] {
             let run = |backend| {
                 let request = Request { method: Method::Uniform(format.parse().unwrap()), backend, ..Request::default() };
                 let plan = ram_run::plan(&checkpoint, &request, &|_| {}).unwrap();

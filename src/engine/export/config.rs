@@ -93,6 +93,8 @@ pub fn config(checkpoint: &Checkpoint, plan: &Plan, layout: &Layout) -> Result<S
     complete(&mut config);
     let modules = modules(plan, layout);
     match layout.style.target {
+        // What is dense is said by nothing.
+        _ if modules.iter().all(|(_, format)| format.is_none()) => {}
         Target::Mlx => {
             let said = mlx(&modules);
             config.insert("quantization".into(), said.clone());
