@@ -17,6 +17,8 @@ mod trellis;
 pub use effort::Effort;
 pub use error::relative_error;
 pub use feedback::{Feedback, Moments};
+#[cfg(test)]
+pub use grid::Grid;
 pub use import::{Groups, place};
 #[cfg(test)]
 pub use pack::{pack, planes};

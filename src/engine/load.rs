@@ -4,7 +4,7 @@ mod loader;
 pub mod packed;
 mod refine;
 
-pub(crate) use loader::{Buffers, Piece};
+pub(crate) use loader::{Buffers, Piece, step};
 pub use loader::{Loaded, load_arriving};
 
 use crate::{Checkpoint, Error, planner::Plan};

@@ -17,8 +17,26 @@ pub struct Grid<'a> {
     pub effort: Effort,
     pub rows: &'a [f32],
     pub cols: usize,
+    /// What errors at every input count for where there is no feedback.
+    pub weights: &'a [f32],
     pub feedback: Option<&'a Feedback>,
     pub out: &'a mut [u8],
+}
+
+/// Rows that what is said of all inputs counts as, beside those that say what one counts for.
+const PRIOR: f32 = 8.0;
+
+/// What errors count for where inputs are not known: as much as a column's weights are large, mean square over mean square. Inputs are large where
+/// weights are, and a survey's scales make both alike (docs/encoder.md has what that gives).
+pub fn weights(rows: &[f32], cols: usize) -> Vec<f32> {
+    let mut sums = vec![0.0f32; cols];
+    for row in rows.chunks_exact(cols) {
+        sums.iter_mut().zip(row).for_each(|(sum, w)| *sum += w * w);
+    }
+    let mean = sums.iter().sum::<f32>() / cols as f32;
+    let n = (rows.len() / cols) as f32;
+    let part = if mean > 0.0 { n / mean } else { 0.0 };
+    sums.into_iter().map(|sum| (sum * part + PRIOR) / (n + PRIOR)).collect()
 }
 
 impl Kernel for Grid<'_> {
@@ -34,12 +52,11 @@ impl Kernel for Grid<'_> {
             codes: vec![[0; 16]; padded / 4],
             steps: Vec::new(),
         };
-        let one = vec![1.0; self.cols];
         for (rows, out) in self.rows.chunks(16 * self.cols).zip(self.out.chunks_exact_mut(self.format.row_bytes(16, self.cols))) {
             tile.begin(rows, self.cols);
             match self.feedback {
                 Some(feedback) => feedback.spans().iter().for_each(|factor| tile.with(isa, factor)),
-                None => tile.without(isa, &one),
+                None => tile.without(isa, self.weights),
             }
             tile.end(rows.len() / self.cols, out);
         }
@@ -71,11 +88,11 @@ impl Tile {
 
     /// Every weight to its nearest level.
     #[inline(always)]
-    fn without<I: Isa>(&mut self, isa: I, one: &[f32]) {
+    fn without<I: Isa>(&mut self, isa: I, weights: &[f32]) {
         let group = self.format.group();
         for first in (0..self.x.len()).step_by(group) {
             let inputs = first..self.x.len().min(first + group);
-            let step = fit(isa, self.format, self.factors, &one[inputs.clone()], &self.x[inputs.clone()]);
+            let step = fit(isa, self.format, self.factors, &weights[inputs.clone()], &self.x[inputs.clone()]);
             for j in inputs {
                 let target = isa.load(&self.x[j]);
                 self.code(isa, &step, j, target);

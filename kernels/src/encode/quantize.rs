@@ -1,5 +1,12 @@
 //! Rows in, packed bytes out, and a row back.
-use super::{affine, coder::Coder, feedback::Feedback, grid::Grid, import, pack::pack_all};
+use super::{
+    affine,
+    coder::Coder,
+    feedback::Feedback,
+    grid::{self, Grid},
+    import,
+    pack::pack_all,
+};
 use crate::{
     Effort, Format, Scheme,
     isa::{Isa, Kernel, Level, dispatch},
@@ -38,7 +45,10 @@ fn packed(level: Level, format: Format, effort: Effort, feedback: Option<&Feedba
         // As it was published: what others are compared with.
         Scheme::Affine | Scheme::AffineBf16 if effort == Effort::Fast && feedback.is_none() => affine_rows(format, rows, cols, out),
         Scheme::Gptq | Scheme::GptqOrdered | Scheme::Mx => affine_rows(format, rows, cols, out),
-        Scheme::Affine | Scheme::AffineBf16 | Scheme::Symmetric => dispatch(level, Grid { format, effort, rows, cols, feedback, out }),
+        Scheme::Affine | Scheme::AffineBf16 | Scheme::Symmetric => {
+            let weights = if feedback.is_some() { Vec::new() } else { grid::weights(rows, cols) };
+            dispatch(level, Grid { format, effort, rows, cols, weights: &weights, feedback, out });
+        }
         Scheme::Trellis | Scheme::Signed => dispatch(level, Trellis { format, effort, rows, cols, feedback, out }),
     }
 }

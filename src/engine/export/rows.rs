@@ -2,8 +2,8 @@
 use super::layout::{Layout, Part, Place, What};
 use crate::{
     Checkpoint, Error, Loaded,
-    checkpoint::{coded_rows, piece_rows, read_vector},
-    load::{Buffers, Piece},
+    checkpoint::read_vector,
+    load::{Buffers, Piece, step},
     planner::{Entry, Plan},
 };
 use half::{bf16, f16};
@@ -31,7 +31,7 @@ pub fn write(
     for (e, place) in plan.entries.iter().zip(&layout.places).filter(|(_, place)| here(place)) {
         if e.spec.kind.is_matrix() {
             let (rows, cols) = (e.spec.shape[0], e.spec.shape[1]);
-            let step = if checkpoint.coded(&e.spec.name).is_some() { coded_rows(cols) } else { piece_rows(cols) };
+            let step = step(checkpoint, &e.spec);
             pieces.extend((0..rows).step_by(step).map(|first| (e, place, [first, step.min(rows - first)])));
             for part in place.parts.iter().filter(|part| part.what == What::Shape) {
                 put(to, [rows as i64, cols as i64].map(i64::to_le_bytes).as_flattened(), part.at)?;

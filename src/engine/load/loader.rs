@@ -123,14 +123,19 @@ fn pieces<'a>(checkpoint: &Checkpoint, plan: &'a Plan, arena: &'a mut Arena) -> 
     pieces
 }
 
+/// Rows of a matrix that are read and coded together.
+pub fn step(checkpoint: &Checkpoint, spec: &TensorSpec) -> usize {
+    match checkpoint.coded(&spec.name) {
+        Some(_) => coded_rows(spec.shape[1]),
+        None if checkpoint.by_columns(&spec.name) => COLUMNS,
+        None => piece_rows(spec.shape[1]),
+    }
+}
+
 /// One matrix in pieces, with its place.
 pub fn pieces_of<'a>(checkpoint: &Checkpoint, e: &'a Entry, effort: Effort, mut own: &'a mut [u8]) -> Vec<Piece<'a>> {
     let (rows, cols) = (e.spec.shape[0], e.spec.shape[1]);
-    let step = match checkpoint.coded(&e.spec.name) {
-        Some(_) => coded_rows(cols),
-        None if checkpoint.by_columns(&e.spec.name) => COLUMNS,
-        None => piece_rows(cols),
-    };
+    let step = step(checkpoint, &e.spec);
     let pieces = (0..rows).step_by(step).map(|first| {
         let n = step.min(rows - first);
         // The order of the inputs, where there is one, is the last piece's.
