@@ -3,7 +3,7 @@
 //! Checked on the fixtures beside this (`make_fixtures.py` says which flags they switch) and on the trained checkpoints of the folder
 //! `shared` next to the repository, or where `RAM_RUN_SHARED` says; without it those are skipped.
 use crate::skips::{begin, skip};
-use ram_run::{Backend, Checkpoint, KvElement, Loaded, Method, Model, Protocol, Request, Transformer, candle_core};
+use ram_run::{Backend, Checkpoint, Effort, KvElement, Loaded, Method, Model, Protocol, Request, Transformer, candle_core};
 use safetensors::{Dtype, SafeTensors};
 use std::{
     collections::BTreeMap,
@@ -194,9 +194,11 @@ fn candle_runs_every_plan() {
     let mut all = Vec::new();
     for folder in fixtures() {
         let checkpoint = Checkpoint::open(&folder).unwrap();
-        for format in ["t3g32", "a4g64", "t8g64"] {
+        for format in ["t3g32", "a4g32", "t8g64"] {
             let run = |backend| {
-                let request = Request { method: Method::Uniform(format.parse().unwrap()), backend, ..Request::default() };
+                // Affine codes by the published rule: with others a token of a random fixture may go another way.
+                let effort = if format.starts_with('a') { Effort::Fast } else { Effort::Default };
+                let request = Request { method: Method::Uniform(format.parse().unwrap()), effort, backend, ..Request::default() };
                 let plan = ram_run::plan(&checkpoint, &request, &|_| {}).unwrap();
                 let model = Model::load(&checkpoint, &plan, &|_| {}).unwrap();
                 logits(&model.transformer, &references(&folder)[0].tokens, &[])
