@@ -390,6 +390,10 @@ fn prepare(
     let items = items(request.method, &matrices, description.layers.len());
     if let Some(item) = items.iter().find(|item| !menu[item.matrices[0]].iter().any(|f| item.matrices.iter().all(|&m| menu[m].contains(f)))) {
         let name = &matrices[item.matrices[0]].name;
+        if request.pins.is_empty() {
+            let reason = format!("and others that are one with it for {} are coded in other formats: give the dense checkpoint", request.method);
+            return Err(Error::Tensor { name: name.clone(), reason });
+        }
         let pins = request.pins.iter().map(|pin| format!("{}={}", pin.pattern, pin.format)).collect::<Vec<_>>().join(" ");
         return Err(Error::setting(
             Setting::Pin,

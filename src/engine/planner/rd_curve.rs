@@ -86,7 +86,7 @@ struct Look {
 
 /// By format: the error with `effort` over that of the fast encoder, for Gaussian rows.
 fn gains(specs: &[&TensorSpec], menus: &[Vec<Format>], effort: Effort) -> BTreeMap<Format, f64> {
-    let formats: BTreeSet<Format> = menus.iter().flatten().copied().filter(|f| f.scheme().is_rotated()).collect();
+    let formats: BTreeSet<Format> = menus.iter().flatten().copied().filter(|f| f.scheme().is_rotated() || f.takes_feedback()).collect();
     // 2,048 inputs, or fewer where no matrix has as many.
     let cols = specs.iter().map(|s| s.shape[s.shape.len() - 1]).max().unwrap_or(16).min(2048);
     let sample = normal(ROWS * cols);
