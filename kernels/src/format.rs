@@ -133,16 +133,15 @@ impl Format {
 
     /// Whether weights are plain numbers.
     pub const fn is_dense(self) -> bool {
+        self.number_bytes().is_some()
+    }
+    /// Bytes of a plain number, where weights are such.
+    const fn number_bytes(self) -> Option<usize> {
         match self.scheme {
-            Scheme::Bf16 | Scheme::F16 | Scheme::F32 => true,
-            Scheme::Trellis
-            | Scheme::Signed
-            | Scheme::Affine
-            | Scheme::AffineBf16
-            | Scheme::Gptq
-            | Scheme::GptqOrdered
-            | Scheme::Symmetric
-            | Scheme::Mx => false,
+            Scheme::Bf16 | Scheme::F16 => Some(2),
+            Scheme::F32 => Some(4),
+            Scheme::Trellis | Scheme::Signed | Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered => None,
+            Scheme::Symmetric | Scheme::Mx => None,
         }
     }
 
@@ -158,17 +157,9 @@ impl Format {
     /// # Panics
     /// If they are more than a `usize` counts.
     pub const fn row_bytes(self, rows: usize, cols: usize) -> usize {
-        match self.scheme {
-            Scheme::Bf16 | Scheme::F16 => times(times(rows, cols), 2),
-            Scheme::F32 => times(times(rows, cols), 4),
-            Scheme::Trellis
-            | Scheme::Signed
-            | Scheme::Affine
-            | Scheme::AffineBf16
-            | Scheme::Gptq
-            | Scheme::GptqOrdered
-            | Scheme::Symmetric
-            | Scheme::Mx => {
+        match self.number_bytes() {
+            Some(bytes) => times(times(rows, cols), bytes),
+            None => {
                 let (tiles, steps) = (rows.div_ceil(16), cols.div_ceil(16));
                 let scales = times(times(steps, 16).div_ceil(self.group as usize), self.group_bytes());
                 times(tiles, plus(plus(self.head_bytes(), scales), times(steps, 32 * self.bits as usize)))
@@ -185,11 +176,7 @@ impl Format {
     }
     /// Bytes in front of a tile: 16 f32 row scales of rotated weights.
     pub(crate) const fn head_bytes(self) -> usize {
-        match self.scheme {
-            Scheme::Trellis | Scheme::Signed => 64,
-            Scheme::Affine | Scheme::AffineBf16 | Scheme::Gptq | Scheme::GptqOrdered | Scheme::Symmetric | Scheme::Mx => 0,
-            Scheme::Bf16 | Scheme::F16 | Scheme::F32 => 0,
-        }
+        if self.scheme.is_rotated() { 64 } else { 0 }
     }
     /// Bytes of what a tile's 16 rows have per group: 8-bit scales or exponents; 16-bit scales; or these and offsets, or zeros.
     pub(crate) const fn group_bytes(self) -> usize {

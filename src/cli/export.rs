@@ -5,7 +5,7 @@ use super::{
     progress::Progress,
 };
 use crate::cli::Error;
-use ram_run::{Limit, Method, Request, Target, check_export, choose, size};
+use ram_run::{Limit, Method, Request, Target, check_export, size};
 use std::fmt::Write;
 
 /// Makes the plan for its target, writes it, and says what was written.
@@ -30,8 +30,7 @@ pub fn run(args: &Args, a: &ExportArgs) -> Result<(), Error> {
         None
     } else {
         let request = Request { method: Method::Kl, pins: Vec::new(), limit: Limit::Weights(own.weight_bytes), ..request };
-        let measured = open::measured(&checkpoint, &request)?;
-        Some(choose(&checkpoint, &measured, request.limit)?.expected_kl)
+        Some(open::plan(&checkpoint, &request)?.expected_kl)
     };
     let weights = if args.refine { Some(open::loaded(args, &checkpoint, &own)?) } else { None };
     let progress = Progress::new("exporting", open::weights(&checkpoint));

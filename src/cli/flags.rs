@@ -29,7 +29,8 @@ pub fn shown_on(flag: &str, command: &str) -> bool {
         "offline" => !nothing && command != "doctor",
         "threads" => !nothing && command != "inspect",
         // Whoever plans what is run next types the same flags.
-        "cache" | "no_keep" => RUN.contains(&command) || (flag, command) == ("cache", "export"),
+        "cache" => RUN.contains(&command) || command == "export",
+        "no_keep" => RUN.contains(&command),
         "config_file" | "no_config" => !nothing || command == "config",
         "quiet" => ["generate", "chat", "serve"].contains(&command),
         _ => acts_on(flag).map_or(!nothing, |on| on.contains(&command)),

@@ -17,15 +17,11 @@ pub fn write(path: &Path, text: &str) -> Result<(), Error> {
 /// # Errors
 /// Names the folder.
 pub fn check(path: &Path) -> Result<(), Error> {
-    let folder = folder(path);
+    let folder = files::parent(path);
     if folder.is_dir() {
         return Ok(());
     }
     Err(Error::Failed(format!("{}: there is no folder {}: make it first", path.display(), folder.display())))
-}
-
-fn folder(path: &Path) -> &Path {
-    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 #[cfg(test)]

@@ -32,6 +32,11 @@ fn not_a_file(kind: FileType) -> Option<&'static str> {
     }
 }
 
+/// The folder that a path lies in.
+pub fn parent(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// The text of a file of at most `most` bytes.
 ///
 /// # Errors
@@ -68,8 +73,7 @@ pub fn write_whole(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>)
         }
         // Those of the file that is there; else what the process' mask leaves of a new file's.
         let permissions = fs::metadata(&real).map_or_else(|_| Permissions::from_mode(0o666), |about| about.permissions());
-        let folder = real.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut file = tempfile::Builder::new().prefix(".ram-run-").permissions(permissions).tempfile_in(folder)?;
+        let mut file = tempfile::Builder::new().prefix(".ram-run-").permissions(permissions).tempfile_in(parent(&real))?;
         write(file.as_file_mut())?;
         file.persist(&real)?;
         Ok(())

@@ -27,7 +27,7 @@ fn hash<'a>(parts: impl Iterator<Item = &'a [u8]>) -> u64 {
 }
 
 /// The bundled one is there in every clone.
-fn folder(name: &str) -> Option<PathBuf> {
+pub fn folder(name: &str) -> Option<PathBuf> {
     let bundled = Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(name);
     if bundled.is_dir() { Some(bundled) } else { crate::parity::shared().map(|shared| shared.join("models").join(name)) }
 }

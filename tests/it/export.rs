@@ -2,7 +2,8 @@
 use crate::{
     bad_input::copy,
     cli::{command, json, ram_run, refused, stdout},
-    parity::{LOGIT, checkpoints, dense, distance, logits, shared},
+    determinism::folder,
+    parity::{LOGIT, checkpoints, dense, distance, logits},
     quantized::dequantized,
 };
 use ram_run::{Checkpoint, Limit, Method, Pin, Plan, Request, Target, export, load, plan};
@@ -17,12 +18,8 @@ use std::{
 };
 
 fn model(name: &str) -> Option<PathBuf> {
-    let bundled = Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(name);
     let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name);
-    if fixture.is_dir() {
-        return Some(fixture);
-    }
-    if bundled.is_dir() { Some(bundled) } else { shared().map(|shared| shared.join("models").join(name)) }
+    if fixture.is_dir() { Some(fixture) } else { folder(name) }
 }
 
 const BUNDLED: &str = "models/tiny-qwen3-moe";

@@ -139,19 +139,14 @@ fn modules(plan: &Plan, layout: &Layout) -> Vec<(String, Option<Format>)> {
 
 /// MLX's: what most modules have, and every module that is coded by name.
 fn mlx(modules: &[(String, Option<Format>)]) -> Value {
+    let coded = || modules.iter().filter_map(|(module, format)| Some((module, (*format)?)));
     let mut counts: BTreeMap<Format, usize> = BTreeMap::new();
-    for (_, format) in modules {
-        *counts.entry(format.unwrap_or(Format::BF16)).or_default() += usize::from(format.is_some());
-    }
-    let most = counts.into_iter().filter(|(format, _)| !format.is_dense()).max_by_key(|(_, n)| *n).map(|(format, _)| format);
-    let said = |format: Option<Format>| format.map_or([64, 4], |f| [f.group(), f.bits()]);
-    let [group, bits] = said(most);
+    coded().for_each(|(_, format)| *counts.entry(format).or_default() += 1);
     let mut all = Map::new();
-    all.extend([("group_size".into(), json!(group)), ("bits".into(), json!(bits)), ("mode".into(), json!("affine"))]);
-    for (module, format) in modules.iter().filter(|(_, format)| format.is_some()) {
-        let [group, bits] = said(*format);
-        all.insert(module.clone(), json!({ "group_size": group, "bits": bits }));
+    if let Some((most, _)) = counts.into_iter().max_by_key(|(_, n)| *n) {
+        all.extend([("group_size".into(), json!(most.group())), ("bits".into(), json!(most.bits())), ("mode".into(), json!("affine"))]);
     }
+    all.extend(coded().map(|(module, format)| (module.clone(), json!({ "group_size": format.group(), "bits": format.bits() }))));
     Value::Object(all)
 }
 

@@ -3,6 +3,7 @@ use crate::{Error, files};
 use std::{
     fs::{self, File},
     io::{self, Write},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
 
@@ -27,14 +28,10 @@ pub fn check(out: &Path) -> Result<(), Error> {
     if fs::symlink_metadata(out).is_ok() {
         return bad("is there already: give a folder that is not, or remove it");
     }
-    if !parent(out).is_dir() {
+    if !files::parent(out).is_dir() {
         return bad("would be in a folder that is not there: make that first");
     }
     Ok(())
-}
-
-fn parent(out: &Path) -> &Path {
-    out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// A folder on its way.
@@ -52,7 +49,7 @@ impl Unfinished {
     /// Where it cannot be made, another process is at it, or one of something else was begun.
     pub fn open(out: &Path, what: &str) -> Result<Unfinished, Error> {
         let name = out.file_name().unwrap_or_default().to_string_lossy();
-        let path = parent(out).join(format!(".{name}.unfinished"));
+        let path = files::parent(out).join(format!(".{name}.unfinished"));
         let io = |source| Error::Io { path: path.clone(), source };
         let bad = |reason: String| Error::File { path: path.clone(), reason };
         let mark = path.join(MARK);
@@ -71,21 +68,17 @@ impl Unfinished {
     }
 
     /// Writes a file, if it is not there.
-    pub fn file(&self, name: &str, write: impl FnOnce(&File) -> Result<(), Error>) -> Result<(), Error> {
+    pub fn file(&self, name: &str, write: impl FnOnce(&Begun) -> Result<(), Error>) -> Result<(), Error> {
         let path = self.path.join(name);
         if path.is_file() {
             return Ok(());
         }
         let io = |source| Error::Io { path: self.out.join(name), source };
         let part = self.path.join(format!("{name}.part"));
-        let file = File::create(&part).map_err(io)?;
-        write(&file).map_err(|e| match e {
-            // Of the place that it is for, not of where it is until then.
-            Error::Io { source, path } if path.as_os_str().is_empty() => io(source),
-            other => other,
-        })?;
+        let begun = Begun { file: File::create(&part).map_err(io)?, place: self.out.join(name) };
+        write(&begun)?;
         // A name must not come before the data.
-        file.sync_all().map_err(io)?;
+        begun.file.sync_all().map_err(io)?;
         fs::rename(&part, &path).map_err(io)
     }
 
@@ -107,6 +100,29 @@ impl Unfinished {
     /// Removes what was written.
     pub fn abandon(self) {
         let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+/// A file on its way.
+pub struct Begun {
+    file: File,
+    /// What it is for, and what errors name.
+    place: PathBuf,
+}
+
+impl Begun {
+    /// Makes it as long as it will be.
+    pub fn set_len(&self, bytes: u64) -> Result<(), Error> {
+        self.file.set_len(bytes).map_err(|source| self.failed(source))
+    }
+
+    /// Writes where they belong.
+    pub fn put(&self, bytes: &[u8], at: u64) -> Result<(), Error> {
+        self.file.write_all_at(bytes, at).map_err(|source| self.failed(source))
+    }
+
+    fn failed(&self, source: io::Error) -> Error {
+        Error::Io { path: self.place.clone(), source }
     }
 }
 

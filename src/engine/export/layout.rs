@@ -1,6 +1,6 @@
 //! Which tensors an export has, and where in which file each lies.
 use crate::{
-    Checkpoint, Error,
+    Checkpoint, Error, files,
     planner::{Entry, Plan, Shared, Target},
     size,
     weight_files::SINGLE,
@@ -53,7 +53,7 @@ impl Half {
 }
 
 /// That of a checkpoint: what it has itself, f16 where codes with such scales are kept.
-pub fn half_of(checkpoint: &Checkpoint) -> Half {
+fn half_of(checkpoint: &Checkpoint) -> Half {
     let mut matrices = checkpoint.specs().iter().filter(|spec| spec.kind.is_matrix()).map(|spec| checkpoint.own_format(&spec.name));
     let halves = |format: Format| !format.is_dense() && format.scheme() != Scheme::AffineBf16 || format == Format::F16;
     if matrices.any(halves) { Half::F16 } else { Half::Bf16 }
@@ -301,8 +301,7 @@ impl Layout {
     /// # Errors
     /// Says how much is needed and how much there is.
     pub fn check_room(&self, out: &Path) -> Result<(), Error> {
-        let folder = out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let Ok(about) = rustix::fs::statvfs(folder) else { return Ok(()) };
+        let Ok(about) = rustix::fs::statvfs(files::parent(out)) else { return Ok(()) };
         let (free, need) = (about.f_bavail.saturating_mul(about.f_frsize), self.bytes());
         if free < need {
             let reason = format!("needs {}, and its disk has {} left: free some or give another place", size::show(need), size::show(free));

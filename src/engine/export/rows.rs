@@ -1,5 +1,8 @@
 //! Rows of matrices, coded and written where they belong.
-use super::layout::{Layout, Part, Place, What};
+use super::{
+    folder::Begun,
+    layout::{Layout, Part, Place, What},
+};
 use crate::{
     Checkpoint, Error, Loaded,
     checkpoint::read_vector,
@@ -10,7 +13,6 @@ use half::{bf16, f16};
 use ram_kernels::{Format, Lifted, Scheme, dequantize_row, lift};
 use rayon::prelude::*;
 use safetensors::Dtype;
-use std::{fs::File, io, os::unix::fs::FileExt, path::PathBuf};
 
 /// Writes one of the files.
 pub fn write(
@@ -19,13 +21,13 @@ pub fn write(
     weights: Option<&Loaded>,
     layout: &Layout,
     number: usize,
-    to: &File,
+    to: &Begun,
     done: &(dyn Fn(usize) + Sync),
 ) -> Result<(), Error> {
     let own = &layout.files[number];
     let header = own.header.len() as u64;
-    to.set_len(header + own.bytes).map_err(failed)?;
-    put(to, &own.header, 0)?;
+    to.set_len(header + own.bytes)?;
+    to.put(&own.header, 0)?;
     let here = |place: &Place| place.parts.iter().any(|part| part.file == number);
     let mut pieces = Vec::new();
     for (e, place) in plan.entries.iter().zip(&layout.places).filter(|(_, place)| here(place)) {
@@ -34,40 +36,31 @@ pub fn write(
             let step = step(checkpoint, &e.spec);
             pieces.extend((0..rows).step_by(step).map(|first| (e, place, [first, step.min(rows - first)])));
             for part in place.parts.iter().filter(|part| part.what == What::Shape) {
-                put(to, [rows as i64, cols as i64].map(i64::to_le_bytes).as_flattened(), part.at)?;
+                to.put([rows as i64, cols as i64].map(i64::to_le_bytes).as_flattened(), part.at)?;
             }
         } else {
             vector(checkpoint, plan, e, layout, &place.parts[0], to)?;
         }
     }
     pieces.into_par_iter().try_for_each_init(Work::default, |work, (e, place, rows)| {
-        match weights {
+        let format = match weights {
             Some(weights) => work.take(weights, e, rows),
             None => work.code(checkpoint, plan, e, layout, rows)?,
-        }
-        work.put(e, layout, place, rows, to)?;
+        };
+        work.put(format, e, layout, place, rows, to)?;
         done(rows[1] * e.spec.shape[1]);
         Ok(())
     })
 }
 
-/// Of the file that is written, which the caller knows.
-fn failed(source: io::Error) -> Error {
-    Error::Io { path: PathBuf::new(), source }
-}
-
-fn put(to: &File, bytes: &[u8], at: u64) -> Result<(), Error> {
-    to.write_all_at(bytes, at).map_err(failed)
-}
-
-fn vector(checkpoint: &Checkpoint, plan: &Plan, e: &Entry, layout: &Layout, part: &Part, to: &File) -> Result<(), Error> {
+fn vector(checkpoint: &Checkpoint, plan: &Plan, e: &Entry, layout: &Layout, part: &Part, to: &Begun) -> Result<(), Error> {
     let mut values = read_vector(checkpoint, &e.spec.name)?;
     plan.survey.apply(&e.spec.name, 0, &mut values, 1);
     let bytes: Vec<u8> = match part.what {
         What::Numbers(Dtype::F32) => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
         _ => values.iter().flat_map(|v| layout.style.half.bits(*v).to_le_bytes()).collect(),
     };
-    put(to, &bytes, part.at)
+    to.put(&bytes, part.at)
 }
 
 /// What a thread has of some rows.
@@ -76,34 +69,31 @@ struct Work {
     buffers: Buffers,
     /// As this engine has them.
     packed: Vec<u8>,
-    /// The format of these.
-    format: Option<Format>,
     lifted: Lifted,
     bytes: Vec<u8>,
 }
 
 impl Work {
-    /// Reads and codes them.
-    fn code(&mut self, checkpoint: &Checkpoint, plan: &Plan, e: &Entry, layout: &Layout, [first, n]: [usize; 2]) -> Result<(), Error> {
+    /// Reads and codes them; gives their format.
+    fn code(&mut self, checkpoint: &Checkpoint, plan: &Plan, e: &Entry, layout: &Layout, [first, n]: [usize; 2]) -> Result<Format, Error> {
         let (name, cols) = (e.spec.name.as_str(), e.spec.shape[1]);
         let format = if e.format.is_dense() { layout.style.half.format() } else { e.format };
-        self.format = Some(format);
         self.packed.resize(format.row_bytes(n, cols), 0);
         let mut piece = Piece { name, format, effort: plan.effort, first, rows: n, cols, out: &mut self.packed };
-        piece.quantize(checkpoint, None, &plan.survey, None, &mut self.buffers)
+        piece.quantize(checkpoint, None, &plan.survey, None, &mut self.buffers)?;
+        Ok(format)
     }
 
-    /// Takes them from weights that are loaded.
-    fn take(&mut self, weights: &Loaded, e: &Entry, [first, n]: [usize; 2]) {
+    /// Takes them from weights that are loaded; gives their format.
+    fn take(&mut self, weights: &Loaded, e: &Entry, [first, n]: [usize; 2]) -> Format {
         let cols = e.spec.shape[1];
-        self.format = Some(e.format);
         self.packed.clear();
         self.packed.extend_from_slice(&weights.bytes(&e.spec.name)[e.format.row_bytes(first, cols)..e.format.row_bytes(first + n, cols)]);
+        e.format
     }
 
-    fn put(&mut self, e: &Entry, layout: &Layout, place: &Place, [first, n]: [usize; 2], to: &File) -> Result<(), Error> {
+    fn put(&mut self, format: Format, e: &Entry, layout: &Layout, place: &Place, [first, n]: [usize; 2], to: &Begun) -> Result<(), Error> {
         let cols = e.spec.shape[1];
-        let Some(format) = self.format else { return Ok(()) };
         if !format.is_dense() {
             lift(format, n, cols, &self.packed, &mut self.lifted);
         }
@@ -122,7 +112,7 @@ impl Work {
                 What::Codes => stream(format.bits(), &self.lifted.codes, &mut self.bytes),
                 What::Scales | What::Offsets => self.groups(format, layout, e, part.what),
             }
-            put(to, &self.bytes, part.at + first as u64 * part.row)?;
+            to.put(&self.bytes, part.at + first as u64 * part.row)?;
         }
         Ok(())
     }

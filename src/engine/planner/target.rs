@@ -1,7 +1,7 @@
 //! Engines that a plan can be written for: the formats that each holds, and what has to share one.
 use ram_kernels::{Format, Scheme};
 use ram_models::{Kind, TensorSpec};
-use std::{fmt, str::FromStr};
+use std::fmt;
 
 /// Whose files a plan is made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,16 +23,6 @@ impl fmt::Display for Target {
             Target::Mlx => "mlx",
             Target::Vllm { .. } => "vllm",
         })
-    }
-}
-
-impl FromStr for Target {
-    type Err = String;
-    fn from_str(s: &str) -> Result<Target, String> {
-        [Target::Mlx, Target::Vllm { ranks: 1 }]
-            .into_iter()
-            .find(|t| t.to_string() == s)
-            .ok_or_else(|| format!("unknown target '{s}': use mlx or vllm"))
     }
 }
 
