@@ -16,8 +16,10 @@ mod flags;
 mod generate;
 mod inspect;
 mod man;
+mod measure;
 mod open;
 mod output;
+mod pack;
 mod page;
 mod plan;
 mod progress;
@@ -25,6 +27,7 @@ mod prompt;
 mod refine;
 #[cfg(feature = "server")]
 mod serve;
+mod survey;
 
 use args::{Args, Command};
 use clap::FromArgMatches;
@@ -109,6 +112,9 @@ fn command(args: &Args) -> Result<(), Error> {
         Command::Man(a) => man::run(a),
         Command::Compare(a) => compare::run(args, a),
         Command::Export(a) => export::run(args, a),
+        Command::Survey(a) => survey::run(args, a),
+        Command::Measure(a) => measure::run(args, a),
+        Command::Pack(a) => pack::run(args, a),
     }
 }
 

@@ -55,7 +55,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut groups: BTreeMap<(Kind, Option<usize>), f64> = BTreeMap::new();
     let request = Request { context: Some(256), survey: Some(survey.clone()), ..Request::default() };
     let mut curves = measure(&checkpoint, &request, &|_| ())?;
-    let free = choose(&checkpoint, &curves, Limit::None)?;
+    let free = choose(&curves, Limit::None)?;
     for e in free.entries.iter().filter(|e| e.spec.kind.is_matrix()) {
         *groups.entry((e.spec.kind, e.spec.layer)).or_default() += e.u;
     }
@@ -76,10 +76,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let bits = [3.0, 3.25, 3.5, 3.75, 4.0, 4.25, 4.5, 4.75, 5.0, 5.5, 6.0];
     let limits = bits.map(|b| Limit::Weights((plan.parameters as f64 * b / 8.0) as u64));
     let priced: BTreeMap<String, f64> = free.entries.into_iter().map(|e| (e.spec.name, e.u)).collect();
-    let own = limits.iter().map(|&limit| choose(&checkpoint, &curves, limit)).collect::<Result<Vec<Plan>, _>>()?;
-    curves.price(checkpoint.specs(), &|s| measured.get(&(s.kind, s.layer)).map_or(0.0, |ratio| ratio * priced[&s.name]));
+    let own = limits.iter().map(|&limit| choose(&curves, limit)).collect::<Result<Vec<Plan>, _>>()?;
+    curves.price(&|s| measured.get(&(s.kind, s.layer)).map_or(0.0, |ratio| ratio * priced[&s.name]));
     for ((bits, limit), own) in bits.iter().zip(limits).zip(&own) {
-        let best = choose(&checkpoint, &curves, limit)?;
+        let best = choose(&curves, limit)?;
         let kl = |plan: &Plan| Run { plan, ..run }.kl(&load(&checkpoint, plan, &|_| ())?);
         let (a, b) = (kl(own)?, kl(&best)?);
         println!("{bits:>5} {a:>10.6} {b:>10.6} {:>7.2} {:>10.6}", a / b, own.expected_kl);

@@ -1,7 +1,13 @@
 //! What can be typed.
 mod export;
+mod parts;
+#[cfg(feature = "server")]
+mod serve;
 
 pub use export::{ExportArgs, TargetName};
+pub use parts::{MeasureArgs, PackArgs, SurveyArgs};
+#[cfg(feature = "server")]
+pub use serve::ServeArgs;
 
 use crate::cli::Error;
 use clap::{
@@ -9,8 +15,6 @@ use clap::{
     builder::{PossibleValuesParser, TypedValueParser},
 };
 use ram_run::{Backend, Effort, Format, KvElement, Limit, Method, Pin, Request, Sampler, Sampling, candle_core::Device, size};
-#[cfg(feature = "server")]
-use std::net::IpAddr;
 use std::{num::NonZeroUsize, path::PathBuf};
 
 /// Run a Mixture-of-Experts language model in the memory you have.
@@ -60,6 +64,12 @@ pub struct Args {
     /// Do not look at all weights before planning, with random tokens: sooner, and worse at the same bytes
     #[arg(long, global = true, help_heading = "Plan", conflicts_with = "dense")]
     pub no_survey: bool,
+    /// A file that `survey` wrote, instead of looking at all weights now
+    #[arg(long, global = true, help_heading = "Plan", value_name = "FILE", conflicts_with_all = ["dense", "no_survey"])]
+    pub survey: Option<PathBuf>,
+    /// Files that `measure` wrote of all parts, instead of measuring now
+    #[arg(long, global = true, help_heading = "Plan", value_name = "FILE", num_args = 1.., conflicts_with_all = ["dense", "refine"])]
+    pub curves: Vec<PathBuf>,
     /// Code weights for text that the model writes itself first, every error making up for those before it: better at the same bytes, once
     /// for several times as long; kept for the next start
     #[arg(long, global = true, help_heading = "Plan", conflicts_with_all = ["dense", "no_survey"])]
@@ -127,6 +137,12 @@ pub enum Command {
     Compare(CompareArgs),
     /// Write a plan as another engine's checkpoint: MLX's, or compressed-tensors for vLLM and SGLang
     Export(ExportArgs),
+    /// Look at all weights as every plan does, and write down what was seen, for --survey on other machines
+    Survey(SurveyArgs),
+    /// Measure what every format would do to the weights, of a part of the checkpoint, for `plan --curves`
+    Measure(MeasureArgs),
+    /// Quantize into the cache for the next start, or a part of the checkpoint into a file, or such files into the cache
+    Pack(PackArgs),
 }
 
 #[derive(Group)]
@@ -183,61 +199,6 @@ pub struct ChatArgs {
     /// When the context is full: stop, or forget the oldest messages
     #[arg(long, value_enum, default_value_t = Overflow::Stop)]
     pub overflow: Overflow,
-    #[command(flatten)]
-    pub sampling: SamplingArgs,
-}
-
-#[cfg(feature = "server")]
-#[derive(Group)]
-pub struct ServeArgs {
-    /// Address to listen at [default: 127.0.0.1 and ::1]; any but these wants a key
-    #[arg(long, help_heading = "Network", value_name = "ADDRESS")]
-    pub host: Option<IpAddr>,
-    /// Port to listen at; 0 for any
-    #[arg(long, help_heading = "Network", default_value_t = 8080)]
-    pub port: u16,
-    /// A key that requests must have; may be given again. Others see what is typed: RAM_RUN_API_KEY and --api-key-file are safer
-    #[arg(long, help_heading = "Access", value_name = "KEY")]
-    pub api_key: Vec<String>,
-    /// A file with a key in each line
-    #[arg(long, help_heading = "Access", value_name = "FILE")]
-    pub api_key_file: Option<PathBuf>,
-    /// Serve whoever can reach this machine, without a key
-    #[arg(long, help_heading = "Access", conflicts_with_all = ["api_key", "api_key_file"])]
-    pub no_auth: bool,
-    /// A name that this server goes by, besides localhost and addresses; may be given again
-    #[arg(long, help_heading = "Access", value_name = "NAME")]
-    pub allow_host: Vec<String>,
-    /// An origin whose pages may ask, such as https://chat.example; may be given again
-    #[arg(long, help_heading = "Access", value_name = "ORIGIN")]
-    pub allow_origin: Vec<String>,
-    /// Requests that are computed at once
-    #[arg(long, help_heading = "Memory", default_value_t = 4, value_name = "N", allow_hyphen_values = true, value_parser = |s: &str| whole(s, 1).and_then(at_once))]
-    pub parallel: usize,
-    /// Tokens of keys and values in all: of what is computed, and of what is kept for texts that begin alike [default: twice --ctx]
-    #[arg(long, help_heading = "Memory", value_name = "TOKENS", allow_hyphen_values = true, value_parser = tokens)]
-    pub kv_tokens: Option<usize>,
-    /// Requests that may wait; others are told to come back
-    #[arg(long, help_heading = "Network", default_value_t = 64, value_name = "N", allow_hyphen_values = true, value_parser = |s: &str| whole(s, 0))]
-    pub queue: usize,
-    /// Seconds that one may wait
-    #[arg(long, help_heading = "Network", default_value_t = 600, value_name = "SECONDS", allow_hyphen_values = true, value_parser = seed)]
-    pub queue_timeout: u64,
-    /// Seconds of silence after which a stream says that it is still there; 0 for never
-    #[arg(long, help_heading = "Network", default_value_t = 5, value_name = "SECONDS", allow_hyphen_values = true, value_parser = seed)]
-    pub sse_ping: u64,
-    /// The name that clients see [default: the model's]
-    #[arg(long, help_heading = "Network", value_name = "NAME")]
-    pub alias: Option<String>,
-    /// Refuse requests for a model of another name
-    #[arg(long, help_heading = "Access")]
-    pub strict_model: bool,
-    /// A Jinja template instead of the model's own
-    #[arg(long, value_name = "FILE")]
-    pub chat_template: Option<PathBuf>,
-    /// Whether the model thinks before it answers, where it can and a request does not say
-    #[arg(long, value_enum, default_value_t = Think::On)]
-    pub think: Think,
     #[command(flatten)]
     pub sampling: SamplingArgs,
 }
@@ -536,12 +497,6 @@ impl SamplingArgs {
             ..published.clone()
         }
     }
-}
-
-/// Sequences that are computed at once: more would only share the same memory bandwidth among them.
-#[cfg(feature = "server")]
-fn at_once(sequences: usize) -> Result<usize, String> {
-    if sequences <= 64 { Ok(sequences) } else { Err("write 64 or less".into()) }
 }
 
 /// Most tokens of anything: beyond it a number is a mistake, and sums of a few fit.

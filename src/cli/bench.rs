@@ -51,7 +51,7 @@ pub fn run(args: &Args, a: &BenchArgs) -> Result<(), Error> {
     request.context = Some(args.ctx.unwrap_or(longest));
     request.sequences = most(&a.parallel);
     let start = Instant::now();
-    let plan = open::plan(&checkpoint, &open::surveyed(args, &checkpoint, request)?)?;
+    let plan = open::planned(args, &checkpoint, request)?;
     let planning = start.elapsed().as_secs_f64();
     let start = Instant::now();
     let model = open::model(args, &checkpoint, &plan)?;

@@ -53,8 +53,7 @@ pub fn run(args: &Args, a: &ChatArgs) -> Result<(), Error> {
     };
     let mut request = open::request(args)?;
     request.reserved = Template::rendering_bytes(most_bytes(request.context_for(checkpoint.description())));
-    let request = open::surveyed(args, &checkpoint, request)?;
-    let plan = open::plan(&checkpoint, &request)?;
+    let plan = open::planned(args, &checkpoint, request)?;
     let model = open::model(args, &checkpoint, &plan)?;
     let sampling = a.sampling.over(&Sampling::published(checkpoint.folder())?);
     let mut session = model.session(sampling.clone())?;

@@ -33,7 +33,7 @@ pub fn run(args: &Args, a: &EvalArgs) -> Result<(), Error> {
         _ => None,
     };
     request.reserved += dense.as_ref().map_or(0, |d| d.memory.total - d.memory.other);
-    let plan = open::plan(&checkpoint, &open::surveyed(args, &checkpoint, request)?)?;
+    let plan = open::planned(args, &checkpoint, request)?;
     let (text, source) = text.read()?;
     if let Some(other) = &other {
         same_tokens(&checkpoint, other, &text)?;

@@ -13,11 +13,16 @@ const RUN: [&str; 4] = ["generate", "chat", "eval-ppl", "bench"];
 fn acts_on(flag: &str) -> Option<Vec<&'static str>> {
     let run_and = |more: &[&'static str]| Some([more, &RUN].concat());
     match flag {
-        "model" | "revision" => run_and(&["plan", "inspect", "compare", "export"]),
-        "budget" => run_and(&["plan", "doctor", "compare", "export"]),
-        "weights" | "pin" | "effort" | "no_survey" => run_and(&["plan", "compare", "export"]),
-        "ctx" | "kv" => run_and(&["plan", "export"]),
-        "uniform" | "dense" | "objective" | "backend" => run_and(&["plan"]),
+        "model" | "revision" => run_and(&["plan", "inspect", "compare", "export", "survey", "measure", "pack"]),
+        "budget" => run_and(&["plan", "doctor", "compare", "export", "pack"]),
+        "weights" | "no_survey" => run_and(&["plan", "compare", "export", "pack"]),
+        "pin" | "effort" => run_and(&["plan", "compare", "export", "measure", "pack"]),
+        "survey" => run_and(&["plan", "compare", "export", "measure", "pack"]),
+        "curves" => run_and(&["plan", "pack"]),
+        "ctx" | "kv" => run_and(&["plan", "export", "pack"]),
+        "uniform" | "objective" => run_and(&["plan", "measure", "pack"]),
+        "dense" | "backend" => run_and(&["plan"]),
+        "refine" => run_and(&["plan", "compare", "export", "pack"]),
         _ => None,
     }
 }
@@ -30,7 +35,7 @@ pub fn shown_on(flag: &str, command: &str) -> bool {
         "threads" => !nothing && command != "inspect",
         // Whoever plans what is run next types the same flags.
         "cache" => RUN.contains(&command) || command == "export",
-        "no_keep" => RUN.contains(&command),
+        "no_keep" => RUN.contains(&command) || command == "pack",
         "config_file" | "no_config" => !nothing || command == "config",
         "quiet" => ["generate", "chat", "serve"].contains(&command),
         _ => acts_on(flag).map_or(!nothing, |on| on.contains(&command)),

@@ -11,7 +11,7 @@ pub fn run(args: &Args, a: &GenerateArgs) -> Result<(), Error> {
     let checkpoint = open::checkpoint(args)?;
     let sampling = a.sampling.over(&Sampling::published(checkpoint.folder())?);
     Sampler::new(sampling.clone())?;
-    let plan = open::plan(&checkpoint, &open::surveyed(args, &checkpoint, open::request(args)?)?)?;
+    let plan = open::planned(args, &checkpoint, open::request(args)?)?;
     let prompt = match (&a.prompt, &a.file) {
         (Some(prompt), _) if prompt != "-" => prompt.clone(),
         (_, Some(path)) => prompt::file(path, plan.context)?,

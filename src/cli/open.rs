@@ -7,7 +7,7 @@ use super::{
 };
 use crate::cli::{Error, note};
 use ram_run::{
-    Available, Checkpoint, Limit, Loaded, Measured, Method, Model, Plan, Request, Survey, Tokenizer,
+    Available, Checkpoint, Limit, Loaded, Measured, MeasuredParts, Method, Model, Plan, Request, Survey, Tokenizer,
     hub::{self, Hub, Place, Repository, Snapshot},
     packed::{self, Found},
     size,
@@ -24,13 +24,19 @@ pub fn checkpoint(args: &Args) -> Result<Checkpoint, Error> {
     let hub = Hub::from_env(args.offline)?;
     let snapshot = Snapshot::find(&hub, &repository, "config.json")?;
     let opened = fetching(|progress| {
-        if !args.no_keep && !matches!(args.command, Command::Plan(_) | Command::Inspect(_)) {
+        if !args.no_keep && !reads_parts(&args.command) {
             return Checkpoint::open(&snapshot.whole(progress)?);
         }
         let (folder, weights) = snapshot.texts(progress)?;
         if snapshot.has(&weights) { Checkpoint::open(&folder) } else { Checkpoint::open_remote(&snapshot, progress) }
     })?;
     Ok(opened)
+}
+
+/// Whether a command reads little of the weights, so that those at the hub stay there.
+fn reads_parts(command: &Command) -> bool {
+    matches!(command, Command::Plan(_) | Command::Inspect(_) | Command::Measure(_))
+        || matches!(command, Command::Pack(a) if a.part.is_some() || !a.parts.is_empty())
 }
 
 fn place(args: &Args) -> Result<Place, Error> {
@@ -79,26 +85,52 @@ pub fn tokenizer(checkpoint: &Checkpoint) -> Result<Tokenizer, ram_run::Error> {
     Tokenizer::open(checkpoint.folder(), checkpoint.description().vocab_size)
 }
 
-/// The plan, with progress.
+/// The plan of a request, with progress.
 pub fn plan(checkpoint: &Checkpoint, request: &Request) -> Result<Plan, ram_run::Error> {
-    ram_run::choose(checkpoint, &measured(checkpoint, request)?, request.limit)
+    let progress = Progress::new("planning", weights(checkpoint));
+    ram_run::plan(checkpoint, request, &|n| progress.add(n as u64))
 }
 
-/// What a plan is chosen from, with progress.
-pub fn measured(checkpoint: &Checkpoint, request: &Request) -> Result<Measured, ram_run::Error> {
+/// The plan that was asked for: of all that is known of the weights, or was measured elsewhere.
+pub fn planned(args: &Args, checkpoint: &Checkpoint, request: Request) -> Result<Plan, Error> {
+    let limit = request.limit;
+    Ok(ram_run::choose(&measured(args, checkpoint, request)?, limit)?)
+}
+
+/// What it is chosen from, with progress.
+pub fn measured(args: &Args, checkpoint: &Checkpoint, request: Request) -> Result<Measured, Error> {
+    if !args.curves.is_empty() {
+        let parts = MeasuredParts::read(&args.curves)?;
+        parts.check(checkpoint)?;
+        return measured_elsewhere(args, &parts, request);
+    }
+    let request = surveyed(args, checkpoint, request)?;
     let progress = Progress::new("planning", weights(checkpoint));
-    ram_run::measure(checkpoint, request, &|n| progress.add(n as u64))
+    Ok(ram_run::measure(checkpoint, &request, &|n| progress.add(n as u64))?)
+}
+
+/// The same of measurements alone, with the survey that is given.
+pub fn measured_elsewhere(args: &Args, parts: &MeasuredParts, mut request: Request) -> Result<Measured, Error> {
+    request.survey = given_survey(args)?.map(Into::into);
+    Ok(parts.measured(&request)?)
+}
+
+/// What `--survey` names.
+pub fn given_survey(args: &Args) -> Result<Option<Survey>, Error> {
+    let Some(path) = &args.survey else { return Ok(None) };
+    let wrong = || Error::file(path, "is no survey of this version, or damaged: write it again with `ram-run survey`");
+    Ok(Some(Survey::read(path).ok_or_else(wrong)?))
 }
 
 /// The request with what is known of all weights, where that is of use: kept from before, else looked at now, with progress.
 pub fn surveyed(args: &Args, checkpoint: &Checkpoint, mut request: Request) -> Result<Request, Error> {
-    if checkpoint.is_remote() && !args.no_survey && request.method == Method::Kl {
+    if checkpoint.is_remote() && !args.no_survey && args.survey.is_none() && request.method == Method::Kl {
         note("the weights are at the hub, so this plan comes without a survey: once they are here, it will be a better one");
     }
     if args.refine {
         refine::check(args, checkpoint, &request)?;
     }
-    if args.no_survey || !Survey::possible(checkpoint) || !request.method.asks_survey() {
+    if args.no_survey || (args.survey.is_none() && !Survey::possible(checkpoint)) || !request.method.asks_survey() {
         return Ok(request);
     }
     // What cannot be is said before minutes are spent.
@@ -108,7 +140,10 @@ pub fn surveyed(args: &Args, checkpoint: &Checkpoint, mut request: Request) -> R
         (Some(_), Keep::Auto) if 2 * weights(checkpoint) < WORTH_KEEPING => None,
         (Some(folder), _) => Some(Survey::path(&folder, checkpoint)?),
     };
-    let survey = kept.as_deref().and_then(Survey::read);
+    let survey = match given_survey(args)? {
+        None => kept.as_deref().and_then(Survey::read),
+        given => given,
+    };
     let survey = match survey {
         Some(survey) => survey,
         None => {
@@ -208,6 +243,7 @@ const WORTH_KEEPING: u64 = 256 << 20;
 
 fn cached(args: &Args, checkpoint: &Checkpoint, plan: &Plan) -> Result<Option<PathBuf>, ram_run::Error> {
     let wanted = match args.cache {
+        _ if matches!(args.command, Command::Pack(_)) => true,
         Keep::Always => true,
         Keep::Off => false,
         // Weights as they came are quantized by nobody.

@@ -4,22 +4,22 @@ use super::{
     output,
 };
 use crate::cli::Error;
-use ram_run::{Checkpoint, Entry, Limit, Measured, Plan, choose, size};
+use ram_run::{Entry, Limit, Measured, Plan, choose, size};
 use std::{collections::BTreeMap, fmt::Write, path::Path};
 
 /// Points of the curve of loss against size.
 const POINTS: u64 = 40;
 
-/// Writes the page beside its place and moves it there.
+/// Writes the page of a model's plan beside its place and moves it there.
 ///
 /// # Errors
 /// Where it cannot be written; a plan that could not be made is left out of the curve.
-pub fn write(path: &Path, checkpoint: &Checkpoint, measured: &Measured, plan: &Plan) -> Result<(), Error> {
-    output::write(path, &page(checkpoint, measured, plan))
+pub fn write(path: &Path, model: &Path, measured: &Measured, plan: &Plan) -> Result<(), Error> {
+    output::write(path, &page(model, measured, plan))
 }
 
-fn page(checkpoint: &Checkpoint, measured: &Measured, plan: &Plan) -> String {
-    let name = checkpoint.folder().file_name().map_or("model".into(), |n| n.to_string_lossy());
+fn page(model: &Path, measured: &Measured, plan: &Plan) -> String {
+    let name = model.file_name().map_or("model".into(), |n| n.to_string_lossy());
     let name = escape(&name);
     let mut out = format!(
         "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"/><meta name=\"viewport\" content=\"width=device-width\"/><title>{name}: plan {}</title>\n<style>{}{STYLE}</style></head><body>\n<h1>{name}</h1>\n",
@@ -45,8 +45,8 @@ fn page(checkpoint: &Checkpoint, measured: &Measured, plan: &Plan) -> String {
     out += "<h2>Bytes by kind</h2>\n";
     out += &bars(plan);
     out += "<h2>What more memory would buy</h2>\n";
-    out += &curve(checkpoint, measured, plan);
-    out += &next(checkpoint, measured, plan);
+    out += &curve(measured, plan);
+    out += &next(measured, plan);
     out + "</body></html>\n"
 }
 
@@ -164,13 +164,13 @@ fn unit(bytes: u64) -> (f64, &'static str) {
     if bytes >= 2_000_000_000 { (1e9, "GB") } else { (1e6, "MB") }
 }
 
-fn curve(checkpoint: &Checkpoint, measured: &Measured, plan: &Plan) -> String {
+fn curve(measured: &Measured, plan: &Plan) -> String {
     let (least, most) = measured.range();
     let (scale, unit) = unit(most);
     // Nearly all that happens, happens well below 16 bits; but this plan is always on it.
     let top = (least + (most - least) * 6 / 10).max(plan.weight_bytes.min(most));
     let sizes = (0..=POINTS).map(|i| least + (top - least) * i / POINTS);
-    let plans = sizes.filter_map(|bytes| choose(checkpoint, measured, Limit::Weights(bytes)).ok());
+    let plans = sizes.filter_map(|bytes| choose(measured, Limit::Weights(bytes)).ok());
     let points = plans.map(|p| (p.weight_bytes as f64 / scale, p.expected_kl)).collect();
     let curves = [Curve { name: "expected KL".into(), points, dots: false }];
     let words = format!("this plan, {}", size::show(plan.weight_bytes));
@@ -178,7 +178,7 @@ fn curve(checkpoint: &Checkpoint, measured: &Measured, plan: &Plan) -> String {
 }
 
 /// Plans a little larger than this one: what they lose less, and what changes.
-fn next(checkpoint: &Checkpoint, measured: &Measured, plan: &Plan) -> String {
+fn next(measured: &Measured, plan: &Plan) -> String {
     let now = plan.weight_bytes;
     let mut steps =
         vec![("now".to_string(), now), ("+5 %".into(), now + now / 20), ("+10 %".into(), now + now / 10), ("+25 %".into(), now + now / 4)];
@@ -190,7 +190,7 @@ fn next(checkpoint: &Checkpoint, measured: &Measured, plan: &Plan) -> String {
         "<table class=\"next\"><tr><th>weights</th><th></th><th>bits per weight</th><th>expected KL divergence</th><th>tensors with another format</th></tr>\n",
     );
     for (name, bytes) in steps {
-        let Ok(p) = choose(checkpoint, measured, Limit::Weights(bytes)) else { continue };
+        let Ok(p) = choose(measured, Limit::Weights(bytes)) else { continue };
         let changed: Vec<(&Entry, &Entry)> = plan.entries.iter().zip(&p.entries).filter(|(a, b)| a.format != b.format).collect();
         let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
         changed.iter().for_each(|(e, _)| *kinds.entry(e.spec.kind.to_string()).or_default() += 1);

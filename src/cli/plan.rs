@@ -4,21 +4,33 @@ use super::{
     draw, open, output, page, print,
 };
 use crate::cli::{Error, note};
-use ram_run::{Entry, Plan, size};
+use ram_run::{Entry, Measured, MeasuredParts, Plan, Request, size};
 use std::{collections::BTreeMap, fmt::Write};
 
 /// Prints the plan.
 pub fn run(args: &Args, a: &PlanArgs) -> Result<(), Error> {
     a.html.iter().try_for_each(|path| output::check(path))?;
-    let checkpoint = open::checkpoint(args)?;
-    let request = open::surveyed(args, &checkpoint, open::request(args)?)?;
-    let measured = open::measured(&checkpoint, &request)?;
-    let plan = ram_run::choose(&checkpoint, &measured, request.limit)?;
-    if let Some((fetched, size)) = checkpoint.fetched() {
-        note(&format!("fetched {} of {} of weights ({fetched} of {size} bytes)", size::show(fetched), size::show(size)));
-    }
+    // What is free is looked at, and said, once there is something to plan.
+    let measured = |how: &dyn Fn(Request) -> Result<Measured, Error>| {
+        let request = open::request(args)?;
+        let limit = request.limit;
+        Ok::<_, Error>((how(request)?, limit))
+    };
+    // What was measured elsewhere needs no checkpoint; one that is named is looked at whether it is the same.
+    let (model, (measured, limit)) = if args.curves.is_empty() || args.model.is_some() {
+        let checkpoint = open::checkpoint(args)?;
+        let measured = measured(&|request| open::measured(args, &checkpoint, request))?;
+        if let Some((fetched, size)) = checkpoint.fetched() {
+            note(&format!("fetched {} of {} of weights ({fetched} of {size} bytes)", size::show(fetched), size::show(size)));
+        }
+        (checkpoint.folder().to_path_buf(), measured)
+    } else {
+        let parts = MeasuredParts::read(&args.curves)?;
+        (parts.model().into(), measured(&|request| open::measured_elsewhere(args, &parts, request))?)
+    };
+    let plan = ram_run::choose(&measured, limit)?;
     if let Some(path) = &a.html {
-        page::write(path, &checkpoint, &measured, &plan)?;
+        page::write(path, &model, &measured, &plan)?;
     }
     if a.json {
         let json = serde_json::to_string_pretty(&plan).map_err(|e| Error::Failed(e.to_string()))?;

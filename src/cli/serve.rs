@@ -56,8 +56,7 @@ pub fn run(args: &Args, a: &ServeArgs) -> Result<(), Error> {
     request.kv_tokens = Some(a.kv_tokens.unwrap_or(context.saturating_mul(2)));
     request.reserved =
         ram_server::reserved_bytes(body(context), description.vocab_size, request.sequences) + Engine::reserved_bytes(description, &request);
-    let request = open::surveyed(args, &checkpoint, request)?;
-    let plan = open::plan(&checkpoint, &request)?;
+    let plan = open::planned(args, &checkpoint, request.clone())?;
     let sampling = a.sampling.over(&Sampling::published(checkpoint.folder())?);
     let model = open::model(args, &checkpoint, &plan)?;
     let template = match &a.chat_template {

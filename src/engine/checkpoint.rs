@@ -349,6 +349,13 @@ impl Checkpoint {
         }
     }
 
+    /// A tensor's file, and where in it the first of its bytes is.
+    pub(crate) fn place(&self, name: &str) -> (usize, u64) {
+        let first = self.coded(name).and_then(|q| q.parts(self).into_iter().next());
+        let info = self.info(first.as_deref().unwrap_or(name));
+        (info.file, info.offset)
+    }
+
     /// Where a tensor lies.
     ///
     /// # Panics
@@ -417,10 +424,19 @@ impl Checkpoint {
     /// # Errors
     /// If a file cannot be read.
     pub fn content(&self) -> Result<String, Error> {
+        self.identity(true)
+    }
+
+    /// The same whatever machine a copy lies on: all of the hub and of its cache, or all of folders, are alike.
+    pub(crate) fn content_anywhere(&self) -> Result<String, Error> {
+        self.identity(false)
+    }
+
+    fn identity(&self, time: bool) -> Result<String, Error> {
         let mut hash = Sha256::new();
         hash.update(&self.fingerprint);
         for source in &self.files {
-            hash.update(source.identity()?);
+            hash.update(source.identity(time)?);
         }
         Ok(hex::encode(hash.finalize()))
     }

@@ -11,6 +11,7 @@ mod load;
 mod machine;
 mod memory;
 mod panics;
+mod part_of;
 mod planner;
 mod refine;
 mod run;
@@ -24,12 +25,13 @@ pub use batch::{Done, Engine, Event, Job, Listener, Status};
 pub use checkpoint::{Checkpoint, TensorInfo, read_rows};
 pub use error::{Error, Setting};
 pub use export::{Exported, Module, check_export, export};
-pub use load::{Loaded, load, load_arriving, load_resuming, packed};
+pub use load::{Loaded, assemble, load, load_arriving, load_resuming, pack_part, packed};
 pub use machine::{Available, available, bandwidth_bytes, read_bandwidth};
 pub use memory::{peak_rss, rss};
+pub use part_of::PartOf;
 pub use planner::{
-    Choice, Curve, Entry, Limit, Measured, Memory, Method, Pin, Plan, Point, Request, Target, allocate, check, choose, curves, measure, outline,
-    plan, trellis_menu,
+    Choice, Curve, Entry, Limit, Measured, MeasuredPart, MeasuredParts, Memory, Method, Pin, Plan, Point, Request, Target, allocate, check, choose,
+    curves, measure, measure_part, outline, plan, trellis_menu,
 };
 pub use ram_kernels::{Effort, Format, KvElement, integer_peak, isa::Level};
 pub use ram_models::{Backend, Cancel, Description, Kind, KvCache, Next, PackedLinear, TensorSpec, Transformer, candle_core, description};

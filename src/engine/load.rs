@@ -2,10 +2,13 @@
 mod journal;
 mod loader;
 pub mod packed;
+mod part;
+mod records;
 mod refine;
 
 pub(crate) use loader::{Buffers, Piece, step};
 pub use loader::{Loaded, load_arriving};
+pub use part::{assemble, pack_part};
 
 use crate::{Checkpoint, Error, planner::Plan};
 use journal::Journal;

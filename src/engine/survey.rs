@@ -160,9 +160,9 @@ impl Survey {
         self
     }
 
-    /// Whether it was made of this checkpoint.
-    pub(crate) fn belongs_to(&self, checkpoint: &Checkpoint) -> bool {
-        self.about.checkpoint == checkpoint.fingerprint()
+    /// The fingerprint of the checkpoint that it was made of.
+    pub(crate) fn checkpoint(&self) -> &str {
+        &self.about.checkpoint
     }
 
     /// Nats of KL divergence per unit of a matrix' squared relative error, scaled as it is when it is coded; of a matrix that no token was

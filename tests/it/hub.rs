@@ -436,6 +436,25 @@ fn a_hostile_index_names_no_file_that_is_asked_for() {
 }
 
 #[test]
+fn a_part_asks_for_its_own_files() {
+    let w = world(SHARDED);
+    let names: Vec<String> = files(SHARDED).into_keys().filter(|name| name.starts_with("model-")).collect();
+    let out = w.home.path().join("curves");
+    let each = ["1/2", "2/2"].map(|part| {
+        w.server.faults(|_| None);
+        w.runs(&["measure", "--part", part, "--out", out.to_str().expect("UTF-8")]);
+        let asked = w.asked();
+        names.iter().map(|name| asked.iter().filter(|a| a.is_get(name)).count()).collect::<Vec<_>>()
+    });
+    // Of files of the other part just the headers.
+    let header = each.iter().flatten().copied().min().expect("files");
+    let [first, second] = &each;
+    let last = names.len() - 1;
+    assert!(last > 1 && first[last] == header && second[0] == header, "{each:?}");
+    assert!(first[0] > 2 * header && second[last] > 2 * header, "{each:?}");
+}
+
+#[test]
 fn plans_are_made_from_parts() {
     let w = world(BUNDLED);
     // A survey needs all weights.

@@ -5,6 +5,7 @@ mod cache;
 mod chat;
 mod chat_terminal;
 mod cli;
+mod cluster;
 mod config;
 mod determinism;
 mod engine;

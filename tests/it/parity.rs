@@ -51,7 +51,7 @@ pub fn checkpoints(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-fn fixtures() -> Vec<PathBuf> {
+pub fn fixtures() -> Vec<PathBuf> {
     let found = checkpoints(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures"));
     assert!(found.len() >= 35, "fixtures are missing");
     found

@@ -19,3 +19,12 @@ pub fn begin() -> &'static Path {
         path
     })
 }
+
+/// What other programs' clients `.ci/run` has installed, by the variable that says where.
+pub fn installed(name: &str) -> Option<String> {
+    let found = std::env::var(name).ok();
+    if found.is_none() {
+        skip(&format!("{name} names no clients (.ci/run installs them)"));
+    }
+    found
+}

@@ -24,9 +24,9 @@ impl Source {
         files::open(path).map(|file| Source::File(path.into(), file))
     }
 
-    /// What tells this content from others: the sha256 that the hub knows it by, also for a file in the hub's cache; else
-    /// size, time of change and 64 blocks of it.
-    pub fn identity(&self) -> Result<String, Error> {
+    /// What tells this content from others: the sha256 that the hub knows it by, also for a file in the hub's cache; else size, 64 blocks of
+    /// it and, if asked for, time of change: a copy on another machine has another one.
+    pub fn identity(&self, time: bool) -> Result<String, Error> {
         let (path, file) = match self {
             Source::Remote(remote) => return Ok(format!("{}\n", remote.etag())),
             Source::File(path, file) => (path, file),
@@ -44,7 +44,8 @@ impl Source {
             hash.update(&block[..n]);
         }
         let hash = hex::encode(hash.finalize());
-        Ok(format!("{} {} {} {hash}\n", about.len(), about.mtime(), about.mtime_nsec()))
+        let changed = if time { format!("{} {} ", about.mtime(), about.mtime_nsec()) } else { String::new() };
+        Ok(format!("{} {changed}{hash}\n", about.len()))
     }
 
     /// What to call it in a sentence.

@@ -1,14 +1,12 @@
-//! Matrices that are coded already, on disk: what a process that was stopped leaves for the next one. A line of JSON, then of each matrix
-//! its name's length, its bytes' number and their checksum, the name, the bytes.
+//! Matrices that are coded already, on disk: what a process that was stopped leaves for the next one. A line of JSON, then records.
+use super::records::{self, Places};
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::HashMap,
     fs::{File, OpenOptions},
-    io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write},
+    io::{self, BufRead, BufReader, Seek, SeekFrom},
     os::unix::fs::FileExt,
     path::Path,
 };
-use xxhash_rust::xxh3::xxh3_64;
 
 #[derive(PartialEq, Serialize, Deserialize)]
 struct Header {
@@ -16,13 +14,10 @@ struct Header {
     plan: String,
 }
 
-/// Where a matrix' bytes are, how many, and their checksum.
-type Place = (u64, usize, u64);
-
 /// A file that one process adds to.
 pub struct Journal {
     file: File,
-    places: HashMap<String, Place>,
+    places: Places,
     end: u64,
 }
 
@@ -38,9 +33,8 @@ impl Journal {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         file.try_lock()?;
         let own = Header { version, plan: plan.into() };
-        let mut journal = Journal { file, places: HashMap::new(), end: 0 };
+        let mut journal = Journal { file, places: Places::new(), end: 0 };
         if journal.read(&own).is_none() {
-            journal.places.clear();
             let mut line = serde_json::to_vec(&own)?;
             line.push(b'\n');
             journal.file.set_len(0)?;
@@ -52,33 +46,20 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Finds the matrices that are whole, by their lengths; none where the file is not this plan's.
+    /// Finds the matrices that are whole; none where the file is not this plan's.
     fn read(&mut self, own: &Header) -> Option<()> {
-        let len = self.file.metadata().ok()?.len();
-        let (mut from, mut line) = (BufReader::new(&self.file), Vec::new());
-        from.by_ref().take(1 << 10).read_until(b'\n', &mut line).ok()?;
+        let mut line = Vec::new();
+        BufReader::new(io::Read::take(&self.file, 1 << 10)).read_until(b'\n', &mut line).ok()?;
         if serde_json::from_slice::<Header>(&line).ok()? != *own {
             return None;
         }
-        self.end = line.len() as u64;
-        let mut head = [[0; 8]; 3];
-        while from.read_exact(head.as_flattened_mut()).is_ok() {
-            let [name, bytes, sum] = head.map(u64::from_le_bytes);
-            let Some(start) = self.end.checked_add(24).and_then(|at| at.checked_add(name)) else { break };
-            let Some(end) = start.checked_add(bytes).filter(|end| *end <= len) else { break };
-            let mut text = vec![0; name as usize];
-            let read = from.read_exact(&mut text).is_ok() && from.seek(SeekFrom::Start(end)).is_ok();
-            let Some(text) = String::from_utf8(text).ok().filter(|_| read) else { break };
-            self.places.insert(text, (start, bytes as usize, sum));
-            self.end = end;
-        }
+        (self.places, self.end) = records::find(&self.file, line.len() as u64).ok()?;
         Some(())
     }
 
     /// Reads a matrix into its place; whether it is there, as it was written.
     pub fn get(&self, name: &str, to: &mut [u8]) -> bool {
-        let Some(&(at, len, sum)) = self.places.get(name) else { return false };
-        len == to.len() && self.file.read_exact_at(to, at).is_ok() && xxh3_64(to) == sum
+        self.places.get(name).is_some_and(|place| place.read(&self.file, to))
     }
 
     /// Adds a matrix.
@@ -86,12 +67,8 @@ impl Journal {
     /// # Errors
     /// Where it cannot be written.
     pub fn add(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let head = [name.len() as u64, bytes.len() as u64, xxh3_64(bytes)].map(u64::to_le_bytes);
         self.file.seek(SeekFrom::Start(self.end))?;
-        self.file.write_all(head.as_flattened())?;
-        self.file.write_all(name.as_bytes())?;
-        self.file.write_all(bytes)?;
-        self.end += (24 + name.len() + bytes.len()) as u64;
+        self.end += records::write(&mut self.file, name, bytes)?;
         Ok(())
     }
 }

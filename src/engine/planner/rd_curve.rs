@@ -62,12 +62,7 @@ pub fn curves(
     survey: Option<&Survey>,
     done: &(dyn Fn(usize) + Sync),
 ) -> Result<Vec<Curve>, Error> {
-    let large = specs.iter().map(|s| s.shape.iter().product::<usize>()).sum::<usize>() > LARGE && effort != Effort::Fast;
-    let look = if large {
-        Look { rows: ROWS / 2, effort: Effort::Fast, gains: gains(specs, menus, effort) }
-    } else {
-        Look { rows: ROWS, effort, gains: BTreeMap::new() }
-    };
+    let look = Look::new(specs, menus, effort);
     let each = specs.par_iter().zip(menus).map(|(spec, menu)| {
         let curve = curve(checkpoint, spec, menu, survey, &look);
         done(spec.shape.iter().product());
@@ -76,12 +71,29 @@ pub fn curves(
     each.collect()
 }
 
+/// Rows of a matrix that are looked at, of a small model.
+pub fn rows_looked_at(rows: usize) -> usize {
+    rows.min(ROWS)
+}
+
 /// How a curve is measured.
-struct Look {
+pub struct Look {
     rows: usize,
     effort: Effort,
     /// What errors are multiplied with; 1 where a format is not in it.
     gains: BTreeMap<Format, f64>,
+}
+
+impl Look {
+    /// For all matrices of a model and their menus.
+    pub fn new(specs: &[&TensorSpec], menus: &[Vec<Format>], effort: Effort) -> Look {
+        let large = specs.iter().map(|s| s.shape.iter().product::<usize>()).sum::<usize>() > LARGE && effort != Effort::Fast;
+        if large {
+            Look { rows: ROWS / 2, effort: Effort::Fast, gains: gains(specs, menus, effort) }
+        } else {
+            Look { rows: ROWS, effort, gains: BTreeMap::new() }
+        }
+    }
 }
 
 /// By format: the error with `effort` over that of the fast encoder, for Gaussian rows.
@@ -94,13 +106,12 @@ fn gains(specs: &[&TensorSpec], menus: &[Vec<Format>], effort: Effort) -> BTreeM
     each.collect()
 }
 
-fn curve(checkpoint: &Checkpoint, spec: &TensorSpec, menu: &[Format], survey: Option<&Survey>, look: &Look) -> Result<Curve, Error> {
+/// One matrix, over its menu.
+///
+/// # Errors
+/// As for [`curves`].
+pub fn curve(checkpoint: &Checkpoint, spec: &TensorSpec, menu: &[Format], survey: Option<&Survey>, look: &Look) -> Result<Curve, Error> {
     let (rows, cols) = (spec.shape[0], spec.shape[1]);
-    if let [format] = *menu
-        && format == checkpoint.own_format(&spec.name)
-    {
-        return Ok(Curve { points: vec![Point { format, bytes: format.bytes(rows, cols) as u64, error: 0.0 }], square: None });
-    }
     let picks = checkpoint::sampled_rows(rows, look.rows, RUN);
     let mut sample = checkpoint::read_rows(checkpoint, &spec.name, cols, &picks)?;
     if let Some(survey) = survey {

@@ -27,15 +27,12 @@ const LAYER: f64 = 0.017;
 /// The embedding's u as a fraction of the head's.
 const EMBEDDING: f64 = 0.13;
 
-/// u of the head: [`HEAD`] times the median over the vocabulary of ||w_v * gamma||^2.
+/// u of the head, the matrix that makes logits: [`HEAD`] times the median over the vocabulary of ||w_v * gamma||^2.
 ///
 /// # Errors
 /// Where the checkpoint cannot be read, or a weight is not finite.
-pub fn head(checkpoint: &Checkpoint) -> Result<f64, Error> {
-    let tied = checkpoint.description().tie_word_embeddings;
+pub fn head(checkpoint: &Checkpoint, head: &TensorSpec) -> Result<f64, Error> {
     let specs = checkpoint.specs();
-    let kind = if tied { Kind::Embedding } else { Kind::Head };
-    let Some(head) = specs.iter().find(|s| s.kind == kind) else { return Err(Error::MissingTensor("lm_head.weight".into())) };
     let Some(norm) = specs.iter().find(|s| s.kind == Kind::Norm && s.layer.is_none()) else {
         return Err(Error::MissingTensor("model.norm.weight".into()));
     };

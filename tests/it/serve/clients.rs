@@ -1,17 +1,13 @@
 //! Real clients, as people install them: `.ci/run` does, and says where they are by `RAM_RUN_CLIENTS` (a Python) and `RAM_RUN_NODE` (a
 //! folder with node_modules).
 use super::Serving;
-use crate::{cli::json, real::form, skips::skip};
+use crate::{
+    cli::json,
+    real::form,
+    skips::{installed, skip},
+};
 use serde_json::{Value, json};
 use std::{path::Path, process::Command};
-
-fn installed(name: &str) -> Option<String> {
-    let found = std::env::var(name).ok();
-    if found.is_none() {
-        skip(&format!("{name} names no clients (.ci/run installs them)"));
-    }
-    found
-}
 
 /// A real model, at 7 bits.
 fn real(model: &Path) -> [&str; 7] {
