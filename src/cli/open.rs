@@ -1,6 +1,6 @@
 //! From what was typed to a model that runs, with progress on stderr.
 use super::{
-    args::{Args, Command, Keep},
+    args::{Args, Command, Keep, TargetName},
     bundled,
     progress::Progress,
     refine,
@@ -35,8 +35,12 @@ pub fn checkpoint(args: &Args) -> Result<Checkpoint, Error> {
 
 /// Whether a command reads little of the weights, so that those at the hub stay there.
 fn reads_parts(command: &Command) -> bool {
-    matches!(command, Command::Plan(_) | Command::Inspect(_) | Command::Measure(_))
-        || matches!(command, Command::Pack(a) if a.part.is_some() || !a.parts.is_empty())
+    match command {
+        Command::Plan(_) | Command::Inspect(_) | Command::Measure(_) => true,
+        Command::Pack(a) => a.part.is_some() || !a.parts.is_empty(),
+        Command::Export(a) => a.to == TargetName::GgufRecipe,
+        _ => false,
+    }
 }
 
 fn place(args: &Args) -> Result<Place, Error> {

@@ -5,7 +5,10 @@
 mod config;
 mod folder;
 mod layout;
+mod recipe;
 mod rows;
+
+pub use recipe::{Recipe, check_recipe, recipe};
 
 use crate::{
     Checkpoint, Error, Loaded,

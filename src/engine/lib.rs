@@ -24,7 +24,7 @@ pub use answer::{Answer, Call, Calls, Part, Section, THOUGHTS, Thinking, thinks_
 pub use batch::{Done, Engine, Event, Job, Listener, Status};
 pub use checkpoint::{Checkpoint, TensorInfo, read_rows};
 pub use error::{Error, Setting};
-pub use export::{Exported, Module, check_export, export};
+pub use export::{Exported, Module, Recipe, check_export, check_recipe, export, recipe};
 pub use load::{Loaded, assemble, load, load_arriving, load_resuming, pack_part, packed};
 pub use machine::{Available, available, bandwidth_bytes, read_bandwidth};
 pub use memory::{peak_rss, rss};

@@ -1,6 +1,7 @@
 //! What every tensor gets: curves from its weights, what an error in it costs, and the division of the bytes that a budget leaves.
 mod allocate;
 mod budget;
+mod gguf;
 mod items;
 mod measured;
 mod method;
@@ -16,6 +17,7 @@ mod target;
 
 pub use allocate::{Choice, allocate};
 pub use budget::{KEPT, Limit, Memory, logits_bytes};
+pub use gguf::{gguf_name, gguf_types};
 pub use measured::{Measured, check, measure};
 pub use method::Method;
 pub use parts::{MeasuredPart, MeasuredParts, measure_part};

@@ -25,6 +25,7 @@ mod properties;
 mod quality;
 mod quantized;
 mod real;
+mod recipe;
 mod refine;
 mod serve;
 mod sessions;

@@ -7,7 +7,7 @@ pub struct ExportArgs {
     /// The engine
     #[arg(long, value_enum)]
     pub to: TargetName,
-    /// The folder that is made
+    /// The folder that is made; for gguf-recipe the file
     #[arg(value_name = "OUT")]
     pub out: PathBuf,
     /// Processors that will share every matrix (vLLM's --tensor-parallel-size): groups of inputs end where theirs do
@@ -22,4 +22,6 @@ pub struct ExportArgs {
 pub enum TargetName {
     Mlx,
     Vllm,
+    /// Types for llama.cpp's own quantizer, as a file for llama-quantize --tensor-type-file
+    GgufRecipe,
 }

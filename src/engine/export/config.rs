@@ -27,6 +27,24 @@ const MLX: [&str; 14] = [
 ];
 const VLLM: [&str; 7] = ["mixtral", "qwen2_moe", "qwen3_moe", "llama", "mistral", "qwen2", "qwen3"];
 
+/// Whose tensors llama.cpp stores one for one, all experts of a layer as one.
+const GGUF: [&str; 14] = [
+    "mixtral",
+    "qwen2_moe",
+    "qwen3_moe",
+    "olmoe",
+    "phimoe",
+    "glm4_moe",
+    "ernie4_5_moe",
+    "hunyuan_v1_moe",
+    "granitemoe",
+    "minimax_m2",
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen3",
+];
+
 fn object(checkpoint: &Checkpoint) -> Result<Map<String, Value>, Error> {
     let bad = |reason: String| Error::File { path: checkpoint.folder().join("config.json"), reason };
     match serde_json::from_str(checkpoint.config()) {
@@ -74,6 +92,28 @@ pub fn check_family(checkpoint: &Checkpoint, target: Target) -> Result<(), Error
         }
     }
     Ok(())
+}
+
+/// Whether llama.cpp holds the model's family as its tensors are known here, and its weights are those that it is made of.
+///
+/// # Errors
+/// Names what it does not hold.
+pub fn check_gguf(checkpoint: &Checkpoint) -> Result<(), Error> {
+    let config = object(checkpoint)?;
+    let family = config.get("model_type").and_then(Value::as_str).unwrap_or_default();
+    let refused = |reason: String| Err(Error::Mismatch(format!("{}: {reason}", checkpoint.folder().display())));
+    if !GGUF.contains(&family) {
+        return refused(format!("there are no recipes of {family} models for llama.cpp yet: there are of {}", GGUF.join(", ")));
+    }
+    let layers = checkpoint.description().layers.len();
+    let sparse = (0..layers).filter(|&layer| checkpoint.description().mixture(layer).is_some()).count();
+    if sparse > 0 && sparse < layers && !["glm4_moe", "ernie4_5_moe"].contains(&family) {
+        return refused(format!("llama.cpp's {family} models have experts in all layers"));
+    }
+    match checkpoint.specs().iter().find(|spec| checkpoint.coded(&spec.name).is_some()) {
+        Some(spec) => refused(format!("is quantized already ({}): give the dense checkpoint", spec.name)),
+        None => Ok(()),
+    }
 }
 
 /// The text of config.json.

@@ -81,11 +81,20 @@ pub fn look(
         Ok::<_, Error>((spec.name.clone(), seen))
     });
     let curves = curves.collect::<Result<_, _>>()?;
+    Ok(Seen { head, routers: routers(checkpoint, own)?, curves })
+}
+
+/// ||r||^2 of every row of the routers that are `own`, by layer.
+///
+/// # Errors
+/// As for [`look`].
+pub fn routers(checkpoint: &Checkpoint, own: &dyn Fn(&TensorSpec) -> bool) -> Result<BTreeMap<usize, Vec<f64>>, Error> {
     let mut routers = BTreeMap::new();
-    for (spec, layer) in matrices.iter().filter(|spec| spec.kind == Kind::Router && own(spec)).filter_map(|spec| Some((spec, spec.layer?))) {
+    for (spec, layer) in checkpoint.specs().iter().filter(|spec| spec.kind == Kind::Router && own(spec)).filter_map(|spec| Some((spec, spec.layer?)))
+    {
         let [rows, cols] = [spec.shape[0], spec.shape[1]];
         let weights = checkpoint::read_rows(checkpoint, &spec.name, cols, &(0..rows).collect::<Vec<_>>())?;
         routers.insert(layer, weights.chunks_exact(cols).map(|row| row.iter().map(|w| f64::from(*w).powi(2)).sum()).collect());
     }
-    Ok(Seen { head, routers, curves })
+    Ok(routers)
 }
