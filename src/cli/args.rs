@@ -67,7 +67,7 @@ pub struct Args {
     /// A file that `survey` wrote, instead of looking at all weights now
     #[arg(long, global = true, help_heading = "Plan", value_name = "FILE", conflicts_with_all = ["dense", "no_survey"])]
     pub survey: Option<PathBuf>,
-    /// Files that `measure` wrote of all parts, instead of measuring now
+    /// Files that `measure` wrote of all parts, instead of measuring now; the last of all arguments, as what follows is a file
     #[arg(long, global = true, help_heading = "Plan", value_name = "FILE", num_args = 1.., conflicts_with_all = ["dense", "refine"])]
     pub curves: Vec<PathBuf>,
     /// Code weights for text that the model writes itself first, every error making up for those before it: better at the same bytes, once

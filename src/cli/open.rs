@@ -104,7 +104,7 @@ pub fn planned(args: &Args, checkpoint: &Checkpoint, request: Request) -> Result
 /// What it is chosen from, with progress.
 pub fn measured(args: &Args, checkpoint: &Checkpoint, request: Request) -> Result<Measured, Error> {
     if !args.curves.is_empty() {
-        let parts = MeasuredParts::read(&args.curves)?;
+        let parts = given_curves(args)?;
         parts.check(checkpoint)?;
         return measured_elsewhere(args, &parts, request);
     }
@@ -117,6 +117,14 @@ pub fn measured(args: &Args, checkpoint: &Checkpoint, request: Request) -> Resul
 pub fn measured_elsewhere(args: &Args, parts: &MeasuredParts, mut request: Request) -> Result<Measured, Error> {
     request.survey = given_survey(args)?.map(Into::into);
     Ok(parts.measured(&request)?)
+}
+
+/// What `--curves` names.
+pub fn given_curves(args: &Args) -> Result<MeasuredParts, Error> {
+    match args.curves.iter().find(|path| !path.exists()) {
+        Some(path) => Err(Error::file(path, "is not there: all that follows --curves are files, other arguments stand before it")),
+        None => Ok(MeasuredParts::read(&args.curves)?),
+    }
 }
 
 /// What `--survey` names.

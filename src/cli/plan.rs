@@ -4,7 +4,7 @@ use super::{
     draw, open, output, page, print,
 };
 use crate::cli::{Error, note};
-use ram_run::{Entry, Measured, MeasuredParts, Plan, Request, size};
+use ram_run::{Entry, Measured, Plan, Request, size};
 use std::{collections::BTreeMap, fmt::Write};
 
 /// Prints the plan.
@@ -25,7 +25,7 @@ pub fn run(args: &Args, a: &PlanArgs) -> Result<(), Error> {
         }
         (checkpoint.folder().to_path_buf(), measured)
     } else {
-        let parts = MeasuredParts::read(&args.curves)?;
+        let parts = open::given_curves(args)?;
         (parts.model().into(), measured(&|request| open::measured_elsewhere(args, &parts, request))?)
     };
     let plan = ram_run::choose(&measured, limit)?;

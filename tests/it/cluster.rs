@@ -156,6 +156,7 @@ fn parts_that_do_not_belong_together_are_refused() {
         (plan(&[&damaged, two], given), 4, &["damaged"]),
         (plan(&[&survey], given), 4, &["survey"]),
         (plan(&[one, two], &[]), 2, &["measured by a survey"]),
+        (plan(&[one, "chat"], &[]), 4, &["chat", "are files"]),
         (plan(&[one, two], &["--survey", one]), 4, &["curves-1", "no survey"]),
         (plan(&[&plain], &[]), 2, &["effort fast"]),
         (plan(&[one, two], &["--survey", &survey, "--pin", "lm_head=a4g64"]), 2, &["not measured in a4g64"]),

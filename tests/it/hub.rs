@@ -455,6 +455,25 @@ fn a_part_asks_for_its_own_files() {
 }
 
 #[test]
+fn packed_parts_run_without_a_weight_file() {
+    let w = world(BUNDLED);
+    let [curves, one, two] = ["curves", "one", "two"].map(|name| w.home.path().join(name).to_str().expect("UTF-8").to_string());
+    let flags = ["--weights", "6MB", "--no-keep", "--cache", "always"];
+    let with = |more: &[&str]| w.runs(&[&flags[..], more].concat()).0;
+    w.runs(&["measure", "--out", &curves]);
+    let pack = |more: &[&str]| w.runs(&[&["--weights", "6MB", "pack", "--curves", &curves], more].concat());
+    pack(&["--part", "1/2", "--out", &one]);
+    pack(&["--part", "2/2", "--out", &two]);
+    pack(&["--parts", &one, &two]);
+    w.server.faults(|_| None);
+    let generate = ["generate", "The river", "--max-tokens", "8", "--temp=0"];
+    let text = with(&[&generate[..], &["--curves", &curves]].concat());
+    let asked: Vec<_> = w.asked().into_iter().filter(|a| a.is_get(WEIGHTS)).map(|a| a.range).collect();
+    assert!(asked.iter().all(|range| range.is_some_and(|(_, to)| to.is_some_and(|to| to < 1 << 20))), "more than the header: {asked:?}");
+    assert_eq!(text, local(BUNDLED, &[&["--weights", "6MB", "--no-survey"], &generate[..]].concat()));
+}
+
+#[test]
 fn plans_are_made_from_parts() {
     let w = world(BUNDLED);
     // A survey needs all weights.

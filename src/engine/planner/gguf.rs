@@ -6,7 +6,7 @@
 //! mean(a) mean(c) / mean(a / s^2) mean(s^2 c) = mean(s^4 c) mean(c) / mean(s^2 c)^2 times as much: 1 where s is the same everywhere.
 use super::{
     allocate::{Choice, allocate},
-    rd_curve::{Curve, rows_looked_at},
+    rd_curve::{Curve, is_large, rows_looked_at},
     seen::is_head,
     sensitivity,
     shares::Shares,
@@ -108,8 +108,10 @@ struct Look {
 /// [`Error::Budget`] with the fewest bytes that would do; the checkpoint's own errors.
 pub fn gguf_types(checkpoint: &Checkpoint, survey: Option<&Survey>, weights: u64, done: &(dyn Fn(usize) + Sync)) -> Result<Vec<Typed>, Error> {
     let (specs, description) = (checkpoint.specs(), checkpoint.description());
+    let half = is_large(specs);
     let looks = specs.par_iter().map(|spec| {
-        let look = if stays(spec) { None } else { Some(look(checkpoint, spec, survey)?) };
+        let rows = rows_looked_at(spec.shape[0]) / if half { 2 } else { 1 };
+        let look = if stays(spec) { None } else { Some(look(checkpoint, spec, rows.max(1), survey)?) };
         done(look.as_ref().map_or(0, |_| spec.shape.iter().product()));
         Ok::<_, Error>(look)
     });
@@ -163,9 +165,9 @@ pub fn gguf_types(checkpoint: &Checkpoint, survey: Option<&Survey>, weights: u64
     Ok(all)
 }
 
-fn look(checkpoint: &Checkpoint, spec: &TensorSpec, survey: Option<&Survey>) -> Result<Look, Error> {
+fn look(checkpoint: &Checkpoint, spec: &TensorSpec, count: usize, survey: Option<&Survey>) -> Result<Look, Error> {
     let (rows, cols) = (spec.shape[0], spec.shape[1]);
-    let picks = checkpoint::sampled_rows(rows, rows_looked_at(rows), 8);
+    let picks = checkpoint::sampled_rows(rows, count, 8);
     let sample = checkpoint::read_rows(checkpoint, &spec.name, cols, &picks)?;
     let energy = |values: &mut dyn Iterator<Item = f32>| values.map(|w| f64::from(w).powi(2)).sum::<f64>();
     let total = energy(&mut sample.iter().copied());

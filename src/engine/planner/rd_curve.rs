@@ -76,6 +76,11 @@ pub fn rows_looked_at(rows: usize) -> usize {
     rows.min(ROWS)
 }
 
+/// Whether a model has so many weights that half the rows are looked at.
+pub fn is_large<'a>(specs: impl IntoIterator<Item = &'a TensorSpec>) -> bool {
+    specs.into_iter().filter(|spec| spec.kind.is_matrix()).map(|spec| spec.shape.iter().product::<usize>()).sum::<usize>() > LARGE
+}
+
 /// How a curve is measured.
 pub struct Look {
     rows: usize,
@@ -87,8 +92,7 @@ pub struct Look {
 impl Look {
     /// For all matrices of a model and their menus.
     pub fn new(specs: &[&TensorSpec], menus: &[Vec<Format>], effort: Effort) -> Look {
-        let large = specs.iter().map(|s| s.shape.iter().product::<usize>()).sum::<usize>() > LARGE && effort != Effort::Fast;
-        if large {
+        if is_large(specs.iter().copied()) && effort != Effort::Fast {
             Look { rows: ROWS / 2, effort: Effort::Fast, gains: gains(specs, menus, effort) }
         } else {
             Look { rows: ROWS, effort, gains: BTreeMap::new() }
