@@ -111,7 +111,7 @@ impl Measured {
 /// Whether a request can be met at all, as far as that can be told without looking at weights.
 ///
 /// # Errors
-/// As for [`plan`].
+/// As for [`plan`](super::plan()).
 pub fn check(checkpoint: &Checkpoint, request: &Request) -> Result<(), Error> {
     prepared(checkpoint, request).map(|_| ())
 }
@@ -125,7 +125,7 @@ pub fn prepared(checkpoint: &Checkpoint, request: &Request) -> Result<(Measured,
 }
 
 /// What is known of an opened checkpoint.
-pub fn known<T>(checkpoint: &Checkpoint, run: impl FnOnce(&Known) -> T) -> T {
+fn known<T>(checkpoint: &Checkpoint, run: impl FnOnce(&Known) -> T) -> T {
     let published = Published {
         own: &|spec| checkpoint.own_format(&spec.name),
         coded: &|spec| checkpoint.published(&spec.name),
