@@ -2,10 +2,10 @@
 use super::{
     args::{Args, CompareArgs},
     draw::{self, Curve},
-    eval, open, output, print,
+    eval, open, output, print, refine,
 };
 use crate::cli::{Error, note};
-use ram_run::{Checkpoint, Effort, KvElement, Limit, Method, Pin, Plan, Report, Request};
+use ram_run::{Checkpoint, Effort, KvElement, Limit, Method, Pin, Plan, Report, Request, trellis_menu};
 
 /// Runs every method at the bytes of each uniform affine format and at `--weights`, and this project's plan beside other checkpoints.
 pub fn run(args: &Args, a: &CompareArgs) -> Result<(), Error> {
@@ -17,7 +17,10 @@ pub fn run(args: &Args, a: &CompareArgs) -> Result<(), Error> {
     let base = Request { context: Some(protocol.window), pins: asked.pins, effort: asked.effort, ..Request::default() };
     let dense = open::plan(&checkpoint, &Request { method: Method::Dense, pins: Vec::new(), reserved: text.reserved(), ..base.clone() })?;
     let others = a.against.iter().map(|folder| Checkpoint::open(folder)).collect::<Result<Vec<_>, _>>()?;
-    let base = open::surveyed(args, &checkpoint, base)?;
+    if args.refine {
+        refine::check_weights(&checkpoint, &base)?;
+    }
+    let base = open::plainly_surveyed(args, &checkpoint, base)?;
     let mut contests = sizes(args, a, &checkpoint, &base)?;
     for other in &others {
         contests.extend(against(&checkpoint, other, &base)?);
@@ -43,21 +46,29 @@ pub fn run(args: &Args, a: &CompareArgs) -> Result<(), Error> {
     table += &format!("| dense | {} | {:.2} | | | | | | {:.3} |\n", dense.plan.weight_bytes, dense.plan.bits_per_weight, own.perplexity);
     print(&table)?;
     let mut curves: Vec<Curve> = Vec::new();
-    let mut best = f64::INFINITY;
-    for Contest { name, checkpoint, plan, pinned } in contests {
+    let (mut best, mut of) = (f64::INFINITY, 0);
+    for Contest { name, checkpoint, plan, pinned, size } in contests {
         let model = open::uncached(args, checkpoint, &plan)?;
         let r = eval::score(&model, Some(&dense), &text, &protocol, a.windows.max_windows)?;
-        // A size is done with this project's plan, its last row.
-        let own = plan.method == Method::Kl;
+        if size != of {
+            (best, of) = (f64::INFINITY, size);
+        }
+        // Others are those whose formats are not this project's.
+        let trellis = matches!(plan.method, Method::Uniform(format) if format.scheme().is_rotated());
+        let own = plan.method == Method::Kl || trellis;
         let row = row(&name, &plan, &r, own.then_some(best));
-        best = if own { f64::INFINITY } else { best.min(r.kl.unwrap_or(f64::INFINITY)) };
+        if !own {
+            best = best.min(r.kl.unwrap_or(f64::INFINITY));
+        }
         print(&row)?;
         table += &row;
         let curve = match plan.method {
+            Method::Uniform(_) if trellis => "uniform trellis",
             Method::Uniform(_) => "uniform affine",
             Method::Dense if plan.entries.iter().any(|e| e.format.to_string().starts_with(['q', 'p'])) => "GPTQ",
             Method::Dense => "MLX",
             Method::Kl if pinned => "ram-run, pinned",
+            Method::Kl if plan.survey.text().is_some() => "ram-run, refined",
             Method::Kl => "ram-run",
             _ => &name,
         };
@@ -84,14 +95,16 @@ struct Contest<'a> {
     plan: Plan,
     /// Whether the tensors are dense that are so in another checkpoint.
     pinned: bool,
+    /// Bytes that its rivals have.
+    size: u64,
 }
 
 impl Contest<'_> {
     /// The row of a request, if it can be had: the published method has no format below 2-bit g32 with its scales, and that it cannot
     /// is a result too.
-    fn of<'a>(checkpoint: &'a Checkpoint, request: &Request) -> Result<Option<Contest<'a>>, Error> {
+    fn of<'a>(checkpoint: &'a Checkpoint, size: u64, request: &Request) -> Result<Option<Contest<'a>>, Error> {
         match open::plan(checkpoint, request) {
-            Ok(plan) => Ok(Some(Contest { name: request.method.to_string(), checkpoint, plan, pinned: false })),
+            Ok(plan) => Ok(Some(Contest { name: request.method.to_string(), checkpoint, plan, pinned: false, size })),
             Err(e @ ram_run::Error::Budget { .. }) => {
                 note(&format!("{}: {}", request.method, Error::from(e)));
                 Ok(None)
@@ -112,20 +125,34 @@ fn sizes<'a>(args: &Args, a: &CompareArgs, checkpoint: &'a Checkpoint, base: &Re
         let uniform = Request { method: Method::Uniform(format), survey: None, effort: Effort::Fast, ..base.clone() };
         let plan = open::plan(checkpoint, &uniform)?;
         let bytes = plan.weight_bytes;
-        contests.push(Some(Contest { name: uniform.method.to_string(), checkpoint, plan, pinned: false }));
-        for request in equal(base, bytes) {
-            contests.push(Contest::of(checkpoint, &request)?);
-        }
+        contests.push(Some(Contest { name: uniform.method.to_string(), checkpoint, plan, pinned: false, size: bytes }));
+        contests.extend(equal(args, checkpoint, base, bytes)?);
     }
-    for request in args.weights.into_iter().flat_map(|bytes| equal(base, bytes)) {
-        contests.push(Contest::of(checkpoint, &request)?);
+    if let Some(bytes) = args.weights {
+        contests.extend(equal(args, checkpoint, base, bytes)?);
     }
     Ok(contests.into_iter().flatten().collect())
 }
 
-/// The methods that keep to a size.
-fn equal(base: &Request, bytes: u64) -> [Request; 3] {
-    [Method::Ram, Method::RamExperts, Method::Kl].map(|method| Request { method, limit: Limit::Weights(bytes), ..base.clone() })
+/// Those that keep to a size: the published method, the largest trellis format for all that fits, this project's plan, and that refined.
+fn equal<'a>(args: &Args, checkpoint: &'a Checkpoint, base: &Request, bytes: u64) -> Result<Vec<Option<Contest<'a>>>, Error> {
+    let request = |method| Request { method, limit: Limit::Weights(bytes), ..base.clone() };
+    let mut contests = Vec::new();
+    for method in [Method::Ram, Method::RamExperts] {
+        contests.push(Contest::of(checkpoint, bytes, &request(method))?);
+    }
+    let mut formats = trellis_menu();
+    formats.sort_by_key(|format| std::cmp::Reverse(format.bytes(256, 4096)));
+    let fitting = formats.into_iter().map(|format| request(Method::Uniform(format))).find(|request| ram_run::check(checkpoint, request).is_ok());
+    contests.extend(fitting.map(|request| Contest::of(checkpoint, bytes, &request)).transpose()?);
+    let own = request(Method::Kl);
+    contests.push(Contest::of(checkpoint, bytes, &own)?);
+    if args.refine && contests.last().is_some_and(Option::is_some) {
+        let survey = refine::survey(args, checkpoint, &own, open::weights(checkpoint))?;
+        let refined = Contest::of(checkpoint, bytes, &Request { survey: Some(survey.into()), ..own })?;
+        contests.push(refined.map(|contest| Contest { name: "kl, refined".into(), ..contest }));
+    }
+    Ok(contests)
 }
 
 /// A quantized checkpoint of the same model as it is, and the plan at its bytes that leaves the same tensors dense. Both with the
@@ -145,9 +172,10 @@ fn against<'a>(checkpoint: &'a Checkpoint, other: &'a Checkpoint, base: &Request
         }
     }
     let name = other.folder().file_name().map_or_else(|| other.folder().display().to_string(), |n| n.to_string_lossy().into_owned());
-    let theirs = Contest { name, checkpoint: other, plan, pinned: false };
+    let size = plan.weight_bytes;
+    let theirs = Contest { name, checkpoint: other, plan, pinned: false, size };
     let plan = open::plan(checkpoint, &own)?;
-    Ok([theirs, Contest { name: "kl, the same dense".into(), checkpoint, plan, pinned: own.pins.len() > base.pins.len() }])
+    Ok([theirs, Contest { name: "kl, the same dense".into(), checkpoint, plan, pinned: own.pins.len() > base.pins.len(), size }])
 }
 
 fn row(name: &str, plan: &Plan, r: &Report, best: Option<f64>) -> String {

@@ -134,13 +134,23 @@ pub fn given_survey(args: &Args) -> Result<Option<Survey>, Error> {
     Ok(Some(Survey::read(path).ok_or_else(wrong)?))
 }
 
-/// The request with what is known of all weights, where that is of use: kept from before, else looked at now, with progress.
-pub fn surveyed(args: &Args, checkpoint: &Checkpoint, mut request: Request) -> Result<Request, Error> {
-    if checkpoint.is_remote() && !args.no_survey && args.survey.is_none() && request.method == Method::Kl {
-        note("the weights are at the hub, so this plan comes without a survey: once they are here, it will be a better one");
-    }
+/// The request with what is known of all weights, where that is of use: kept from before, else looked at now, with progress; and with the
+/// model's own text where that was asked for.
+pub fn surveyed(args: &Args, checkpoint: &Checkpoint, request: Request) -> Result<Request, Error> {
     if args.refine {
         refine::check(args, checkpoint, &request)?;
+    }
+    let mut request = plainly_surveyed(args, checkpoint, request)?;
+    if args.refine {
+        request.survey = Some(refine::survey(args, checkpoint, &request, weights(checkpoint))?.into());
+    }
+    Ok(request)
+}
+
+/// The same without text.
+pub fn plainly_surveyed(args: &Args, checkpoint: &Checkpoint, mut request: Request) -> Result<Request, Error> {
+    if checkpoint.is_remote() && !args.no_survey && args.survey.is_none() && request.method == Method::Kl {
+        note("the weights are at the hub, so this plan comes without a survey: once they are here, it will be a better one");
     }
     if args.no_survey || (args.survey.is_none() && !Survey::possible(checkpoint)) || !request.method.asks_survey() {
         return Ok(request);
@@ -169,9 +179,6 @@ pub fn surveyed(args: &Args, checkpoint: &Checkpoint, mut request: Request) -> R
         }
     };
     request.survey = Some(survey.into());
-    if args.refine {
-        request.survey = Some(refine::survey(args, checkpoint, &request, weights(checkpoint))?.into());
-    }
     Ok(request)
 }
 
@@ -210,13 +217,20 @@ pub fn loaded(args: &Args, checkpoint: &Checkpoint, plan: &Plan) -> Result<Loade
         let total = size::show(machine.total);
         return Err(Error::Usage(format!("--budget {}: this machine has {total}; leave it out to use what is free", size::show(budget))));
     }
-    let Some(path) = cached(args, checkpoint, plan)? else { return Ok(quantize(args, checkpoint, plan, None)?) };
+    let talks = matches!(args.command, Command::Chat(_) | Command::Generate(_)) && !args.quiet;
+    let Some(path) = cached(args, checkpoint, plan)? else {
+        if talks {
+            refine::hint(checkpoint, plan);
+        }
+        return Ok(quantize(args, checkpoint, plan, None)?);
+    };
     let read = {
         let progress = Progress::new("loading", plan.weight_bytes);
         packed::read(&path, plan, &|n| progress.add(n as u64))?
     };
     match read {
         Found::Whole(weights) => return Ok(weights),
+        Found::Nothing if talks => refine::hint(checkpoint, plan),
         Found::Nothing => {}
         Found::Damaged(why) => note(&format!("{}: {why}; quantizing again", path.display())),
     }

@@ -106,3 +106,16 @@ fn what_cannot_be_refined_is_refused() {
     cli::refused(&["--refine", "--weights", "6MB", "--objective", "ram", "generate", "x"], 2, &["--refine", "objective ram"]);
     cli::refused(&["--refine", "--no-survey", "--weights", "6MB", "generate", "x"], 2, &["--refine", "--no-survey"]);
 }
+
+#[test]
+fn a_plan_that_loses_much_is_said_what_refining_takes() {
+    let said = |flags: &[&str]| {
+        let out = cli::ram_run(&[flags, &["--no-survey", "generate", "The river", "--max-tokens", "2"]].concat());
+        assert!(out.status.success());
+        String::from_utf8_lossy(&out.stderr).into_owned()
+    };
+    let hint = said(&["--weights", "3.8MB"]);
+    assert!(hint.contains("--refine") && hint.contains("0.041") && hint.contains("about a minute"), "{hint}");
+    assert!(!said(&["--weights", "6MB"]).contains("--refine"));
+    assert!(!said(&["--weights", "3.8MB", "--quiet"]).contains("--refine"));
+}
