@@ -33,3 +33,8 @@ for model in "$shared"/models/*/; do
         --at a3g64,a3g32,a4g64,a4g32 "${against[@]}" --markdown "$out/$name.md" --svg "$out/$name.svg"
     target/release/examples/sensitivity "$model" "$text" 16 | tee "$out/$name-sensitivity.txt"
 done
+# A real model, where RAM_RUN_REAL names a folder with one (../shared/tools/real_model.py).
+if [ -d "${RAM_RUN_REAL:-}/llama" ]; then
+    target/release/ram-run --model "$RAM_RUN_REAL/llama" compare --text "$text" --window 512 --max-windows 8 --at a3g64,a4g64 --refine \
+        --markdown "$out/smollm2.md" --svg "$out/smollm2.svg"
+fi
