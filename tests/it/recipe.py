@@ -1,7 +1,7 @@
-"""What llama.cpp's own tables say of recipes: `tests/it/recipe.rs` gives pairs of a checkpoint's folder and its recipe.
+"""What llama.cpp's own tables say of recipes: arguments are a checkpoint's folder, its recipe, and the bytes that `ram-run` said, of each.
 
-Every tensor has one line that fits its name and no other, its type's blocks divide its rows, tensors that stay are those that
-llama-quantize leaves alone, and the bytes are those that `ram-run` said (the last argument of each triple)."""
+Every tensor has one line that fits its name and no other, its type's blocks divide its rows, those without a line are those that
+llama-quantize leaves alone, and the bytes come to what was said."""
 
 import json
 import re
@@ -35,7 +35,6 @@ for folder, recipe, said in zip(*[iter(sys.argv[1:])] * 3):
             continue
         # As its converter has it: experts of a layer are one tensor, gate and up two.
         merged = re.sub(r"\.experts\.\d+\.", ".experts.", name)
-        count = 1
         halves = [merged]
         if m := re.match(r"(.*)\.experts\.(gate_up_proj|down_proj)$", merged):
             halves = [f"{m[1]}.experts.{part}.weight" for part in (["gate_proj", "up_proj"] if m[2] == "gate_up_proj" else ["down_proj"])]
@@ -52,7 +51,7 @@ for folder, recipe, said in zip(*[iter(sys.argv[1:])] * 3):
                 numbers *= n
             cols = shape[-1]
             numbers //= len(halves)
-            total, known = there.get(mapped, (0, cols))
+            total, _ = there.get(mapped, (0, cols))
             there[mapped] = (total + numbers, cols)
     types = {t.name.lower(): t for t in gguf.GGMLQuantizationType}
     lines = [line.rsplit("=", 1) for line in Path(recipe).read_text().splitlines()]

@@ -200,9 +200,9 @@ impl MeasuredParts {
             let bad = |reason: String| Err(Error::File { path: path.clone(), reason });
             let Some(own) = part.part() else { return bad("is damaged: write it again with `ram-run measure`".into()) };
             if let Some((other, first)) = parts.first() {
-                let (other, first_model) = (other.display(), &first.model);
+                let other = other.display();
                 if part.content != first.content {
-                    return bad(format!("was measured of {}, and {other} of {first_model}, which is another checkpoint", part.model));
+                    return bad(format!("was measured of {}, and {other} of {}, which is another checkpoint", part.model, first.model));
                 }
                 if (&part.effort, &part.survey) != (&first.effort, &first.survey) {
                     return bad(format!("was not measured as {other} was: give both the same --effort and --survey"));
