@@ -103,11 +103,11 @@ fn a_comparison_is_a_table_and_a_picture() {
     let shown = stdout(&[&["--weights", "6MB", "compare", model][..], &args].concat());
     assert_eq!(shown, std::fs::read_to_string(&markdown).expect("a table"));
     let rows: Vec<&str> = shown.lines().filter(|l| l.starts_with("| ")).collect();
-    // A head, dense, four methods at the bytes of a4g64 and three at 6 MB.
-    assert_eq!(rows.len(), 1 + 1 + 4 + 3, "{shown}");
+    // A head, dense, five methods at the bytes of a4g64 and four at 6 MB.
+    assert_eq!(rows.len(), 1 + 1 + 5 + 4, "{shown}");
     let picture = std::fs::read_to_string(&svg).expect("a picture");
-    assert_eq!(tags(&picture).iter().filter(|t| t.starts_with("polyline")).count(), 4);
-    assert_eq!(picture.matches("<circle").count(), 7);
+    assert_eq!(tags(&picture).iter().filter(|t| t.starts_with("polyline")).count(), 5);
+    assert_eq!(picture.matches("<circle").count(), 9);
     plain(&picture);
 }
 
